@@ -1,0 +1,1 @@
+"""Offline RL algorithms: a public config each, small classes over shared parts."""

@@ -1,0 +1,78 @@
+"""Public settings of the algorithms. Importing this imports no torch."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Dict, Type
+
+from ofrl_robot.errors import ConfigError
+
+
+@dataclasses.dataclass(frozen=True)
+class AlgoConfig:
+    """What every algorithm has."""
+
+    actor_lr: float = 3e-4
+    """Adam learning rate of the actor (per step)."""
+    shift: int = 2
+    """Random shift of training images (pixels; 0 = off)."""
+    actor_average: float = 0.002
+    """Rate per step of the Polyak average of the actor that is probed and deployed (1 = deploy
+    the actor itself). Averaging over ~500 steps takes much of the lottery out of the choice of
+    the checkpoint (docs/experiments.md)."""
+
+    def __post_init__(self) -> None:
+        if not 0.0 < self.actor_average <= 1.0:
+            raise ConfigError(
+                "actor_average {} is not in (0, 1]".format(self.actor_average),
+                "use 1 to deploy the actor itself",
+            )
+        if self.shift < 0:
+            raise ConfigError("shift {} is negative".format(self.shift), "use 0 for no shift")
+
+
+@dataclasses.dataclass(frozen=True)
+class BCConfig(AlgoConfig):
+    """Behavioural cloning: maximum likelihood of a tanh-Gaussian."""
+
+
+@dataclasses.dataclass(frozen=True)
+class CQLConfig(AlgoConfig):
+    """Conservative Q-learning, CQL(H) (Kumar et al. 2020, arXiv 2006.04779)."""
+
+    discount: float = 0.99
+    """Discount per control step; 1 / (1 - discount) should be about the length of the task."""
+    cql_weight: float = 1.0
+    """Weight of the conservative term R = E[logsumexp_a Q(s,a)] - E[Q(s,a_data)]."""
+    cql_samples: int = 4
+    """Actions sampled per state from each of: uniform, policy at s, policy at s'."""
+    actor_bc_weight: float = 0.0
+    """Weight of -log pi(a_data|s) kept in the actor loss after the warm start. 0 is the plain
+    algorithm; 0.2 keeps the actor near the data where Q is flat (docs/experiments.md)."""
+    warm_start_steps: int = 2000
+    """Steps in which the actor only imitates, before it follows Q."""
+    critic_lr: float = 3e-4
+    """Adam learning rate of the critics (per step)."""
+    target_rate: float = 0.005
+    """Polyak rate of the target critics (per step)."""
+    clip_targets: bool = True
+    """Clip targets to [0, 1/(1-discount)], the range of returns when rewards are 0 or 1."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0.0 < self.discount < 1.0:
+            raise ConfigError("discount {} is not in (0, 1)".format(self.discount))
+        if self.cql_samples < 1:
+            raise ConfigError("cql_samples {} is below 1".format(self.cql_samples))
+
+
+CONFIGS: Dict[str, Type[AlgoConfig]] = {"bc": BCConfig, "cql": CQLConfig}
+
+
+def config_class(name: str) -> Type[AlgoConfig]:
+    """Config of an algorithm by name; ConfigError names the known ones."""
+    if name not in CONFIGS:
+        raise ConfigError(
+            "unknown algorithm {!r}".format(name), "choose one of {}".format(", ".join(CONFIGS))
+        )
+    return CONFIGS[name]

@@ -1,0 +1,282 @@
+"""The ``ofrl`` command. One verb, one job; heavy imports happen inside the verb that needs them.
+
+    ofrl collect  --task Widow250SingleObjGrasp-v0 --episodes 300 --out datasets/grasp
+    ofrl train    datasets/grasp --algo cql
+    ofrl diagnose runs/grasp-cql
+    ofrl evaluate runs/grasp-cql --trials 50 --out datasets/grasp-cql-trials
+    ofrl report   runs/grasp-cql --trials datasets/grasp-cql-trials
+    ofrl data info datasets/grasp
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from pathlib import Path
+from typing import Any, Generic, Optional, Sequence, Tuple, TypeVar, Union
+
+import tyro
+from typing_extensions import Annotated, Literal
+
+from ofrl_robot import __version__
+from ofrl_robot.algos.config import AlgoConfig, config_class
+from ofrl_robot.errors import ConfigError, OfrlError
+from ofrl_robot.nets.config import NetConfig
+from ofrl_robot.training.config import RunConfig, TrainConfig
+
+Positional = tyro.conf.Positional
+subcommand = tyro.conf.subcommand
+Hyper = TypeVar("Hyper", bound=AlgoConfig)
+DEFAULT_ALGO = "cql"
+
+
+@dataclasses.dataclass(frozen=True)
+class Collect:
+    """Record scripted episodes in simulation, without ROS (the same recorder)."""
+
+    task: str
+    """Simulator task id, e.g. Widow250SingleObjGrasp-v0."""
+    out: Path
+    """Dataset folder; episodes are added to what lies there."""
+    episodes: int = 100
+    """Episodes to record; failures are kept."""
+    noise: float = 0.1
+    """Standard deviation of the noise added to every action entry (1 = full scale)."""
+    seed: int = 0
+    """Seed of the first episode; the next has seed + 1, and so on."""
+    image_size: int = 48
+    """Pixels per side of the recorded image."""
+    operator: str = ""
+    """Who collects, stored in every episode."""
+
+    def run(self) -> None:
+        from ofrl_robot.robots.actors import ScriptedActor
+        from ofrl_robot.robots.sim import SimRobot
+
+        _at_least("episodes", self.episodes, 1)
+        robot = SimRobot(self.task, self.image_size)
+        actor = ScriptedActor(self.task, self.noise)
+        _record(robot, actor, self.out, self.episodes, self.seed,
+                actor="scripted", operator=self.operator)  # fmt: skip
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluate:
+    """Run trials of a policy in simulation, without ROS, and print k/n."""
+
+    policy: Positional[Path]
+    """Run folder (its selected checkpoint) or checkpoint file."""
+    out: Path
+    """Dataset folder for the trials, must be new or empty."""
+    task: str = ""
+    """Simulator task id (empty: the task of the training data)."""
+    trials: int = 50
+    """Trials."""
+    seed: int = 1000000
+    """Seed of the first trial; keep it away from the seeds of collection."""
+    sample: bool = False
+    """Draw actions from the policy instead of taking its mode."""
+
+    def run(self) -> None:
+        from ofrl_robot.data.schema import episode_paths
+        from ofrl_robot.policy.checkpoint import resolve_checkpoint
+        from ofrl_robot.policy.policy import Policy
+        from ofrl_robot.robots.sim import SimRobot
+
+        _at_least("trials", self.trials, 1)
+        if self.out.is_dir() and episode_paths(self.out):
+            raise ConfigError("holds episodes already", "choose a new folder for trials", self.out)
+        policy = Policy(resolve_checkpoint(self.policy), self.sample)
+        robot = SimRobot(self.task or policy.header.task, policy.header.image_shape[0])
+        policy.require_specs(robot.action_spec, robot.observation_spec, "robot sim")
+        print("policy: {}".format(policy.path))
+        _record(robot, policy, self.out, self.trials, self.seed,
+                actor="policy", policy=policy.identity())  # fmt: skip
+
+
+@dataclasses.dataclass(frozen=True)
+class Diagnose:
+    """Verdict on a run (overfit, underfit or good) and the checkpoint that deployment takes."""
+
+    run_folder: Positional[Path]
+    """Run folder written by `ofrl train`."""
+
+    def run(self) -> None:
+        from ofrl_robot.workflow.selection import select_checkpoint
+
+        print("\n".join(select_checkpoint(self.run_folder).lines()))
+
+
+@dataclasses.dataclass(frozen=True)
+class Report:
+    """Write one self-contained HTML page: curves, verdict, trials with film strips."""
+
+    run_folder: Positional[Path]
+    """Run folder written by `ofrl train`."""
+    trials: Tuple[Path, ...] = ()
+    """Folders of recorded trials to set beside the verdict."""
+    out: Optional[Path] = None
+    """File to write (default: <run>/report/report.html)."""
+
+    def run(self) -> None:
+        from ofrl_robot.workflow.report import write_report
+
+        print("report: {}".format(write_report(self.run_folder, self.trials, self.out)))
+
+
+@dataclasses.dataclass(frozen=True)
+class DataInfo:
+    """Counts, lengths, success, action ranges and rates of a dataset."""
+
+    dataset: Positional[Path]
+    """Dataset folder."""
+
+    def run(self) -> None:
+        from ofrl_robot.data.info import describe
+
+        print("\n".join(describe(self.dataset)))
+
+
+@dataclasses.dataclass(frozen=True)
+class DataConvert:
+    """Turn somebody else's file into episodes. Nothing in the file is ever executed."""
+
+    format: Positional[Literal["roboverse"]]
+    """Format of the file: roboverse (pickled .npy of scripted trajectories)."""
+    file: Positional[Path]
+    """File to read."""
+    out: Positional[Path]
+    """Dataset folder to write; must be new or empty."""
+    task: str = ""
+    """Task id to store (empty: taken from the file name where it is there)."""
+
+    def run(self) -> None:
+        from ofrl_robot.data.convert.roboverse import convert
+
+        count = convert(self.file, self.out, self.task)
+        print("{} episodes -> {}".format(count, self.out))
+
+
+@dataclasses.dataclass(frozen=True)
+class Train(Generic[Hyper]):
+    """Train on a dataset and write a run folder; ends with the diagnosis.
+
+    `--algo NAME --help` shows the settings of that algorithm; another algorithm's are refused.
+    """
+
+    dataset: Positional[Path]
+    """Dataset folder."""
+    hyper: Hyper
+    nets: NetConfig
+    train: TrainConfig
+    algo: str = DEFAULT_ALGO
+    """Algorithm: bc or cql."""
+    out: Path = Path("runs")
+    """Folder of all runs."""
+    name: str = ""
+    """Name of this run (default: <dataset>-<algo>)."""
+
+    def run(self) -> None:
+        from ofrl_robot.training.loop import train
+        from ofrl_robot.workflow.selection import select_checkpoint
+
+        config = RunConfig(self.dataset, self.algo, self.hyper, self.nets, self.train)
+        name = self.name or "{}-{}".format(self.dataset.resolve().name, self.algo)
+        folder = train(config, self.out / name)
+        print("run: {}".format(folder))
+        print("\n".join(select_checkpoint(folder).lines()))
+
+
+@dataclasses.dataclass(frozen=True)
+class Data:
+    """Look at datasets and convert them."""
+
+    command: Union[
+        Annotated[DataInfo, subcommand("info")],
+        Annotated[DataConvert, subcommand("convert")],
+    ]
+
+    def run(self) -> None:
+        self.command.run()
+
+
+def _commands(argv: Sequence[str]) -> Any:
+    """Union of all verbs; ``train`` takes the settings of the algorithm that argv names."""
+    return Union[
+        Annotated[Collect, subcommand("collect")],
+        Annotated[Train[config_class(_algo(argv))], subcommand("train")],  # type: ignore[misc]
+        Annotated[Diagnose, subcommand("diagnose")],
+        Annotated[Evaluate, subcommand("evaluate")],
+        Annotated[Report, subcommand("report")],
+        Annotated[Data, subcommand("data")],
+    ]
+
+
+def _algo(argv: Sequence[str]) -> str:
+    for word, following in zip(argv, list(argv[1:]) + [""]):
+        if word == "--algo":
+            return following
+        if word.startswith("--algo="):
+            return word[len("--algo=") :]
+    return DEFAULT_ALGO
+
+
+def main(argv: Optional[Sequence[str]] = None) -> int:
+    """Entry point. Exit code 0, 2 for anything the user can mend, 130 after Ctrl-C."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    if words[:1] == ["--version"]:
+        print("ofrl_robot {}".format(__version__))
+        return 0
+    try:
+        command = tyro.cli(
+            _commands(words),
+            prog="ofrl",
+            description=__doc__,
+            args=words,
+            config=(tyro.conf.OmitArgPrefixes, tyro.conf.OmitSubcommandPrefixes,
+                    tyro.conf.FlagCreatePairsOff),  # fmt: skip
+        )
+        command.run()
+    except OfrlError as error:
+        print("ofrl: {}".format(error), file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("ofrl: interrupted; everything finished so far is kept", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _at_least(name: str, value: int, low: int) -> None:
+    if value < low:
+        raise ConfigError("{} {} is below {}".format(name, value, low))
+
+
+def _record(robot: Any, actor: Any, out: Path, count: int, seed: int, **meta: Any) -> None:
+    """Record episodes with a progress bar, then print the count that lies on disk."""
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    from ofrl_robot.evaluation.trials import report_trials
+    from ofrl_robot.robots.runner import episode_meta, record_episodes
+
+    successes = 0
+    bar = Progress(TextColumn("episodes"), BarColumn(bar_width=24),
+                   TextColumn("{task.completed}/{task.total} saved"),
+                   TextColumn("{task.fields[successes]} successes"), TextColumn("eta"),
+                   TimeRemainingColumn())  # fmt: skip
+    with bar:
+        task = bar.add_task("", total=count, successes=0)
+
+        def saved(done: int, label: int) -> None:
+            nonlocal successes
+            successes += label == 1
+            bar.update(task, completed=done, successes=successes)
+
+        try:
+            record_episodes(robot, actor, out, count, seed, episode_meta(robot, **meta), saved)
+        finally:
+            robot.close()
+    print("{}: {}".format(out, report_trials(out).line()))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

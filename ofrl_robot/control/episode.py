@@ -1,0 +1,30 @@
+"""The episode manager's states, without clock or wires."""
+
+from __future__ import annotations
+
+from typing import Dict, FrozenSet
+
+from ofrl_robot.errors import RobotError
+
+IDLE, RESETTING, RUNNING, SAVING, ENDED = "idle", "resetting", "running", "saving", "ended"
+
+_ALLOWED: Dict[str, FrozenSet[str]] = {
+    IDLE: frozenset({RESETTING, ENDED}),
+    RESETTING: frozenset({RUNNING, IDLE}),
+    RUNNING: frozenset({SAVING, IDLE}),  # straight to idle: discarded
+    SAVING: frozenset({IDLE}),
+    ENDED: frozenset(),
+}
+
+
+class EpisodeState:
+    """reset -> run -> save, one episode at a time; anything else is refused."""
+
+    def __init__(self) -> None:
+        self.name = IDLE
+
+    def to(self, name: str) -> None:
+        """Move to ``name``. Raises RobotError when that does not follow."""
+        if name not in _ALLOWED[self.name]:
+            raise RobotError("an episode that is {} cannot become {}".format(self.name, name))
+        self.name = name

@@ -1,0 +1,87 @@
+"""What travels round the loop: a tick from the robot, a command from an actor, what was applied.
+
+The same three signals flow in one process (``robots.runner``) and over ROS topics (``ros/``).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Dict, Tuple
+
+import numpy as np
+
+HOLD = "hold"  # source of an applied action when nobody commanded in time
+HUMAN = "human"
+POLICY = "policy"
+
+
+@dataclasses.dataclass
+class Tick:
+    """One control period as observed by the robot; answered by a :class:`Command`.
+
+    Attributes:
+        stamp_ns: time of observation, ns since the epoch (simulated time in lockstep).
+        step: index within the episode; step 0 is the observation after reset.
+        images: uint8 RGB (H, W, 3) per camera name.
+        state: float64, in ``ObservationSpec.state_names`` order.
+        reward: reward of the transition that ended here (0 at step 0).
+        terminated, truncated: Gymnasium's meaning; either ends the episode.
+        image_stamps_ns: capture time per camera.
+        ground_truth: simulator only, what scripted policies read; never recorded.
+    """
+
+    stamp_ns: int
+    step: int
+    images: Dict[str, np.ndarray]
+    state: np.ndarray
+    reward: float = 0.0
+    terminated: bool = False
+    truncated: bool = False
+    image_stamps_ns: Dict[str, int] = dataclasses.field(default_factory=dict)
+    ground_truth: Dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
+
+    @property
+    def last(self) -> bool:
+        return self.terminated or self.truncated
+
+
+@dataclasses.dataclass(frozen=True)
+class Command:
+    """A normalised action that answers the tick with the same stamp.
+
+    Attributes:
+        stamp_ns: stamp of the tick it answers.
+        action: float64 (A,) in ``ActionSpec`` order, nominally in [-1, 1].
+        source: ``HUMAN`` or ``POLICY``.
+    """
+
+    stamp_ns: int
+    action: np.ndarray
+    source: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Applied:
+    """What the robot really did with a tick.
+
+    Attributes:
+        stamp_ns: stamp of the tick.
+        action: float64 (A,), after limits.
+        requested: float64 (A,), before limits.
+        source: who asked (``HUMAN``, ``POLICY``) or ``HOLD``.
+        reasons: names of the limits that changed the request (empty: unchanged).
+        intervention: a human overrode a policy that had also answered.
+        time_ns: when it was applied.
+    """
+
+    stamp_ns: int
+    action: np.ndarray
+    requested: np.ndarray
+    source: str
+    reasons: Tuple[str, ...] = ()
+    intervention: bool = False
+    time_ns: int = 0
+
+    @property
+    def limited(self) -> bool:
+        return bool(self.reasons)

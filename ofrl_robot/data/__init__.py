@@ -1,0 +1,1 @@
+"""Episodes on disk: schema, crash-safe writer, validating reader, frame store, sampler."""

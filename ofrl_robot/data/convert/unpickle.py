@@ -1,0 +1,290 @@
+"""Reads pickled numpy arrays and plain containers without giving the file any power.
+
+``np.load(allow_pickle=True)`` runs whatever the file asks for. Here a pickle can build numbers,
+text, bytes, lists, tuples, dicts and numpy arrays and scalars, and nothing else: no name is
+imported, no callable of the file's choice is called, no declared size is believed.
+"""
+
+from __future__ import annotations
+
+import math
+import mmap
+import pickle
+import re
+import struct
+from pathlib import Path
+from typing import Any, BinaryIO, Callable, Dict, Tuple
+
+import numpy as np
+
+from ofrl_robot.errors import DatasetError, HostilePickleError
+
+_NUMPY_MAGIC = b"\x93NUMPY"
+_DTYPE_CODE = re.compile(r"b1|[iu][1248]|f[248]|c(8|16)|O8?|[SU]\d{1,6}")
+_SCALARS = ("bool_", "bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32",
+            "uint64", "float16", "float32", "float64", "complex64", "complex128")  # fmt: skip
+_MAX_DIMENSIONS, _MAX_LENGTH = 32, 2**31 - 1
+_FIX = "nothing was executed; do not load this file with anything else"
+
+
+def load_npy_objects(path: Path) -> Any:
+    """The object stored in ``path``: an object array saved as .npy, or a plain pickle.
+
+    Raises HostilePickleError naming what the pickle asks for when that is anything but numpy
+    arrays and plain containers, DatasetError when the file is damaged or something else.
+    """
+    try:
+        with open(str(path), "rb") as file:
+            head = file.read(len(_NUMPY_MAGIC))
+            if head[:1] == b"\x80":
+                return _load(file, 0, path)
+            if head != _NUMPY_MAGIC:
+                raise DatasetError("neither a .npy file nor a pickle", "check the path", path)
+            file.seek(0)
+            shape = _header_shape(file, path)
+            array = _load(file, file.tell(), path)
+            if not (isinstance(array, np.ndarray) and array.shape == shape):
+                raise DatasetError("its header and its data disagree", "get the file again", path)
+            return array
+    except OSError as error:
+        raise DatasetError(error.strerror or str(error), "check the path", path) from error
+
+
+def _header_shape(file: BinaryIO, path: Path) -> Tuple[int, ...]:
+    """Read a .npy header; returns the shape it declares. Refuses all but object arrays."""
+    read = {
+        (1, 0): np.lib.format.read_array_header_1_0,
+        (2, 0): np.lib.format.read_array_header_2_0,
+    }
+    try:
+        shape, _, dtype = read[np.lib.format.read_magic(file)](file)
+    except Exception as error:  # numpy's parser of a damaged header raises nearly anything
+        raise DatasetError(
+            "damaged .npy header ({})".format(type(error).__name__), "get the file again", path
+        ) from error
+    if dtype != np.dtype(object):
+        raise DatasetError(
+            "holds a plain array of {}, not pickled objects".format(dtype), "check the path", path
+        )
+    return shape
+
+
+def _load(file: BinaryIO, offset: int, path: Path) -> Any:
+    # A map, because reading from it can neither pass the end nor allocate what is not there.
+    with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        data.seek(offset)
+        try:
+            return _Unpickler(data, path).load()
+        except OfrlRefusal as refusal:
+            raise HostilePickleError(
+                "the pickle {}, which is no numpy array or plain container".format(refusal),
+                _FIX,
+                path,
+            ) from None
+        except Exception as error:  # a damaged pickle can fail in any way, memory included
+            raise DatasetError(
+                "truncated or damaged pickle ({}: {})".format(
+                    type(error).__name__, ascii(str(error))[1:81]
+                ),
+                "get the file again",
+                path,
+            ) from error
+
+
+class OfrlRefusal(Exception):
+    """The pickle asks for something that is not admitted; text says what."""
+
+
+class _DtypeState:
+    """A dtype under construction: pickles name its code first and its byte order later.
+
+    Not ``np.dtype`` itself: its ``__setstate__`` takes flags from the file, with which raw bytes
+    can be passed off as object pointers.
+    """
+
+    def __init__(self, code: str, align: bool = False, copy: bool = True) -> None:
+        if not (type(code) is str and _DTYPE_CODE.fullmatch(code)):
+            raise OfrlRefusal("asks for dtype {:.40}".format(ascii(code)))
+        self._dtype = np.dtype(code)
+
+    def set_state(self, state: Any) -> None:
+        version, order, subdtype, names, fields = state[:5]
+        if version not in (3, 4) or order not in ("<", ">", "|", "="):
+            raise OfrlRefusal("asks for an unusual dtype")
+        if not (subdtype is None and names is None and fields is None):
+            raise OfrlRefusal("asks for a structured dtype")
+        if order in ("<", ">"):
+            self._dtype = self._dtype.newbyteorder(order)
+
+    @staticmethod
+    def of(value: Any) -> np.dtype:
+        if type(value) is not _DtypeState:
+            raise OfrlRefusal("passes a {} for a dtype".format(type(value).__name__))
+        return value._dtype
+
+
+def _count(shape: Any) -> int:
+    """Number of elements of a declared shape, which may be nonsense."""
+    if type(shape) is not tuple or len(shape) > _MAX_DIMENSIONS:
+        raise ValueError("not a shape")
+    if not all(type(n) is int and 0 <= n <= _MAX_LENGTH for n in shape):
+        raise ValueError("not a shape")
+    return math.prod(shape)
+
+
+def _check_data(dtype: np.dtype, shape: Any, data: Any) -> None:
+    """Refuse data that does not fill ``shape`` exactly, before numpy allocates anything."""
+    kinds = (list,) if dtype == object else (bytes, bytearray)
+    length = _count(shape) * (1 if dtype == object else dtype.itemsize)
+    if type(data) not in kinds or len(data) != length:
+        raise ValueError("array data does not fill its declared shape")
+
+
+def _reconstruct(subtype: Any, shape: Any, typecode: Any) -> np.ndarray:
+    if subtype is not np.ndarray:  # a subclass could run its own code
+        raise OfrlRefusal("asks for an array subclass")
+    return np.empty(0, np.int8)
+
+
+def _set_array_state(array: np.ndarray, state: Any) -> None:
+    _, shape, dtype_state, fortran, data = state if len(state) == 5 else (1,) + state
+    dtype = _DtypeState.of(dtype_state)
+    _check_data(dtype, shape, data)
+    if array.shape != (0,) or array.dtype != np.int8:
+        raise ValueError("array set twice")
+    array.__setstate__((1, shape, dtype, bool(fortran), data))
+
+
+def _scalar(dtype_state: Any, data: Any) -> Any:
+    dtype = _DtypeState.of(dtype_state)
+    if dtype == object:
+        raise OfrlRefusal("asks for an object scalar")
+    _check_data(dtype, (1,), data)
+    return np.frombuffer(data, dtype)[0]
+
+
+def _from_buffer(data: Any, dtype_state: Any, shape: Any, order: Any) -> np.ndarray:
+    """What protocol 5 uses instead of ``_reconstruct``."""
+    dtype = _DtypeState.of(dtype_state)
+    if dtype == object or order not in ("C", "F"):
+        raise OfrlRefusal("asks for an unusual array")
+    _check_data(dtype, shape, data)
+    return np.frombuffer(data, dtype).reshape(shape, order=order)
+
+
+def _encode(text: Any, encoding: Any) -> bytes:
+    """How protocol 2 writes bytes; any other codec might do more than encode."""
+    if type(text) is not str or encoding != "latin1":
+        raise OfrlRefusal("asks for codec {:.40}".format(ascii(encoding)))
+    return text.encode("latin-1")
+
+
+def _empty_bytes() -> bytes:
+    return b""
+
+
+# What a pickle may name. Only the functions can be called; the types are inert values.
+_ADMITTED: Dict[Tuple[str, str], Any] = {
+    ("numpy", "ndarray"): np.ndarray,
+    ("numpy", "dtype"): _DtypeState,
+    ("_codecs", "encode"): _encode,
+    ("builtins", "bytes"): _empty_bytes,
+    ("__builtin__", "bytes"): _empty_bytes,
+}
+for _core in ("numpy.core", "numpy._core"):  # numpy 1 and numpy 2
+    _ADMITTED[_core + ".multiarray", "_reconstruct"] = _reconstruct
+    _ADMITTED[_core + ".multiarray", "scalar"] = _scalar
+    _ADMITTED[_core + ".numeric", "_frombuffer"] = _from_buffer
+_ADMITTED.update({("numpy", name): np.dtype(name.rstrip("_")).type for name in _SCALARS})
+_CALLABLE: Tuple[Callable[..., Any], ...] = (
+    _DtypeState, _reconstruct, _scalar, _from_buffer, _encode, _empty_bytes,
+)  # fmt: skip
+
+_OPCODES = """
+    PROTO FRAME STOP MARK POP POP_MARK MEMOIZE BINPUT LONG_BINPUT BINGET LONG_BINGET
+    NONE NEWTRUE NEWFALSE BININT BININT1 BININT2 LONG1 LONG4 BINFLOAT
+    SHORT_BINBYTES BINBYTES BINBYTES8 SHORT_BINUNICODE BINUNICODE BINUNICODE8
+    EMPTY_TUPLE TUPLE TUPLE1 TUPLE2 TUPLE3 EMPTY_LIST EMPTY_DICT GLOBAL STACK_GLOBAL
+""".split()
+
+
+# The unpickler written in Python, not the C one: that one allocates a memo as long as the
+# largest index the file declares, and calls any callable that comes to lie on its stack. Here
+# the opcodes are a table, so what is not in it cannot happen. About 1 s for 30 MB.
+class _Unpickler(pickle._Unpickler):  # type: ignore[name-defined,misc]
+    def __init__(self, file: Any, path: Path) -> None:
+        super().__init__(file)
+        self._path = path
+
+    def find_class(self, module: str, name: str) -> Any:
+        try:
+            return _ADMITTED[module, name]
+        except KeyError:
+            raise OfrlRefusal(
+                "names {:.80}".format(ascii("{}.{}".format(module, name)).strip("'"))
+            ) from None
+
+    def _refuse(self) -> None:
+        raise OfrlRefusal("uses an opcode for objects, extensions or text forms of values")
+
+    def _inst(self) -> None:
+        module, name = self.readline()[:-1], self.readline()[:-1]
+        self.find_class(module.decode("ascii"), name.decode("ascii"))
+        self._refuse()
+
+    def _reduce(self) -> None:
+        arguments = self.stack.pop()
+        function = self.stack[-1]
+        if not any(function is admitted for admitted in _CALLABLE):
+            raise OfrlRefusal("calls a {}".format(type(function).__name__))
+        self.stack[-1] = function(*arguments)
+
+    def _build(self) -> None:
+        state = self.stack.pop()
+        target = self.stack[-1]
+        if type(target) is _DtypeState:
+            target.set_state(state)
+        elif type(target) is np.ndarray:
+            _set_array_state(target, state)
+        else:
+            raise OfrlRefusal("sets the state of a {}".format(type(target).__name__))
+
+    def _extend(self, items: Any) -> None:
+        if type(self.stack[-1]) is not list:
+            raise ValueError("append to a {}".format(type(self.stack[-1]).__name__))
+        self.stack[-1].extend(items)
+
+    def _append(self) -> None:
+        self._extend([self.stack.pop()])
+
+    def _appends(self) -> None:
+        self._extend(self.pop_mark())
+
+    def _update(self, items: Any) -> None:
+        target, keys = self.stack[-1], items[::2]
+        # only plain keys: hashing a tuple nested a million deep overflows the C stack
+        if type(target) is not dict or not all(type(key) in (str, int, bool) for key in keys):
+            raise ValueError("not a dict with plain keys")
+        target.update(zip(keys, items[1::2]))
+
+    def _set_item(self) -> None:
+        value = self.stack.pop()
+        self._update([self.stack.pop(), value])
+
+    def _set_items(self) -> None:
+        self._update(self.pop_mark())
+
+    def _bytearray8(self) -> None:
+        (length,) = struct.unpack("<Q", self.read(8))
+        self.append(bytearray(self.read(min(length, _MAX_LENGTH))))
+
+    dispatch = {code: _refuse for code in pickle._Unpickler.dispatch}  # type: ignore[attr-defined]
+    for _name in _OPCODES:
+        _code = getattr(pickle, _name)[0]
+        dispatch[_code] = pickle._Unpickler.dispatch[_code]  # type: ignore[attr-defined]
+    dispatch.update({
+        pickle.INST[0]: _inst, pickle.REDUCE[0]: _reduce, pickle.BUILD[0]: _build,
+        pickle.APPEND[0]: _append, pickle.APPENDS[0]: _appends,
+        pickle.SETITEM[0]: _set_item, pickle.SETITEMS[0]: _set_items,
+        pickle.BYTEARRAY8[0]: _bytearray8,
+    })  # fmt: skip

@@ -1,0 +1,46 @@
+"""The one exception family of the package.
+
+Every message says *what* is wrong, *where*, and *what to do*, on one line. The command line
+turns any :class:`OfrlError` into that line on stderr and exit code 2 (see ``cli.main``).
+"""
+
+from __future__ import annotations
+
+
+class OfrlError(Exception):
+    """Base of all errors that a user can cause and mend.
+
+    Args:
+        what: what is wrong, with the offending value.
+        fix: what to do about it (imperative), or empty when ``what`` already says so.
+        where: file, field or topic concerned, or empty.
+    """
+
+    def __init__(self, what: str, fix: str = "", where: object = "") -> None:
+        self.what, self.fix, self.where = what, fix, str(where)
+        text = "{}: {}".format(where, what) if self.where else what
+        super().__init__("{}; {}".format(text, fix) if fix else text)
+
+
+class ConfigError(OfrlError):
+    """A setting, name or flag that cannot be used."""
+
+
+class SpecMismatchError(OfrlError):
+    """Two parts disagree on the action or observation specification."""
+
+
+class DatasetError(OfrlError):
+    """An episode file or dataset folder that cannot be read, written or trained on."""
+
+
+class HostilePickleError(DatasetError):
+    """A pickle that names anything but numpy arrays and plain containers."""
+
+
+class CheckpointError(OfrlError):
+    """A checkpoint or run folder that cannot be used."""
+
+
+class RobotError(OfrlError):
+    """A robot or simulator that cannot be commanded."""

@@ -1,0 +1,1 @@
+"""Trials after training: k/n with an interval, from recorded episodes only."""

@@ -1,0 +1,106 @@
+"""Success rates, honestly: k of n with a Wilson interval, aborts and interventions apart.
+
+Every number is read back from episode files on disk, so simulated, ROS and hand-labelled trials
+are counted by the same code, and the counter is what was saved.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any, Dict, List, Tuple
+
+from scipy.stats import binomtest
+
+from ofrl_robot.data.reader import open_dataset
+from ofrl_robot.data.schema import LABEL_NAMES, SUCCESS, UNKNOWN
+
+
+@dataclasses.dataclass(frozen=True)
+class TrialReport:
+    """Outcome of a set of trials.
+
+    Attributes:
+        successes, trials: k and n; unlabelled and aborted trials count in n, never in k.
+        unknown, aborted: how many of n have no label, or ended by a stop.
+        policy: identity of the policy, empty without one, ``{"mixed": count}`` for several.
+        actor, task, robot: who did it (all of them), what, on what.
+        rows: one dict a trial: file, seed, label, steps, abort_reason.
+    """
+
+    successes: int
+    trials: int
+    unknown: int
+    aborted: int
+    policy: Dict[str, Any]
+    actor: str
+    task: str
+    robot: str
+    rows: List[Dict[str, Any]]
+
+    @property
+    def interval(self) -> Tuple[float, float]:
+        """Wilson 95 % interval of the success rate (E. B. Wilson 1927)."""
+        return wilson(self.successes, self.trials)
+
+    def line(self) -> str:
+        """k/n with interval, and what was not clean, in one line."""
+        text = rate_text(self.successes, self.trials)
+        if self.unknown:
+            text += ", {} without a label".format(self.unknown)
+        if self.aborted:
+            text += ", {} aborted".format(self.aborted)
+        return text
+
+    def to_json(self) -> str:
+        low, high = self.interval
+        data = {**dataclasses.asdict(self), "wilson_low": low, "wilson_high": high}
+        return json.dumps(data, indent=2) + "\n"
+
+
+def wilson(successes: int, trials: int) -> Tuple[float, float]:
+    """Wilson 95 % interval of ``successes`` out of ``trials``; (0, 1) when there was no trial."""
+    if trials == 0:
+        return 0.0, 1.0
+    interval = binomtest(successes, trials).proportion_ci(0.95, method="wilson")
+    return float(interval.low), float(interval.high)
+
+
+def rate_text(successes: int, trials: int) -> str:
+    """``47/50 = 94 % (Wilson 95 %: 84-98 %)``."""
+    if trials == 0:
+        return "0/0"
+    low, high = wilson(successes, trials)
+    return "{}/{} = {:.0f} % (Wilson 95 %: {:.0f}-{:.0f} %)".format(
+        successes, trials, 100.0 * successes / trials, 100.0 * low, 100.0 * high
+    )
+
+
+def report_trials(folder: Path) -> TrialReport:
+    """Count the episodes of a folder. Raises DatasetError when it holds none."""
+    dataset = open_dataset(folder)
+    rows = [
+        {
+            "file": path.name,
+            "seed": meta.seed,
+            "label": LABEL_NAMES.get(meta.success, "unknown"),
+            "steps": steps,
+            "abort_reason": meta.abort_reason,
+        }
+        for path, meta, steps in zip(dataset.paths, dataset.metas, dataset.lengths)
+    ]
+    first = dataset.metas[0]
+    # The hash, not the path, says which policy it was; sampled and deterministic are two.
+    policies = {(m.policy.get("sha256"), m.policy.get("sample")) for m in dataset.metas}
+    return TrialReport(
+        successes=sum(m.success == SUCCESS and not m.abort_reason for m in dataset.metas),
+        trials=len(rows),
+        unknown=sum(m.success == UNKNOWN for m in dataset.metas),
+        aborted=sum(bool(m.abort_reason) for m in dataset.metas),
+        policy=first.policy if len(policies) == 1 else {"mixed": len(policies)},
+        actor=", ".join(sorted({m.actor for m in dataset.metas})),
+        task=first.task,
+        robot=first.robot,
+        rows=rows,
+    )

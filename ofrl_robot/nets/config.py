@@ -1,0 +1,23 @@
+"""Settings of the networks, stored in every checkpoint so that it can be rebuilt alone."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Tuple
+
+from typing_extensions import Literal
+
+
+@dataclasses.dataclass(frozen=True)
+class NetConfig:
+    encoder: Literal["strided", "cog"] = "strided"
+    """Image trunk: "strided" (3 convs of 16, 32, 64 channels, stride 2) or "cog" (3 convs of 16
+    with max-pooling, as in the COG and workflow papers' code)."""
+    latent: int = 64
+    """Size of the image code after the trunk (linear, LayerNorm, tanh)."""
+    hidden: Tuple[int, ...] = (256, 256)
+    """Units of the hidden layers of actor and critic heads."""
+    log_std_min: float = -5.0
+    """Lower clamp of the actor's log standard deviation (before tanh)."""
+    log_std_max: float = 2.0
+    """Upper clamp of the same."""

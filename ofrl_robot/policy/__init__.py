@@ -1,0 +1,1 @@
+"""What is deployed: the checkpoint artefact and observation -> action. Knows no optimiser."""

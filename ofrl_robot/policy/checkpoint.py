@@ -1,0 +1,141 @@
+"""The checkpoint: one safetensors file, weights plus a JSON header. No pickle anywhere.
+
+The header holds all that a policy server needs: algorithm, networks, action and observation
+specs with the image pipeline, control rate, dataset fingerprint, step and probe metrics.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+from pathlib import Path
+from typing import Any, Dict, Tuple
+
+import safetensors
+import safetensors.torch
+import torch
+
+from ofrl_robot import __version__
+from ofrl_robot.errors import CheckpointError
+from ofrl_robot.nets.config import NetConfig
+from ofrl_robot.specs import ActionSpec, ObservationSpec
+
+FORMAT_VERSION = 1
+SELECTED = "selected.json"  # in a run folder: the checkpoint that the diagnosis chose
+_KEY = "ofrl_checkpoint"
+
+
+@dataclasses.dataclass(frozen=True)
+class Header:
+    """What a checkpoint says of itself.
+
+    Attributes:
+        algo, hyper, nets: algorithm name, its settings, network settings.
+        camera: camera that the policy reads, one of ``observation_spec.cameras``.
+        control_rate_hz: rate of the data; deploying at another rate is refused.
+        task, robot: what the data was of.
+        dataset, dataset_fingerprint: folder name and SHA-256.
+        step: gradient steps done. probe: metrics at that step.
+    """
+
+    algo: str
+    hyper: Dict[str, Any]
+    nets: NetConfig
+    action_spec: ActionSpec
+    observation_spec: ObservationSpec
+    camera: str
+    control_rate_hz: float
+    task: str
+    robot: str
+    dataset: str
+    dataset_fingerprint: str
+    step: int
+    probe: Dict[str, float] = dataclasses.field(default_factory=dict)
+    software_version: str = __version__
+    format_version: int = FORMAT_VERSION
+
+    @property
+    def image_shape(self) -> Tuple[int, int, int]:
+        return next(c for c in self.observation_spec.cameras if c.name == self.camera).shape
+
+    def to_json(self) -> str:
+        return json.dumps(dataclasses.asdict(self))
+
+    @staticmethod
+    def from_json(text: str, where: Path) -> "Header":
+        try:
+            data = json.loads(text)
+            version = data.get("format_version")
+            if version != FORMAT_VERSION:
+                raise CheckpointError(
+                    "checkpoint format {} but this version reads {}".format(version, FORMAT_VERSION),
+                    "use the ofrl_robot that wrote it",
+                    where,
+                )
+            data["nets"] = NetConfig(**{**data["nets"], "hidden": tuple(data["nets"]["hidden"])})
+            data["action_spec"] = ActionSpec.from_dict(data["action_spec"])
+            data["observation_spec"] = ObservationSpec.from_dict(data["observation_spec"])
+            return Header(**data)
+        except (KeyError, TypeError, ValueError) as error:
+            raise CheckpointError(
+                "damaged header ({}: {})".format(type(error).__name__, error), "train again", where
+            ) from error
+
+
+def save_checkpoint(path: Path, header: Header, weights: Dict[str, torch.Tensor]) -> None:
+    """Write atomically: a reader sees the whole file or none."""
+    temporary = path.with_suffix(".tmp")
+    tensors = {k: v.detach().cpu().contiguous() for k, v in weights.items()}
+    safetensors.torch.save_file(tensors, str(temporary), {_KEY: header.to_json()})
+    with open(str(temporary), "rb") as file:
+        os.fsync(file.fileno())
+    os.replace(str(temporary), str(path))
+
+
+def load_checkpoint(path: Path) -> Tuple[Header, Dict[str, torch.Tensor]]:
+    """Header and weights. Raises CheckpointError for anything that is not one of ours."""
+    if not path.is_file():
+        raise CheckpointError("no such checkpoint file", "check the path", path)
+    try:
+        with safetensors.safe_open(str(path), "pt") as file:
+            metadata = file.metadata() or {}
+            weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (safetensors.SafetensorError, OSError) as error:
+        raise CheckpointError(
+            "truncated, or not a safetensors file ({})".format(error), "train again", path
+        ) from error
+    if _KEY not in metadata:
+        raise CheckpointError(
+            "a safetensors file, but not an ofrl checkpoint", "give a run folder or its checkpoint", path
+        )
+    return Header.from_json(metadata[_KEY], path), weights
+
+
+def resolve_checkpoint(path: Path) -> Path:
+    """The checkpoint file to deploy for a run folder, or ``path`` itself when it is a file.
+
+    A run folder says which in ``selected.json``, written by the diagnosis: the policy server
+    needs no training or workflow code to find it. Raises CheckpointError when there is none.
+    """
+    if path.is_file():
+        return path
+    if not path.is_dir():
+        raise CheckpointError("no such run folder or checkpoint file", "check the path", path)
+    selected = path / SELECTED
+    if not selected.is_file():
+        raise CheckpointError(
+            "no {} in it".format(SELECTED), "run `ofrl diagnose {}` first".format(path), path
+        )
+    try:
+        return path / json.loads(selected.read_text())["file"]
+    except (KeyError, TypeError, ValueError) as error:
+        raise CheckpointError(
+            "damaged ({})".format(error), "run `ofrl diagnose {}` again".format(path), selected
+        ) from error
+
+
+def checkpoint_hash(path: Path) -> str:
+    """SHA-256 of the file: the policy's identity in every episode it makes."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()

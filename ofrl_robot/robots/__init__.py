@@ -1,0 +1,1 @@
+"""Robot backends behind one protocol, actors, and the loop that runs them in one process."""

@@ -1,0 +1,83 @@
+"""The loop in one process, without ROS: reset -> run -> label -> save, for any actor.
+
+The ROS nodes run the same :class:`~ofrl_robot.control.loop.ControlLoop` and the same
+:class:`~ofrl_robot.data.writer.EpisodeWriter`; only the wires differ.
+"""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import Callable, Optional
+
+import numpy as np
+
+from ofrl_robot.control.loop import OPERATOR, ControlLoop, Robot
+from ofrl_robot.control.signals import Command
+from ofrl_robot.data.labels import SIMULATOR, simulator_label
+from ofrl_robot.data.schema import EpisodeMeta
+from ofrl_robot.data.writer import EpisodeWriter, prepare_folder
+from ofrl_robot.robots.actors import Actor
+
+
+def episode_meta(robot: Robot, **fields: object) -> EpisodeMeta:
+    """Metadata of an episode on ``robot``; ``fields`` are further :class:`EpisodeMeta` values."""
+    return EpisodeMeta(
+        robot=robot.name,
+        task=robot.task,
+        action_spec=robot.action_spec,
+        observation_spec=robot.observation_spec,
+        control_rate_hz=robot.control_rate_hz,
+        **fields,  # type: ignore[arg-type]
+    )
+
+
+def record_episodes(
+    robot: Robot,
+    actor: Actor,
+    folder: Path,
+    count: int,
+    first_seed: int,
+    meta: EpisodeMeta,
+    on_episode: Optional[Callable[[int, int], None]] = None,
+) -> None:
+    """Record ``count`` episodes.
+
+    The episode that becomes number i of the folder has seed ``first_seed + i``, so that adding
+    to a dataset never repeats a seed.
+
+    Args:
+        on_episode: called with (episodes saved so far, label of the last) after each.
+
+    Ctrl-C drops the running episode, stops the robot and is raised again: whole episodes stay.
+    """
+    existing = prepare_folder(folder, robot.action_spec, robot.observation_spec)
+    loop = ControlLoop(robot)
+    for index in range(count):
+        episode = copy.copy(meta)
+        episode.seed = first_seed + existing + index
+        writer = EpisodeWriter(folder, episode)
+        try:
+            label = run_episode(loop, actor, writer, episode.seed)
+            writer.finish(label, SIMULATOR)
+        except BaseException:
+            loop.stop(OPERATOR)
+            writer.discard()
+            raise
+        if on_episode is not None:
+            on_episode(index + 1, label)
+
+
+def run_episode(loop: ControlLoop, actor: Actor, writer: EpisodeWriter, seed: int) -> int:
+    """One episode from reset to its end; returns the simulator's label."""
+    tick = loop.reset(seed)
+    actor.reset(seed)
+    writer.observe(tick)
+    while not tick.last:
+        # float32, as actions travel over ROS: both worlds then record the same episode to the bit
+        action = np.asarray(actor.act(tick), np.float32).astype(np.float64)
+        loop.arbiter.offer(Command(tick.stamp_ns, action, actor.source))
+        writer.act(loop.apply(tick))
+        tick = loop.robot.observe()
+        writer.observe(tick)
+    return simulator_label(tick)

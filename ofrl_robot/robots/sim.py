@@ -1,0 +1,84 @@
+"""The simulated WidowX as a :class:`~ofrl_robot.control.loop.Robot`."""
+
+from __future__ import annotations
+
+from typing import Any, Dict
+
+import numpy as np
+
+from ofrl_robot import sim
+from ofrl_robot.control.limiter import Limits
+from ofrl_robot.control.signals import Tick
+from ofrl_robot.errors import RobotError
+from ofrl_robot.sim import arm
+
+
+class SimRobot:
+    """Wraps one environment; simulated time, so it runs as fast as its actor answers.
+
+    Args:
+        task: simulator task id, e.g. ``Widow250SingleObjGrasp-v0``.
+        image_size: pixels per side of the camera image.
+    """
+
+    name = "sim"
+
+    def __init__(self, task: str, image_size: int = 48) -> None:
+        self._env = sim.make(task, image_size=image_size)
+        self.task = task
+        self.action_spec = self._env.action_spec
+        self.observation_spec = self._env.observation_spec
+        self.control_rate_hz = float(self._env.control_rate_hz)
+        self.horizon = int(self._env.task.horizon)
+        scale = self.action_spec.scale
+        self.limits = Limits(
+            workspace_low=tuple(arm.WORKSPACE_LOW),
+            workspace_high=tuple(arm.WORKSPACE_HIGH),
+            # three axes at full scale: the simulator's own bound, so simulated data is not cut
+            max_translation=float(np.linalg.norm(scale[:3])),
+            max_rotation=float(max(scale[3:6])),
+        )
+        self._camera = self.observation_spec.cameras[0].name
+        self._tick: Any = None
+
+    def reset(self, seed: int) -> None:
+        observation, _ = self._env.reset(seed=seed)
+        self._tick = self._make_tick(0, observation, 0.0, False, False)
+
+    def observe(self) -> Tick:
+        if self._tick is None:
+            raise RobotError("no episode is running", "call reset first", self.name)
+        return self._tick
+
+    def ee_position(self) -> np.ndarray:
+        return self.observe().state[:3]
+
+    def joints(self) -> Dict[str, float]:
+        return self._env.joints()
+
+    def apply(self, action: np.ndarray) -> None:
+        step = self.observe().step + 1
+        observation, reward, terminated, truncated, _ = self._env.step(action)
+        self._tick = self._make_tick(step, observation, reward, terminated, truncated)
+
+    def stop(self) -> None:
+        """Nothing moves in simulation unless stepped."""
+
+    def close(self) -> None:
+        self._env.close()
+
+    def _make_tick(
+        self, step: int, observation: Any, reward: float, terminated: bool, truncated: bool
+    ) -> Tick:
+        stamp = (step + 1) * int(round(1e9 / self.control_rate_hz))
+        return Tick(
+            stamp_ns=stamp,
+            step=step,
+            images={self._camera: observation["image"]},
+            state=np.asarray(observation["state"], np.float64),
+            reward=float(reward),
+            terminated=bool(terminated),
+            truncated=bool(truncated),
+            image_stamps_ns={self._camera: stamp},
+            ground_truth=self._env.ground_truth(),
+        )

@@ -1,0 +1,138 @@
+"""The WidowX 250s arm in a :class:`~ofrl_robot.sim.world.World`: IK, motors, gripper, state."""
+
+from __future__ import annotations
+
+import math
+from typing import Dict, Sequence, Tuple
+
+import numpy as np
+import pybullet
+
+from ofrl_robot.sim.world import World
+
+BASE_POSITION = (0.6, 0.0, -0.4)
+END_EFFECTOR_LINK = 8  # gripper_bar_link; its centre of mass is "the end effector"
+LEFT_FINGER, RIGHT_FINGER = 10, 11
+MOVABLE_JOINTS = (0, 1, 2, 3, 4, 5, 7, LEFT_FINGER, RIGHT_FINGER)
+# as the vendor's driver names them on /wx250s/joint_states
+JOINT_NAMES = (
+    "waist", "shoulder", "elbow", "forearm_roll", "wrist_angle", "wrist_rotate", "gripper",
+    "left_finger", "right_finger",
+)  # fmt: skip
+
+# waist, shoulder, elbow, forearm_roll, wrist_angle, wrist_rotate, propeller, fingers (m)
+RESET_JOINTS = (1.57, -0.6, -0.6, 0.0, -1.57, 0.0, 0.0, 0.036, -0.036)
+GRIPPER_OPEN = (0.036, -0.036)
+GRIPPER_CLOSED = (0.015, -0.015)
+
+WORKSPACE_LOW = np.array([0.4, -0.2, -0.34])
+WORKSPACE_HIGH = np.array([0.8, 0.4, -0.10])
+
+# Soft position loop: per substep at most 3 % of the error and 5 N m. It is why one step
+# covers a small part of the distance asked for; learned policies depend on that lag.
+POSITION_GAIN = 0.03
+ARM_FORCE = 5.0
+FINGER_FORCE = 500.0
+NEUTRAL_FORCE = 100.0
+
+_IK_LOWER = (-3.14, -1.88, -1.60, -3.14, -2.14, -3.14, -3.14, 0.015, -0.037)
+_IK_UPPER = (3.14, 1.99, 2.14, 3.14, 1.74, 3.14, 3.14, 0.037, -0.015)
+# Negative ranges, as in the data this arm has to agree with: they weigh the null-space pull.
+_IK_RANGE = tuple(low - high for low, high in zip(_IK_LOWER, _IK_UPPER))
+_IK_DAMPING = (0.001,) * len(MOVABLE_JOINTS)
+
+
+class WidowXArm:
+    """One arm, loaded at its reset pose with the gripper open."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self._body = world.load("wx250s", BASE_POSITION)
+        self.gripper_open = True
+        self.reset_joints()
+
+    def reset_joints(self) -> None:
+        """Teleport every joint to the reset pose at rest, gripper open."""
+        for joint, value in zip(MOVABLE_JOINTS, RESET_JOINTS):
+            pybullet.resetJointState(self._body, joint, value, physicsClientId=self._world.client)
+        self.gripper_open = True
+
+    def end_effector(self) -> Tuple[np.ndarray, np.ndarray]:
+        """Position (3,) m and quaternion xyzw (4,) of the end effector, world axes."""
+        state = pybullet.getLinkState(
+            self._body,
+            END_EFFECTOR_LINK,
+            computeForwardKinematics=1,
+            physicsClientId=self._world.client,
+        )
+        return np.array(state[0]), np.array(state[1])
+
+    def fingers(self) -> np.ndarray:
+        """Left and right finger joint positions, float64 (2,) m."""
+        states = pybullet.getJointStates(
+            self._body, (LEFT_FINGER, RIGHT_FINGER), physicsClientId=self._world.client
+        )
+        return np.array([state[0] for state in states])
+
+    def joints(self) -> Dict[str, float]:
+        """Position of every movable joint by name, rad (fingers: m)."""
+        states = pybullet.getJointStates(
+            self._body, MOVABLE_JOINTS, physicsClientId=self._world.client
+        )
+        return {name: state[0] for name, state in zip(JOINT_NAMES, states)}
+
+    def state(self) -> np.ndarray:
+        """Float64 (10,) in the order of ``specs.WIDOWX_STATE_NAMES``."""
+        position, quaternion = self.end_effector()
+        return np.concatenate([position, quaternion, self.fingers(), [float(self.gripper_open)]])
+
+    def command_delta(self, delta_position: np.ndarray, delta_euler_deg: np.ndarray) -> None:
+        """Set motor targets to the measured pose plus a displacement.
+
+        Args:
+            delta_position: (3,) m, world axes; the target is clipped to the workspace box.
+            delta_euler_deg: (3,) degrees, added to the xyz Euler angles.
+        """
+        position, quaternion = self.end_effector()
+        target = np.clip(position + delta_position, WORKSPACE_LOW, WORKSPACE_HIGH)
+        euler = np.array(pybullet.getEulerFromQuaternion(quaternion.tolist()))
+        euler = euler + np.asarray(delta_euler_deg) * (math.pi / 180.0)
+        joints = pybullet.calculateInverseKinematics(
+            self._body,
+            END_EFFECTOR_LINK,
+            targetPosition=target.tolist(),
+            targetOrientation=pybullet.getQuaternionFromEuler(euler.tolist()),
+            lowerLimits=_IK_LOWER,
+            upperLimits=_IK_UPPER,
+            jointRanges=_IK_RANGE,
+            restPoses=RESET_JOINTS,
+            jointDamping=_IK_DAMPING,
+            solver=pybullet.IK_DLS,
+            maxNumIterations=100,
+            residualThreshold=0.01,
+            physicsClientId=self._world.client,
+        )
+        fingers = GRIPPER_OPEN if self.gripper_open else GRIPPER_CLOSED
+        self._command(MOVABLE_JOINTS[:7], joints[:7], ARM_FORCE)
+        self._command(MOVABLE_JOINTS[7:], fingers, FINGER_FORCE)
+
+    def command_neutral(self, gripper_open: bool) -> None:
+        """Set motor targets to the reset pose, and the gripper as told.
+
+        ``gripper_open`` follows the fingers here: a flag that kept its old value would move
+        the fingers back at the next step and drop what they hold.
+        """
+        self.gripper_open = bool(gripper_open)
+        fingers = GRIPPER_OPEN if self.gripper_open else GRIPPER_CLOSED
+        self._command(MOVABLE_JOINTS, RESET_JOINTS[:7] + fingers, NEUTRAL_FORCE)
+
+    def _command(self, joints: Sequence[int], targets: Sequence[float], force: float) -> None:
+        pybullet.setJointMotorControlArray(
+            self._body,
+            joints,
+            pybullet.POSITION_CONTROL,
+            targetPositions=targets,
+            forces=(force,) * len(joints),
+            positionGains=(POSITION_GAIN,) * len(joints),
+            physicsClientId=self._world.client,
+        )

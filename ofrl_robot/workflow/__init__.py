@@ -1,0 +1,1 @@
+"""Reads what training wrote: diagnosis, checkpoint selection, report. Runs no robot."""

@@ -1,0 +1,212 @@
+"""Overfit, underfit or good, from the probe metrics alone; no rollout enters the verdict.
+
+After "A Workflow for Offline Model-Free Robotic RL" (Kumar et al. 2021, arXiv 2109.10813):
+overfitting shows as the average dataset Q-value rising and then falling with more gradient
+steps; the policies around its peak are the good ones. Underfitting shows as TD error and CQL
+regulariser that stay high. The paper gives trends, not thresholds: **the numbers in
+:class:`Thresholds` are this project's own**.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import Dict, List, Sequence, Tuple
+
+import numpy as np
+from scipy import stats
+
+from ofrl_robot.errors import CheckpointError
+
+OVERFIT, UNDERFIT, GOOD, NO_VALUE = "overfit", "underfit", "good", "no_value_function"
+_FALL_POINTS = 4  # with fewer, not even a strict fall has a 95 % interval below 0
+_NEEDED = ("data_q", "td_error", "target_variance")
+
+
+@dataclasses.dataclass(frozen=True)
+class Thresholds:
+    """This project's numbers (not the paper's).
+
+    Attributes:
+        smooth: checkpoints in the running median of dataset Q.
+        tail: fraction of training at the end in which a peak is no peak yet.
+        drop: fall from the peak, as a fraction of the rise before it, that counts.
+        noise: the fall must also exceed this many standard deviations of the curve's noise.
+        td_ratio: TD error over target variance above which the critic does not fit its targets.
+    """
+
+    smooth: int = 3
+    tail: float = 0.1
+    drop: float = 0.1
+    noise: float = 3.0
+    td_ratio: float = 0.5
+
+
+@dataclasses.dataclass(frozen=True)
+class Diagnosis:
+    """The verdict and what it rests on.
+
+    Attributes:
+        verdict: ``overfit``, ``underfit``, ``good`` or ``no_value_function`` (BC).
+        selected_step: checkpoint to deploy.
+        reasons: measured numbers against thresholds, one line each.
+        next_step: what to run next, in words.
+        peak_step: where the smoothed dataset Q is highest (0 for BC).
+        smoothed_q: smoothed dataset Q per considered checkpoint, by step.
+    """
+
+    verdict: str
+    selected_step: int
+    reasons: List[str]
+    next_step: str
+    peak_step: int
+    smoothed_q: Dict[int, float]
+    thresholds: Thresholds
+
+    def lines(self) -> List[str]:
+        """The written verdict."""
+        head = "verdict: {}   deploy: step {}".format(self.verdict, self.selected_step)
+        return [head] + ["  " + r for r in self.reasons] + ["  next: " + self.next_step]
+
+
+def diagnose(
+    rows: Sequence[Dict[str, float]],
+    warm_start_steps: int = 0,
+    thresholds: Thresholds = Thresholds(),  # noqa: B008 (frozen)
+) -> Diagnosis:
+    """Read the probe metrics of one run.
+
+    Args:
+        rows: ``metrics.csv``, one dict a checkpoint, ascending steps.
+        warm_start_steps: checkpoints up to here are ignored (the actor only imitated).
+
+    Raises:
+        CheckpointError: when there is no checkpoint, none after the warm start, or none with
+            finite metrics.
+    """
+    if not rows:
+        raise CheckpointError("no checkpoint was probed yet", "train longer")
+    rows, diverged = _until_divergence(rows)
+    last = int(rows[-1]["step"])
+    if "data_q" not in rows[0]:
+        return Diagnosis(
+            NO_VALUE, last,
+            diverged + ["the algorithm learns no Q-function; the last checkpoint is taken"],
+            "train --algo cql on the same data for a diagnosis", 0, {}, thresholds,
+        )  # fmt: skip
+    missing = [name for name in _NEEDED if name not in rows[0]]
+    if missing:
+        raise CheckpointError("the metrics lack {}".format(", ".join(missing)), "train again")
+    rows = [row for row in rows if row["step"] > warm_start_steps]
+    if not rows:
+        raise CheckpointError(
+            "no checkpoint after the warm start of {} steps".format(warm_start_steps),
+            "train longer or lower --warm-start-steps",
+        )
+    steps = np.array([row["step"] for row in rows])
+    raw = np.array([row["data_q"] for row in rows])
+    smooth = _running_median(raw, thresholds.smooth)
+    peak = int(np.argmax(smooth))
+    by_step = {int(s): float(q) for s, q in zip(steps, smooth)}
+    overfit, reasons = _overfit(steps, raw, smooth, peak, thresholds)
+    reasons = diverged + reasons
+    if smooth[-1] < 0:
+        # An alarm, not a verdict: the verdict reads the trend and must not depend on an offset.
+        reasons.append("dataset Q ends below 0, impossible for the true value of rewards >= 0")
+    if overfit:
+        return Diagnosis(
+            OVERFIT, int(steps[peak]), reasons,
+            "retrain with less capacity (information bottleneck first; then dropout, L1/L2), or "
+            "collect more episodes; deploy the peak meanwhile",
+            int(steps[peak]), by_step, thresholds,
+        )  # fmt: skip
+    tail = max(1, int(np.ceil(0.2 * len(rows))))
+    td = float(np.mean([row["td_error"] for row in rows[-tail:]]))
+    variance = float(np.mean([row["target_variance"] for row in rows[-tail:]]))
+    ratio = td / variance if variance > 0 else np.inf
+    reasons.append(
+        "TD error {:.3g} is {:.0f} % of the variance of its targets (underfit above {:.0f} %)".format(
+            td, 100 * ratio, 100 * thresholds.td_ratio
+        )
+    )
+    if diverged:
+        return Diagnosis(
+            UNDERFIT if ratio > thresholds.td_ratio else GOOD, last, reasons,
+            "retrain with lower learning rates: the run diverged; the last finite checkpoint is "
+            "named meanwhile",
+            int(steps[peak]), by_step, thresholds,
+        )  # fmt: skip
+    if ratio > thresholds.td_ratio:
+        return Diagnosis(
+            UNDERFIT, last, reasons,
+            "retrain with more capacity (ResNet encoder, DR3) and compare both TD error and CQL "
+            "term: a bigger run that lowers both by 20 % confirms it",
+            int(steps[peak]), by_step, thresholds,
+        )  # fmt: skip
+    return Diagnosis(
+        GOOD, last, reasons, "deploy; more data is the next lever", int(steps[peak]), by_step,
+        thresholds,
+    )  # fmt: skip
+
+
+def _until_divergence(
+    rows: Sequence[Dict[str, float]],
+) -> Tuple[Sequence[Dict[str, float]], List[str]]:
+    """The rows before the first non-finite metric, and a reason line when some were cut off.
+
+    NaN compares false with every threshold, so a diverged run would else be called good.
+    """
+    for index, row in enumerate(rows):
+        bad = [name for name, value in row.items() if not math.isfinite(value)]
+        if bad and index == 0:
+            raise CheckpointError(
+                "{} is not finite at the first checkpoint (step {:.0f})".format(
+                    ", ".join(bad), row["step"]
+                ),
+                "lower the learning rates and train again",
+            )
+        if bad:
+            text = "{} became non-finite at step {:.0f}; only checkpoints before it are read"
+            return rows[:index], [text.format(", ".join(bad), row["step"])]
+    return rows, []
+
+
+def _overfit(
+    steps: np.ndarray, raw: np.ndarray, smooth: np.ndarray, peak: int, thresholds: Thresholds
+) -> Tuple[bool, List[str]]:
+    """Whether dataset Q fell after a peak: early enough, far enough and steadily enough."""
+    at = "dataset Q peaks at step {} ({:.3g}) and ends at {:.3g}".format(
+        int(steps[peak]), smooth[peak], smooth[-1]
+    )
+    if steps[peak] > steps[-1] - thresholds.tail * (steps[-1] - steps[0]):
+        return False, [at + ": no fall to speak of"]
+    if len(steps) - peak < _FALL_POINTS:
+        text = ": {} checkpoints from the peak on are too few to tell a fall from noise ({} needed)"
+        return False, [at + text.format(len(steps) - peak, _FALL_POINTS)]
+    fall = float(smooth[peak] - smooth[-1])
+    rise = float(smooth[peak] - smooth[: peak + 1].min())
+    noise = float(np.std(raw - smooth))
+    needed = max(thresholds.noise * noise, thresholds.drop * rise)
+    # Of the raw curve: the median ties neighbours together, and the interval would be too narrow.
+    slope, _, low, high = stats.theilslopes(raw[peak:], steps[peak:], 0.95)
+    reasons = [
+        at,
+        "it fell by {:.3g}; {:.3g} is needed ({:.0f} x noise {:.3g}, or {:.0f} % of the rise {:.3g})"
+        .format(fall, needed, thresholds.noise, noise, 100 * thresholds.drop, rise),
+        "slope after the peak {:.3g} per 1000 steps (95 %: {:.3g} to {:.3g})".format(
+            1e3 * slope, 1e3 * low, 1e3 * high
+        ),
+    ]  # fmt: skip
+    if peak == 0:
+        reasons.append(
+            "the peak is the first checkpoint after the warm start, little more than imitation"
+        )
+    return bool(fall > needed and high < 0), reasons
+
+
+def _running_median(values: np.ndarray, width: int) -> np.ndarray:
+    """Centred running median; the window shrinks at the ends."""
+    half = width // 2
+    return np.array(
+        [np.median(values[max(0, i - half) : i + half + 1]) for i in range(len(values))]
+    )

@@ -1,0 +1,43 @@
+"""From a run's own files to its verdict and the checkpoint that is deployed."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+from pathlib import Path
+
+from ofrl_robot.errors import CheckpointError
+from ofrl_robot.policy.checkpoint import SELECTED
+from ofrl_robot.training import run_folder
+from ofrl_robot.workflow.diagnosis import Diagnosis, diagnose
+
+
+def diagnose_run(folder: Path) -> Diagnosis:
+    """Diagnose a finished or interrupted run."""
+    config = run_folder.read_config(folder)
+    rows = run_folder.read_metrics(folder)
+    return diagnose(rows, int(config["hyper"].get("warm_start_steps", 0)))
+
+
+def select_checkpoint(folder: Path) -> Diagnosis:
+    """Diagnose a run and write the choice into its ``selected.json``, which deployment reads.
+
+    Raises CheckpointError when there is nothing to deploy.
+    """
+    diagnosis = diagnose_run(folder)
+    chosen = run_folder.checkpoint_path(folder, diagnosis.selected_step)
+    if not chosen.is_file():
+        raise CheckpointError("the selected checkpoint is missing", "train again", chosen)
+    choice = {
+        "file": str(chosen.relative_to(folder)),
+        "step": diagnosis.selected_step,
+        "verdict": diagnosis.verdict,
+        "reasons": diagnosis.reasons,
+        "next_step": diagnosis.next_step,
+        "thresholds": dataclasses.asdict(diagnosis.thresholds),
+    }
+    temporary = folder / (SELECTED + ".tmp")
+    temporary.write_text(json.dumps(choice, indent=2) + "\n")
+    os.replace(str(temporary), str(folder / SELECTED))
+    return diagnosis
