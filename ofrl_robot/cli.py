@@ -1,11 +1,11 @@
 """The ``ofrl`` command. One verb, one job; heavy imports happen inside the verb that needs them.
 
-    ofrl collect  --task Widow250SingleObjGrasp-v0 --episodes 300 --out datasets/grasp
-    ofrl train    datasets/grasp --algo cql
-    ofrl diagnose runs/grasp-cql
-    ofrl evaluate runs/grasp-cql --trials 50 --out datasets/grasp-cql-trials
-    ofrl report   runs/grasp-cql --trials datasets/grasp-cql-trials
-    ofrl data info datasets/grasp
+ofrl collect  --task Widow250SingleObjGrasp-v0 --episodes 300 --out datasets/grasp
+ofrl train    datasets/grasp --algo cql
+ofrl diagnose runs/grasp-cql
+ofrl evaluate runs/grasp-cql --trials 50 --out datasets/grasp-cql-trials
+ofrl report   runs/grasp-cql --trials datasets/grasp-cql-trials
+ofrl data info datasets/grasp
 """
 
 from __future__ import annotations
@@ -13,9 +13,10 @@ from __future__ import annotations
 import dataclasses
 import sys
 from pathlib import Path
-from typing import Any, Generic, Optional, Sequence, Tuple, TypeVar, Union
+from typing import Any, Generic, List, Optional, Sequence, Tuple, TypeVar, Union
 
 import tyro
+import yaml
 from typing_extensions import Annotated, Literal
 
 from ofrl_robot import __version__
@@ -51,13 +52,14 @@ class Collect:
 
     def run(self) -> None:
         from ofrl_robot.robots.actors import ScriptedActor
+        from ofrl_robot.robots.runner import episode_meta
         from ofrl_robot.robots.sim import SimRobot
 
         _at_least("episodes", self.episodes, 1)
         robot = SimRobot(self.task, self.image_size)
         actor = ScriptedActor(self.task, self.noise)
-        _record(robot, actor, self.out, self.episodes, self.seed,
-                actor="scripted", operator=self.operator)  # fmt: skip
+        meta = episode_meta(robot, actor="scripted", operator=self.operator)
+        _record(robot, actor, self.out, self.episodes, self.seed, meta)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,6 +83,7 @@ class Evaluate:
         from ofrl_robot.data.schema import episode_paths
         from ofrl_robot.policy.checkpoint import resolve_checkpoint
         from ofrl_robot.policy.policy import Policy
+        from ofrl_robot.robots.runner import episode_meta
         from ofrl_robot.robots.sim import SimRobot
 
         _at_least("trials", self.trials, 1)
@@ -90,8 +93,8 @@ class Evaluate:
         robot = SimRobot(self.task or policy.header.task, policy.header.image_shape[0])
         policy.require_specs(robot.action_spec, robot.observation_spec, "robot sim")
         print("policy: {}".format(policy.path))
-        _record(robot, policy, self.out, self.trials, self.seed,
-                actor="policy", policy=policy.identity())  # fmt: skip
+        meta = episode_meta(robot, actor="policy", policy=policy.identity())
+        _record(robot, policy, self.out, self.trials, self.seed, meta)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -162,6 +165,7 @@ class Train(Generic[Hyper]):
     """Train on a dataset and write a run folder; ends with the diagnosis.
 
     `--algo NAME --help` shows the settings of that algorithm; another algorithm's are refused.
+    `--config FILE` takes settings from a YAML file; flags on the command line win.
     """
 
     dataset: Positional[Path]
@@ -212,13 +216,47 @@ def _commands(argv: Sequence[str]) -> Any:
     ]
 
 
+def expand_config(words: Sequence[str]) -> List[str]:
+    """Replace ``--config FILE`` by the flags in that YAML file (``name: value`` lines).
+
+    They come first, so that flags on the command line win; both go through the same parser, so
+    an unknown name in the file is refused like an unknown flag.
+    """
+    words = list(words)
+    if "--config" not in words:
+        return words
+    at = words.index("--config")
+    if at + 1 == len(words):
+        raise ConfigError("--config needs a file")
+    path = Path(words[at + 1])
+    try:
+        values = yaml.safe_load(path.read_text()) or {}
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ConfigError(
+            "cannot be read ({})".format(str(error).splitlines()[0]), "give a YAML file", path
+        ) from error
+    if not isinstance(values, dict):
+        raise ConfigError("not a list of `name: value` lines", "see config/training/", path)
+    flags: List[str] = []
+    for name, value in values.items():
+        flag = str(name).replace("_", "-")
+        if isinstance(value, bool):
+            flags.append("--{}{}".format("" if value else "no-", flag))
+        else:
+            entries = value if isinstance(value, list) else [value]
+            flags += ["--" + flag] + [str(entry) for entry in entries]
+    rest = words[:at] + words[at + 2 :]
+    return rest[:1] + flags + rest[1:]
+
+
 def _algo(argv: Sequence[str]) -> str:
+    algo = DEFAULT_ALGO
     for word, following in zip(argv, list(argv[1:]) + [""]):
         if word == "--algo":
-            return following
-        if word.startswith("--algo="):
-            return word[len("--algo=") :]
-    return DEFAULT_ALGO
+            algo = following
+        elif word.startswith("--algo="):
+            algo = word[len("--algo=") :]
+    return algo
 
 
 def main(argv: Optional[Sequence[str]] = None) -> int:
@@ -228,13 +266,13 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
         print("ofrl_robot {}".format(__version__))
         return 0
     try:
+        words = expand_config(words)
         command = tyro.cli(
             _commands(words),
             prog="ofrl",
             description=__doc__,
             args=words,
-            config=(tyro.conf.OmitArgPrefixes, tyro.conf.OmitSubcommandPrefixes,
-                    tyro.conf.FlagCreatePairsOff),  # fmt: skip
+            config=(tyro.conf.OmitArgPrefixes, tyro.conf.OmitSubcommandPrefixes),
         )
         command.run()
     except OfrlError as error:
@@ -251,12 +289,12 @@ def _at_least(name: str, value: int, low: int) -> None:
         raise ConfigError("{} {} is below {}".format(name, value, low))
 
 
-def _record(robot: Any, actor: Any, out: Path, count: int, seed: int, **meta: Any) -> None:
+def _record(robot: Any, actor: Any, out: Path, count: int, seed: int, meta: Any) -> None:
     """Record episodes with a progress bar, then print the count that lies on disk."""
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
     from ofrl_robot.evaluation.trials import report_trials
-    from ofrl_robot.robots.runner import episode_meta, record_episodes
+    from ofrl_robot.robots.runner import record_episodes
 
     successes = 0
     bar = Progress(TextColumn("episodes"), BarColumn(bar_width=24),
@@ -272,7 +310,7 @@ def _record(robot: Any, actor: Any, out: Path, count: int, seed: int, **meta: An
             bar.update(task, completed=done, successes=successes)
 
         try:
-            record_episodes(robot, actor, out, count, seed, episode_meta(robot, **meta), saved)
+            record_episodes(robot, actor, out, count, seed, meta, saved)
         finally:
             robot.close()
     print("{}: {}".format(out, report_trials(out).line()))

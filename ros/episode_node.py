@@ -6,8 +6,8 @@ count read back from disk. Services ``episode/success``, ``episode/failure`` and
 ``episode/discard`` end the running episode by hand.
 """
 
-import os
-import sys
+import prelude  # noqa: F401, I001 (first: quiet Ctrl-C while the rest is imported)
+
 import threading
 import time
 from pathlib import Path
@@ -17,17 +17,15 @@ from diagnostic_msgs.msg import DiagnosticStatus
 from sensor_msgs.msg import Joy
 from std_msgs.msg import Bool
 from std_srvs.srv import Trigger, TriggerResponse
+import wires
 
-sys.path.insert(0, os.path.dirname(os.path.realpath(__file__)))
-import wires  # noqa: E402
-
-from ofrl_robot.control import episode  # noqa: E402
-from ofrl_robot.control.signals import Tick  # noqa: E402
-from ofrl_robot.data import labels, schema  # noqa: E402
-from ofrl_robot.data.schema import EpisodeMeta  # noqa: E402
-from ofrl_robot.data.writer import EpisodeWriter, prepare_folder  # noqa: E402
-from ofrl_robot.errors import ConfigError, DatasetError, RobotError  # noqa: E402
-from ofrl_robot.evaluation.trials import report_trials  # noqa: E402
+from ofrl_robot.control import episode
+from ofrl_robot.control.signals import Tick
+from ofrl_robot.data import labels, schema
+from ofrl_robot.data.schema import EpisodeMeta
+from ofrl_robot.data.writer import EpisodeWriter, prepare_folder
+from ofrl_robot.errors import ConfigError, DatasetError, RobotError
+from ofrl_robot.evaluation.trials import report_trials
 
 TRIES = 3  # attempts at an episode that lost a tick, before giving up
 

@@ -5,9 +5,9 @@ Refuses a robot whose action or observation spec is not the checkpoint's, warms 
 says ready, and publishes its latency (p50, p99) on /diagnostics. Needs no training code.
 """
 
+import prelude  # noqa: F401, I001 (first: quiet Ctrl-C while the rest is imported)
+
 import collections
-import os
-import sys
 import time
 
 import numpy as np
@@ -15,14 +15,12 @@ import rospy
 from diagnostic_msgs.msg import DiagnosticStatus
 from sensor_msgs.msg import Joy
 from std_msgs.msg import Bool
+import wires
 
-sys.path.insert(0, os.path.dirname(os.path.realpath(__file__)))
-import wires  # noqa: E402
-
-from ofrl_robot.control.signals import Tick  # noqa: E402
-from ofrl_robot.errors import ConfigError  # noqa: E402
-from ofrl_robot.policy.checkpoint import resolve_checkpoint  # noqa: E402
-from ofrl_robot.policy.policy import Policy  # noqa: E402
+from ofrl_robot.control.signals import Tick
+from ofrl_robot.errors import ConfigError
+from ofrl_robot.policy.checkpoint import resolve_checkpoint
+from ofrl_robot.policy.policy import Policy
 
 
 class PolicyNode:

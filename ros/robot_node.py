@@ -7,8 +7,8 @@ otherwise ticks come at the control rate. No action in time: hold and count; too
 stop, with the reason on ``robot/status``, until ``rearm``.
 """
 
-import os
-import sys
+import prelude  # noqa: F401, I001 (first: quiet Ctrl-C while the rest is imported)
+
 import threading
 import time
 
@@ -17,14 +17,12 @@ from diagnostic_msgs.msg import DiagnosticStatus
 from geometry_msgs.msg import PoseStamped
 from sensor_msgs.msg import Image, JointState, Joy
 from std_srvs.srv import Trigger, TriggerResponse
+import wires
 
-sys.path.insert(0, os.path.dirname(os.path.realpath(__file__)))
-import wires  # noqa: E402
-
-from ofrl_robot.control.loop import ACTOR_SILENT, OPERATOR, ROBOT_FAULT, ControlLoop  # noqa: E402
-from ofrl_robot.control.pacing import Pacer  # noqa: E402
-from ofrl_robot.control.signals import Tick  # noqa: E402
-from ofrl_robot.errors import ConfigError, OfrlError  # noqa: E402
+from ofrl_robot.control.loop import ACTOR_SILENT, OPERATOR, ROBOT_FAULT, ControlLoop
+from ofrl_robot.control.pacing import Pacer
+from ofrl_robot.control.signals import Tick
+from ofrl_robot.errors import ConfigError, OfrlError
 
 
 def make_robot(kind: str):
@@ -92,7 +90,9 @@ class RobotNode:
     def _on_reset(self, _request) -> TriggerResponse:
         """Start an episode with the seed in parameter ``next_seed``; ends a running one."""
         if self._loop.stopped:
-            return TriggerResponse(False, "stopped ({}); re-arm first".format(self._loop.stop_reason))
+            return TriggerResponse(
+                False, "stopped ({}); re-arm first".format(self._loop.stop_reason)
+            )
         self._seed = int(rospy.get_param("next_seed", 0))
         self._reset_error = ""
         self._reset_done.clear()

@@ -4,18 +4,15 @@
 Devices: ``scripted`` (simulation: a scripted policy with action noise).
 """
 
-import os
-import sys
+import prelude  # noqa: F401, I001 (first: quiet Ctrl-C while the rest is imported)
 
 import rospy
 from sensor_msgs.msg import Joy
 from std_msgs.msg import Bool
+import wires
 
-sys.path.insert(0, os.path.dirname(os.path.realpath(__file__)))
-import wires  # noqa: E402
-
-from ofrl_robot.control.signals import Tick  # noqa: E402
-from ofrl_robot.errors import ConfigError  # noqa: E402
+from ofrl_robot.control.signals import Tick
+from ofrl_robot.errors import ConfigError
 
 
 def make_device(kind: str, task: str):

@@ -225,9 +225,7 @@ class TickAssembler:
         tick = Tick(
             stamp_ns=stamp,
             step=int(values["step"]),
-            images={
-                c.name: c.apply(image_pixels(parts[c.name])) for c in self._spec.cameras
-            },
+            images={c.name: c.apply(image_pixels(parts[c.name])) for c in self._spec.cameras},
             state=np.array([values[name] for name in self._spec.state_names]),
             reward=values["reward"],
             terminated=bool(values["terminated"]),
@@ -296,7 +294,9 @@ def seconds_param(name: str, default: float) -> float:
     """A positive private parameter in seconds. Raises ConfigError otherwise."""
     value = rospy.get_param("~" + name, default)
     if not isinstance(value, (int, float)) or not value > 0:
-        raise ConfigError("{} is {!r}".format(rospy.resolve_name("~" + name), value), "use seconds > 0")
+        raise ConfigError(
+            "{} is {!r}".format(rospy.resolve_name("~" + name), value), "use seconds > 0"
+        )
     return float(value)
 
 

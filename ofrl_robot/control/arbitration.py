@@ -24,7 +24,13 @@ class Arbiter:
         return True
 
     def choose(self, stamp_ns: int) -> Tuple[Optional[Command], bool]:
-        """(command for the tick ``stamp_ns`` or None, whether a human overrode a policy)."""
+        """(command for the tick ``stamp_ns`` or None, whether a human overrode a policy).
+
+        Commands for a later tick are dropped: their actor cannot have seen it, and one wrong
+        stamp must not put all later commands of its source out of order.
+        """
+        for source in [s for s, held in self._newest.items() if held.stamp_ns > stamp_ns]:
+            del self._newest[source]
         fresh = [
             self._newest[source]
             for source in PRIORITY

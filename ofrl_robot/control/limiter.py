@@ -7,7 +7,7 @@ end-effector position; it does not know obstacles, links or loads, and it is no 
 from __future__ import annotations
 
 import dataclasses
-from typing import List, Optional, Tuple
+from typing import List, Tuple
 
 import numpy as np
 
@@ -16,6 +16,8 @@ from ofrl_robot.specs import ActionSpec
 SHAPE, NOT_FINITE, RANGE, STEP, WORKSPACE = (
     "shape", "not_finite", "range", "step_size", "workspace",
 )  # fmt: skip
+_POSITION, _ROTATION = ("x", "y", "z"), ("rot_x", "rot_y", "rot_z")
+_TOLERANCE = 1e-9  # m or deg; less than that is rounding and changes nothing
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,44 +49,45 @@ def limit(
 
     Returns:
         (applied (A,) float64, names of the limits that changed it, in order). A command of a
-        wrong shape or with a NaN or infinity becomes the zero action (hold).
+        wrong shape, or a NaN or infinity in it or in the position, gives the zero action (hold).
+        An arm that was pushed out of the box may hold still or come back, never go further out.
     """
     action = np.asarray(command, np.float64)
+    place = np.asarray(ee_position, np.float64)
     if action.shape != (spec.size,):
         return np.zeros(spec.size), (SHAPE,)
-    if not np.isfinite(action).all():
+    if not (np.isfinite(action).all() and np.isfinite(place).all()):
         return np.zeros(spec.size), (NOT_FINITE,)
     reasons: List[str] = []
     applied = np.clip(action, -1.0, 1.0)
     if not np.array_equal(applied, action):
         reasons.append(RANGE)
-    rotation = _indices(spec, ("rot_x", "rot_y", "rot_z"))
-    if rotation is not None:
-        scale = np.array(spec.scale)[rotation]
-        turned = np.clip(applied[rotation] * scale, -limits.max_rotation, limits.max_rotation)
-        if not np.allclose(turned, applied[rotation] * scale, rtol=0, atol=1e-9):
-            applied[rotation] = turned / scale
-            reasons.append(STEP)
-    position = _indices(spec, ("x", "y", "z"))
-    if position is not None:
-        scale = np.array(spec.scale)[position]
-        delta = applied[position] * scale
-        length = float(np.linalg.norm(delta))
-        if length > limits.max_translation:
-            delta = delta * (limits.max_translation / length)
-            if STEP not in reasons:
-                reasons.append(STEP)
-        low, high = np.array(limits.workspace_low), np.array(limits.workspace_high)
-        inside = np.clip(ee_position + delta, low, high) - ee_position
-        # an arm pushed outside the box may hold still or come back, not be yanked in one step
-        inside = np.clip(inside, -limits.max_translation, limits.max_translation)
-        if not np.allclose(inside, delta, rtol=0, atol=1e-9):
-            delta = inside
-            reasons.append(WORKSPACE)
-        applied[position] = np.clip(delta / scale, -1.0, 1.0)
+    rotation = _entries(spec, _ROTATION)
+    scale = np.array(spec.scale)[rotation]
+    turn = applied[rotation] * scale
+    if (np.abs(turn) > limits.max_rotation + _TOLERANCE).any():
+        applied[rotation] = np.clip(turn, -limits.max_rotation, limits.max_rotation) / scale
+        reasons.append(STEP)
+    position = _entries(spec, _POSITION)
+    axes = [_POSITION.index(spec.names[i]) for i in position]
+    place, scale = place[axes], np.array(spec.scale)[position]
+    delta = applied[position] * scale
+    length = float(np.linalg.norm(delta))
+    if length > limits.max_translation + _TOLERANCE:
+        delta = delta * (limits.max_translation / length)
+        applied[position] = delta / scale
+        reasons += [] if STEP in reasons else [STEP]
+    # the box, widened to where the arm stands: it brakes and never drives
+    low = np.minimum(np.array(limits.workspace_low)[axes], place)
+    high = np.maximum(np.array(limits.workspace_high)[axes], place)
+    inside = np.clip(place + delta, low, high) - place
+    cut = np.abs(inside - delta) > _TOLERANCE
+    if cut.any():
+        applied[np.array(position)[cut]] = (inside / scale)[cut]
+        reasons.append(WORKSPACE)
     return applied, tuple(reasons)
 
 
-def _indices(spec: ActionSpec, names: Tuple[str, ...]) -> Optional[List[int]]:
-    found = [spec.index(name) for name in names]
-    return None if None in found else found  # type: ignore[return-value]
+def _entries(spec: ActionSpec, names: Tuple[str, ...]) -> List[int]:
+    """Where those of ``names`` that the spec has stand in the vector."""
+    return [spec.names.index(name) for name in names if name in spec.names]

@@ -1,17 +1,19 @@
 """Transitions of a whole dataset as flat arrays over one uint8 memory map of the frames.
 
-Built once from the episodes and kept in ``<dataset>/.cache/<fingerprint>/``. Every frame is
-stored once: transition i reads frames ``frame[i]`` and ``frame[i] + 1`` (an episode of T
-transitions owns T+1 frames), half of what storing obs and next_obs apart would take.
+Built once from the episodes, kept in ``<dataset>/.cache/`` and built anew when they change. Every
+frame is stored once: transition i reads frames ``frame[i]`` and ``frame[i] + 1`` (an episode of
+T transitions owns T+1 frames), half of what storing obs and next_obs apart would take.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 import os
 import shutil
 import tempfile
+import zipfile
 from pathlib import Path
 from typing import Optional
 
@@ -57,13 +59,25 @@ def frame_store(dataset: Dataset, camera: str, cache: Optional[Path] = None) -> 
     """
     fingerprint = dataset.fingerprint()
     root = cache or dataset.folder / ".cache"
-    folder = root / "{}-{}-{}".format(fingerprint[:16], camera, _LAYOUT)
+    folder = root / "{}-{}-{}".format(_state_on_disk(dataset)[:16], camera, _LAYOUT)
     if not (folder / "store.json").exists():
         _build(dataset, camera, root, folder)
-    shape = tuple(json.loads((folder / "store.json").read_text())["shape"])
-    frames = np.memmap(str(folder / "frames.u8"), np.uint8, "r", shape=shape)
-    with np.load(str(folder / "transitions.npz"), allow_pickle=False) as arrays:
-        return FrameStore(frames=frames, fingerprint=fingerprint, **{k: arrays[k] for k in arrays})
+    try:
+        shape = tuple(json.loads((folder / "store.json").read_text())["shape"])
+        frames = np.memmap(str(folder / "frames.u8"), np.uint8, "r", shape=shape)
+        with np.load(str(folder / "transitions.npz"), allow_pickle=False) as arrays:
+            rows = {name: arrays[name] for name in arrays}
+        return FrameStore(frames=frames, fingerprint=fingerprint, **rows)
+    except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
+        raise DatasetError("damaged frame cache", "delete this folder", folder) from error
+
+
+def _state_on_disk(dataset: Dataset) -> str:
+    """Key of the cache: unlike the fingerprint it also notices files edited in place."""
+    digest = hashlib.sha256(dataset.fingerprint().encode())
+    for path in dataset.paths:
+        digest.update(b"%d " % path.stat().st_mtime_ns)
+    return digest.hexdigest()
 
 
 def _build(dataset: Dataset, camera: str, root: Path, folder: Path) -> None:
@@ -82,7 +96,7 @@ def _build(dataset: Dataset, camera: str, root: Path, folder: Path) -> None:
         count = 0
         with open(str(temporary / "frames.u8"), "wb") as out:
             for number, path in enumerate(dataset.paths):
-                episode = read_episode(path)
+                episode = read_episode(path, [camera])
                 images = episode.images[camera]
                 images.tofile(out)
                 steps = len(episode)
@@ -93,9 +107,16 @@ def _build(dataset: Dataset, camera: str, root: Path, folder: Path) -> None:
                 rows["episode"].append(np.full(steps, number, np.int64))
                 count += len(images)
         shape = (count,) + images.shape[1:]
-        np.savez(str(temporary / "transitions.npz"), **{k: np.concatenate(v) for k, v in rows.items()})
+        arrays = {name: np.concatenate(parts) for name, parts in rows.items()}
+        np.savez(str(temporary / "transitions.npz"), **arrays)
         (temporary / "store.json").write_text(json.dumps({"shape": shape}))
         os.rename(str(temporary), str(folder))
-    except BaseException:
+    except OSError as error:
+        if not (folder / "store.json").exists():  # else another process built it meanwhile
+            raise DatasetError(
+                "cannot write the frame cache ({})".format(error.strerror or error),
+                "free space or pass --cache DIR",
+                root,
+            ) from error
+    finally:
         shutil.rmtree(str(temporary), ignore_errors=True)
-        raise

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 from pathlib import Path
-from typing import Dict, List, Tuple
+from typing import Any, Dict, Iterator, List, Optional, Sequence, Tuple
 
 import h5py
 import numpy as np
 
 from ofrl_robot.data import schema
-from ofrl_robot.errors import DatasetError
+from ofrl_robot.errors import DatasetError, OfrlError
 from ofrl_robot.specs import ActionSpec, ObservationSpec, require_same
 
 _REQUIRED = ("actions", "rewards", "terminals", "timeouts", "obs/state")
@@ -53,6 +54,8 @@ def _open(path: Path) -> h5py.File:
     except OSError as error:
         if not path.exists():
             raise DatasetError("no such file", "check the path", path) from error
+        if isinstance(error, PermissionError):
+            raise DatasetError("not readable", "mend its permissions", path) from error
         raise DatasetError(
             "truncated, or not an HDF5 file", "move it out of the dataset", path
         ) from error
@@ -69,75 +72,96 @@ def _group(file: h5py.File, path: Path) -> h5py.Group:
     return group
 
 
+def _meta(group: h5py.Group, path: Path) -> Tuple[schema.EpisodeMeta, int]:
+    meta = schema.EpisodeMeta.from_attrs(dict(group.attrs), path)
+    steps = group.attrs.get("num_samples")
+    if not isinstance(steps, np.integer) or steps < 1:
+        raise DatasetError("no num_samples attribute", "move the file out of the dataset", path)
+    return meta, int(steps)
+
+
+@contextlib.contextmanager
+def _named_damage(path: Path) -> Iterator[None]:
+    """A damaged HDF5 file makes h5py raise nearly anything; name the file instead."""
+    try:
+        yield
+    except OfrlError:
+        raise
+    except Exception as error:
+        raise DatasetError(
+            "unreadable data ({}: {:.100})".format(type(error).__name__, ascii(str(error))),
+            "move the file out of the dataset",
+            path,
+        ) from error
+
+
 def read_meta(path: Path) -> Tuple[schema.EpisodeMeta, int]:
     """(metadata, number of transitions) of one episode file."""
-    with _open(path) as file:
-        group = _group(file, path)
-        meta = schema.EpisodeMeta.from_attrs(dict(group.attrs), path)
-        return meta, int(group.attrs.get("num_samples", 0))
+    with _named_damage(path), _open(path) as file:
+        return _meta(_group(file, path), path)
 
 
-def read_episode(path: Path) -> Episode:
-    """Read one whole episode. Raises DatasetError naming file and field when it is damaged."""
-    with _open(path) as file:
+def read_episode(path: Path, cameras: Optional[Sequence[str]] = None) -> Episode:
+    """Read one episode. Raises DatasetError naming file and field when it is damaged.
+
+    Args:
+        cameras: whose images to read (default: all); the others' shapes are checked all the same.
+    """
+    with _named_damage(path), _open(path) as file:
         group = _group(file, path)
-        meta = schema.EpisodeMeta.from_attrs(dict(group.attrs), path)
-        cameras = [c.name for c in meta.observation_spec.cameras]
-        missing = [n for n in _REQUIRED + tuple("obs/" + c for c in cameras) if n not in group]
+        meta, steps = _meta(group, path)
+        names = [c.name for c in meta.observation_spec.cameras]
+        missing = [n for n in _REQUIRED + tuple("obs/" + c for c in names) if n not in group]
         if missing:
             raise DatasetError(
                 "no dataset {}".format(", ".join(missing)), "move the file out of the dataset", path
             )
-        try:
-            steps = len(group["actions"])
-            none = np.zeros(steps, bool)
-            episode = Episode(
-                meta=meta,
-                images={c: group["obs/" + c][:] for c in cameras},
-                state=group["obs/state"][:],
-                actions=group["actions"][:].astype(np.float32),
-                actions_requested=group.get("actions_requested", group["actions"])[:],
-                rewards=group["rewards"][:].astype(np.float64),
-                terminals=group["terminals"][:].astype(bool),
-                timeouts=group["timeouts"][:].astype(bool),
-                limited=group["limited"][:] if "limited" in group else none,
-                intervention=group["intervention"][:] if "intervention" in group else none,
-                timestamps={k: v[:] for k, v in group.get("timestamps", {}).items()},
-            )
-        except OSError as error:
-            raise DatasetError(
-                "unreadable data ({})".format(error), "move the file out of the dataset", path
-            ) from error
-    _check_shapes(episode, path)
+        _check_rows(group, meta, steps, path)
+        none = np.zeros(steps, bool)
+        episode = Episode(
+            meta=meta,
+            images={c: group["obs/" + c][:] for c in (names if cameras is None else cameras)},
+            state=group["obs/state"][:],
+            actions=group["actions"][:].astype(np.float32),
+            actions_requested=group.get("actions_requested", group["actions"])[:],
+            rewards=group["rewards"][:].astype(np.float64),
+            terminals=group["terminals"][:].astype(bool),
+            timeouts=group["timeouts"][:].astype(bool),
+            limited=group["limited"][:] if "limited" in group else none,
+            intervention=group["intervention"][:] if "intervention" in group else none,
+            timestamps={k: v[:] for k, v in group.get("timestamps", {}).items()},
+        )
+    if not (np.isfinite(episode.actions).all() and np.isfinite(episode.rewards).all()):
+        raise DatasetError("actions or rewards are not finite", "remove the episode", path)
     return episode
 
 
-def _check_shapes(episode: Episode, path: Path) -> None:
-    steps = len(episode)
-    expected = {"state": steps + 1, "rewards": steps, "terminals": steps, "timeouts": steps}
-    found = {name: len(getattr(episode, name)) for name in expected}
-    for camera in episode.meta.observation_spec.cameras:
-        images = episode.images[camera.name]
-        expected[camera.name], found[camera.name] = steps + 1, len(images)
-        if images.shape[1:] != camera.shape or images.dtype != np.uint8:
-            raise DatasetError(
-                "obs/{} is {} {}, its spec says uint8 {}".format(
-                    camera.name, images.dtype, images.shape[1:], camera.shape
-                ),
-                "move the file out of the dataset",
-                path,
-            )
-    for name, length in expected.items():
-        if found[name] != length:
-            raise DatasetError(
-                "{} has {} rows, {} expected for {} actions".format(
-                    name, found[name], length, steps
-                ),
-                "move the file out of the dataset",
-                path,
-            )
-    if steps and not (np.isfinite(episode.actions).all() and np.isfinite(episode.rewards).all()):
-        raise DatasetError("actions or rewards are not finite", "remove the episode", path)
+def _check_rows(group: h5py.Group, meta: schema.EpisodeMeta, steps: int, path: Path) -> None:
+    """Every dataset must have the shape that specs and the number of steps ask for."""
+    width = meta.action_spec.size
+    expected: Dict[str, Tuple[int, ...]] = {
+        "actions": (steps, width),
+        "actions_requested": (steps, width),
+        "obs/state": (steps + 1, len(meta.observation_spec.state_names)),
+    }
+    for name in ("rewards", "terminals", "timeouts", "limited", "intervention"):
+        expected[name] = (steps,)
+    for camera in meta.observation_spec.cameras:
+        name = "obs/" + camera.name
+        expected[name] = (steps + 1,) + camera.shape
+        if group[name].dtype != np.uint8:
+            raise _wrong(name, group[name].dtype, "uint8", path)
+    for name, shape in expected.items():
+        if name in group and group[name].shape != shape:
+            raise _wrong(name, group[name].shape, shape, path)
+
+
+def _wrong(name: str, found: Any, expected: Any, path: Path) -> DatasetError:
+    return DatasetError(
+        "{} is {}, {} expected".format(name, found, expected),
+        "move the file out of the dataset",
+        path,
+    )
 
 
 @dataclasses.dataclass
@@ -192,6 +216,7 @@ def open_dataset(folder: Path) -> Dataset:
     metas = [meta for meta, _ in rows]
     fix = "keep one spec per dataset: move the odd episodes to another folder"
     for path, meta in zip(paths, metas):
-        require_same(meta.action_spec, metas[0].action_spec, path.name, paths[0].name, fix)
-        require_same(meta.observation_spec, metas[0].observation_spec, path.name, paths[0].name, fix)
+        names = path.name, paths[0].name
+        require_same(meta.action_spec, metas[0].action_spec, *names, fix)
+        require_same(meta.observation_spec, metas[0].observation_spec, *names, fix)
     return Dataset(folder, paths, metas, [steps for _, steps in rows])

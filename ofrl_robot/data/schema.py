@@ -80,7 +80,7 @@ class EpisodeMeta:
                 "convert it with `ofrl data convert` or remove it",
                 where,
             )
-        version = int(attrs["format_version"])
+        version = attrs["format_version"]
         if version != FORMAT_VERSION:
             raise DatasetError(
                 "episode format {} but this version reads {}".format(version, FORMAT_VERSION),
@@ -97,7 +97,9 @@ class EpisodeMeta:
                 json.loads(values["observation_spec"])
             )
             values["policy"] = json.loads(values["policy"])
-        except (KeyError, TypeError, ValueError) as error:
+            if values["success"] not in LABEL_NAMES or not isinstance(values["policy"], dict):
+                raise ValueError("success or policy out of range")
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise DatasetError(
                 "damaged metadata ({}: {})".format(type(error).__name__, error),
                 "move the file out of the dataset",

@@ -8,16 +8,16 @@ killed while open cannot be reopened at all (measured, docs/data_format.md).
 from __future__ import annotations
 
 import datetime
+import json
 import os
-import re
 from pathlib import Path
-from typing import Any, Dict, List, Optional
+from typing import Any, Dict, List, Optional, Tuple
 
 import h5py
 import numpy as np
 
 from ofrl_robot.control.signals import Applied, Tick
-from ofrl_robot.data import schema
+from ofrl_robot.data import disk, schema
 from ofrl_robot.data.reader import read_meta
 from ofrl_robot.errors import DatasetError
 from ofrl_robot.specs import ActionSpec, ObservationSpec, require_same
@@ -34,9 +34,11 @@ def prepare_folder(folder: Path, action_spec: ActionSpec, observation_spec: Obse
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise DatasetError(error.strerror or str(error), "choose another out folder", folder)
+        raise DatasetError(
+            error.strerror or str(error), "choose another out folder", folder
+        ) from error
     if not os.access(str(folder), os.W_OK | os.X_OK):
-        raise DatasetError("folder is not writable", "mend its permissions or choose another", folder)
+        raise DatasetError("not writable", "mend its permissions or choose another folder", folder)
     paths = schema.episode_paths(folder)
     if paths:
         meta, _ = read_meta(paths[-1])
@@ -56,27 +58,17 @@ class EpisodeWriter:
 
     def __init__(self, folder: Path, meta: schema.EpisodeMeta) -> None:
         self.meta = meta
-        self._folder = folder
-        self._cameras = [c.name for c in meta.observation_spec.cameras]
+        self._shapes = {c.name: c.shape for c in meta.observation_spec.cameras}
         self._pending: Dict[str, List[Any]] = {}
         self._observations = 0
         self._actions = 0
         self._last_stamp = 0
         self._first_stamp = 0
-        meta.created = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
-        self._partial, self._file = self._open_partial()
+        # microseconds: the fingerprint of a dataset tells episodes of equal size apart by this
+        meta.created = datetime.datetime.now(datetime.timezone.utc).isoformat()
+        self._partial, self._disk = disk.open_partial(folder)
+        self._file = h5py.File(self._disk, "w")
         self._group = self._file.create_group(schema.GROUP)
-
-    def _open_partial(self) -> Any:
-        index = _next_index(self._folder)
-        while True:
-            path = self._folder / (schema.episode_name(index) + ".partial")
-            try:
-                return path, h5py.File(str(path), "x")
-            except FileExistsError:  # another recorder took the number between look and open
-                index += 1
-            except OSError as error:
-                raise DatasetError(str(error), "free space or choose another folder", path)
 
     @property
     def steps(self) -> int:
@@ -100,11 +92,12 @@ class EpisodeWriter:
             self._push("terminals", bool(tick.terminated))
             self._push("timeouts", bool(tick.truncated and not tick.terminated))
             self._push("dones", bool(tick.last))
-        for name in self._cameras:
-            self._push("obs/" + name, tick.images[name])
+        for name, shape in self._shapes.items():
+            self._push_array("obs/" + name, tick.images.get(name), shape, np.uint8)
             stamp = tick.image_stamps_ns.get(name, tick.stamp_ns)
             self._push("timestamps/" + name, stamp)
-        self._push("obs/state", np.asarray(tick.state, np.float64))
+        states = (len(self.meta.observation_spec.state_names),)
+        self._push_array("obs/state", tick.state, states, np.float64)
         self._push("timestamps/obs", tick.stamp_ns)
         self._observations += 1
         self._last_stamp = tick.stamp_ns
@@ -121,8 +114,9 @@ class EpisodeWriter:
                 "the episode is discarded; look for an overloaded machine",
                 self._partial.name,
             )
-        self._push("actions", np.asarray(applied.action, np.float32))
-        self._push("actions_requested", np.asarray(applied.requested, np.float32))
+        size = (self.meta.action_spec.size,)
+        self._push_array("actions", applied.action, size, np.float32)
+        self._push_array("actions_requested", applied.requested, size, np.float32)
         self._push("limited", applied.limited)
         self._push("intervention", applied.intervention)
         self._push("timestamps/action", applied.time_ns or applied.stamp_ns)
@@ -153,31 +147,43 @@ class EpisodeWriter:
         self._group.attrs["num_samples"] = transitions
         # robomimic's two required attributes of the data group
         self._file["data"].attrs["total"] = transitions
-        self._file["data"].attrs["env_args"] = '{"env_name": "%s", "type": 0, "env_kwargs": {}}' % (
-            self.meta.task
+        self._file["data"].attrs["env_args"] = json.dumps(
+            {"env_name": self.meta.task, "type": 0, "env_kwargs": {}}
         )
-        self._file.flush()
         self._file.close()
-        _fsync(self._partial)
-        final = _publish(self._partial, self._folder)
-        _fsync(self._folder)
-        return final
+        self._require_written()
+        self._disk.close()
+        return disk.publish(self._partial)
 
     def discard(self) -> None:
         """Drop the episode and its partial file."""
         if self._file:
             self._file.close()
+        self._disk.close()
         if self._partial.exists():
             self._partial.unlink()
 
     def _push(self, name: str, value: Any) -> None:
         self._pending.setdefault(name, []).append(value)
 
+    def _push_array(self, name: str, value: Any, shape: Tuple[int, ...], dtype: Any) -> None:
+        """Keep a copy (drivers may reuse their buffers) of an array that fits its spec."""
+        found = np.asarray(value)
+        if found.shape != shape or (dtype == np.uint8 and found.dtype != np.uint8):
+            raise DatasetError(
+                "{} is {} {}, its spec says {} {}".format(
+                    name, found.dtype, found.shape, np.dtype(dtype), shape
+                ),
+                "the episode is discarded; mend the robot or its spec",
+                self._partial.name,
+            )
+        self._push(name, np.array(found, dtype))
+
     def _append(self) -> None:
         for name, rows in self._pending.items():
             block = np.asarray(rows)
             if name not in self._group:
-                is_image = name[4:] in self._cameras
+                is_image = name.startswith("obs/") and name[4:] in self._shapes
                 self._group.create_dataset(
                     name,
                     data=block,
@@ -193,6 +199,11 @@ class EpisodeWriter:
                 data[start:] = block
         self._pending.clear()
         self._file.flush()
+        self._require_written()
+
+    def _require_written(self) -> None:
+        if self._disk.error is not None:
+            raise disk.disk_error(self._disk.error, self._partial) from self._disk.error
 
     def _truncate(self, transitions: int) -> None:
         def cut(name: str, item: Any) -> None:
@@ -210,36 +221,3 @@ class EpisodeWriter:
             layout = h5py.VirtualLayout((transitions,) + source.shape[1:], source.dtype)
             layout[:] = h5py.VirtualSource(".", source.name, source.shape)[1:]
             self._group.create_virtual_dataset("next_obs/" + name, layout)
-
-
-def _next_index(folder: Path) -> int:
-    """One past the highest number in the folder, finished or partial: the disk is the counter."""
-    numbers = (re.match(r"episode_(\d+)\.h5", p.name) for p in folder.iterdir())
-    return max((int(n.group(1)) for n in numbers if n), default=-1) + 1
-
-
-def _publish(partial: Path, folder: Path) -> Path:
-    """Give a finished partial its final name without ever replacing an existing file."""
-    final = folder / partial.name[: -len(".partial")]
-    while True:
-        try:
-            os.link(str(partial), str(final))
-        except FileExistsError:
-            final = folder / schema.episode_name(_next_index(folder))
-            continue
-        except OSError:  # file systems without hard links (exFAT sticks)
-            if final.exists():
-                final = folder / schema.episode_name(_next_index(folder))
-                continue
-            os.rename(str(partial), str(final))
-            return final
-        partial.unlink()
-        return final
-
-
-def _fsync(path: Path) -> None:
-    handle = os.open(str(path), os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -71,6 +71,5 @@ class Actor(nn.Module):
         self._clamp = (config.log_std_min, config.log_std_max)
 
     def forward(self, images: torch.Tensor) -> TanhGaussian:
-        # densities need fp32 whatever autocast did before
-        mean, log_std = self.head(self.encoder(images)).float().chunk(2, dim=-1)
+        mean, log_std = self.head(self.encoder(images)).chunk(2, dim=-1)
         return TanhGaussian(mean, log_std.clamp(*self._clamp))

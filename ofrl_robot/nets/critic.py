@@ -51,4 +51,4 @@ class Critic(nn.Module):
         self.heads = nn.ModuleList(QHead(config, action_size) for _ in range(ensemble))
 
     def q(self, code: torch.Tensor, actions: torch.Tensor) -> torch.Tensor:
-        return torch.stack([head(code, actions) for head in self.heads]).float()
+        return torch.stack([head(code, actions) for head in self.heads])

@@ -70,7 +70,9 @@ class Header:
             version = data.get("format_version")
             if version != FORMAT_VERSION:
                 raise CheckpointError(
-                    "checkpoint format {} but this version reads {}".format(version, FORMAT_VERSION),
+                    "checkpoint format {} but this version reads {}".format(
+                        version, FORMAT_VERSION
+                    ),
                     "use the ofrl_robot that wrote it",
                     where,
                 )
@@ -108,7 +110,9 @@ def load_checkpoint(path: Path) -> Tuple[Header, Dict[str, torch.Tensor]]:
         ) from error
     if _KEY not in metadata:
         raise CheckpointError(
-            "a safetensors file, but not an ofrl checkpoint", "give a run folder or its checkpoint", path
+            "a safetensors file, but not an ofrl checkpoint",
+            "give a run folder or its checkpoint",
+            path,
         )
     return Header.from_json(metadata[_KEY], path), weights
 

@@ -77,7 +77,7 @@ class CsvLog:
     """Appends rows of scalars to a CSV file and to TensorBoard; every row reaches the disk."""
 
     def __init__(self, path: Path, board: Optional[Any] = None, prefix: str = "") -> None:
-        self._file: TextIO = open(str(path), "w", newline="")
+        self._file: TextIO = open(str(path), "w", newline="")  # noqa: SIM115 (closed by close)
         self._writer: Optional[csv.DictWriter] = None
         self._board, self._prefix = board, prefix
 

@@ -125,17 +125,10 @@ def diagnose(
     variance = float(np.mean([row["target_variance"] for row in rows[-tail:]]))
     ratio = td / variance if variance > 0 else np.inf
     reasons.append(
-        "TD error {:.3g} is {:.0f} % of the variance of its targets (underfit above {:.0f} %)".format(
+        "TD error {:.3g} is {:.0f} % of its targets' variance (underfit above {:.0f} %)".format(
             td, 100 * ratio, 100 * thresholds.td_ratio
         )
     )
-    if diverged:
-        return Diagnosis(
-            UNDERFIT if ratio > thresholds.td_ratio else GOOD, last, reasons,
-            "retrain with lower learning rates: the run diverged; the last finite checkpoint is "
-            "named meanwhile",
-            int(steps[peak]), by_step, thresholds,
-        )  # fmt: skip
     if ratio > thresholds.td_ratio:
         return Diagnosis(
             UNDERFIT, last, reasons,
@@ -144,8 +137,10 @@ def diagnose(
             int(steps[peak]), by_step, thresholds,
         )  # fmt: skip
     return Diagnosis(
-        GOOD, last, reasons, "deploy; more data is the next lever", int(steps[peak]), by_step,
-        thresholds,
+        GOOD, last, reasons,
+        "retrain with lower learning rates, the run diverged" if diverged
+        else "deploy; more data is the next lever",
+        int(steps[peak]), by_step, thresholds,
     )  # fmt: skip
 
 
@@ -191,7 +186,7 @@ def _overfit(
     slope, _, low, high = stats.theilslopes(raw[peak:], steps[peak:], 0.95)
     reasons = [
         at,
-        "it fell by {:.3g}; {:.3g} is needed ({:.0f} x noise {:.3g}, or {:.0f} % of the rise {:.3g})"
+        "it fell by {:.3g}; {:.3g} would count ({:.0f} x noise {:.3g}, {:.0f} % of rise {:.3g})"
         .format(fall, needed, thresholds.noise, noise, 100 * thresholds.drop, rise),
         "slope after the peak {:.3g} per 1000 steps (95 %: {:.3g} to {:.3g})".format(
             1e3 * slope, 1e3 * low, 1e3 * high

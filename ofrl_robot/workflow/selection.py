@@ -38,6 +38,13 @@ def select_checkpoint(folder: Path) -> Diagnosis:
         "thresholds": dataclasses.asdict(diagnosis.thresholds),
     }
     temporary = folder / (SELECTED + ".tmp")
-    temporary.write_text(json.dumps(choice, indent=2) + "\n")
-    os.replace(str(temporary), str(folder / SELECTED))
+    try:
+        temporary.write_text(json.dumps(choice, indent=2) + "\n")
+        os.replace(str(temporary), str(folder / SELECTED))
+    except OSError as error:
+        raise CheckpointError(
+            "cannot write the choice ({})".format(error.strerror),
+            "make the run folder writable",
+            folder / SELECTED,
+        ) from error
     return diagnosis

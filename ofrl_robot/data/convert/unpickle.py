@@ -24,7 +24,9 @@ _DTYPE_CODE = re.compile(r"b1|[iu][1248]|f[248]|c(8|16)|O8?|[SU]\d{1,6}")
 _SCALARS = ("bool_", "bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32",
             "uint64", "float16", "float32", "float64", "complex64", "complex128")  # fmt: skip
 _MAX_DIMENSIONS, _MAX_LENGTH = 32, 2**31 - 1
-_FIX = "nothing was executed; do not load this file with anything else"
+_MAX_OBJECT_ARRAYS = 1000  # freeing arrays that hold arrays that hold ... uses the C stack
+_MAX_GROWTH = 16  # built bytes per byte of file: a file can refer to one big value many times
+_FIX = "nothing was executed; do not open this file with np.load or pickle"
 
 
 def load_npy_objects(path: Path) -> Any:
@@ -39,7 +41,7 @@ def load_npy_objects(path: Path) -> Any:
             if head[:1] == b"\x80":
                 return _load(file, 0, path)
             if head != _NUMPY_MAGIC:
-                raise DatasetError("neither a .npy file nor a pickle", "check the path", path)
+                raise DatasetError("no .npy file and no binary pickle", "check the path", path)
             file.seek(0)
             shape = _header_shape(file, path)
             array = _load(file, file.tell(), path)
@@ -74,8 +76,8 @@ def _load(file: BinaryIO, offset: int, path: Path) -> Any:
     with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
         data.seek(offset)
         try:
-            return _Unpickler(data, path).load()
-        except OfrlRefusal as refusal:
+            return _Unpickler(data).load()
+        except _Refusal as refusal:
             raise HostilePickleError(
                 "the pickle {}, which is no numpy array or plain container".format(refusal),
                 _FIX,
@@ -83,15 +85,15 @@ def _load(file: BinaryIO, offset: int, path: Path) -> Any:
             ) from None
         except Exception as error:  # a damaged pickle can fail in any way, memory included
             raise DatasetError(
-                "truncated or damaged pickle ({}: {})".format(
-                    type(error).__name__, ascii(str(error))[1:81]
+                "truncated or damaged pickle ({} {:.80})".format(
+                    type(error).__name__, ascii(str(error))
                 ),
                 "get the file again",
                 path,
             ) from error
 
 
-class OfrlRefusal(Exception):
+class _Refusal(Exception):
     """The pickle asks for something that is not admitted; text says what."""
 
 
@@ -104,22 +106,22 @@ class _DtypeState:
 
     def __init__(self, code: str, align: bool = False, copy: bool = True) -> None:
         if not (type(code) is str and _DTYPE_CODE.fullmatch(code)):
-            raise OfrlRefusal("asks for dtype {:.40}".format(ascii(code)))
+            raise _Refusal("asks for dtype {:.40}".format(ascii(code)))
         self._dtype = np.dtype(code)
 
     def set_state(self, state: Any) -> None:
         version, order, subdtype, names, fields = state[:5]
         if version not in (3, 4) or order not in ("<", ">", "|", "="):
-            raise OfrlRefusal("asks for an unusual dtype")
+            raise _Refusal("asks for an unusual dtype")
         if not (subdtype is None and names is None and fields is None):
-            raise OfrlRefusal("asks for a structured dtype")
+            raise _Refusal("asks for a structured dtype")
         if order in ("<", ">"):
             self._dtype = self._dtype.newbyteorder(order)
 
     @staticmethod
     def of(value: Any) -> np.dtype:
         if type(value) is not _DtypeState:
-            raise OfrlRefusal("passes a {} for a dtype".format(type(value).__name__))
+            raise _Refusal("passes a {} for a dtype".format(type(value).__name__))
         return value._dtype
 
 
@@ -134,15 +136,15 @@ def _count(shape: Any) -> int:
 
 def _check_data(dtype: np.dtype, shape: Any, data: Any) -> None:
     """Refuse data that does not fill ``shape`` exactly, before numpy allocates anything."""
-    kinds = (list,) if dtype == object else (bytes, bytearray)
-    length = _count(shape) * (1 if dtype == object else dtype.itemsize)
+    kinds = (list,) if dtype.hasobject else (bytes, bytearray)
+    length = _count(shape) * (1 if dtype.hasobject else dtype.itemsize)
     if type(data) not in kinds or len(data) != length:
         raise ValueError("array data does not fill its declared shape")
 
 
 def _reconstruct(subtype: Any, shape: Any, typecode: Any) -> np.ndarray:
     if subtype is not np.ndarray:  # a subclass could run its own code
-        raise OfrlRefusal("asks for an array subclass")
+        raise _Refusal("asks for an array subclass")
     return np.empty(0, np.int8)
 
 
@@ -157,8 +159,8 @@ def _set_array_state(array: np.ndarray, state: Any) -> None:
 
 def _scalar(dtype_state: Any, data: Any) -> Any:
     dtype = _DtypeState.of(dtype_state)
-    if dtype == object:
-        raise OfrlRefusal("asks for an object scalar")
+    if dtype.hasobject:
+        raise _Refusal("asks for an object scalar")
     _check_data(dtype, (1,), data)
     return np.frombuffer(data, dtype)[0]
 
@@ -166,8 +168,8 @@ def _scalar(dtype_state: Any, data: Any) -> Any:
 def _from_buffer(data: Any, dtype_state: Any, shape: Any, order: Any) -> np.ndarray:
     """What protocol 5 uses instead of ``_reconstruct``."""
     dtype = _DtypeState.of(dtype_state)
-    if dtype == object or order not in ("C", "F"):
-        raise OfrlRefusal("asks for an unusual array")
+    if dtype.hasobject or order not in ("C", "F"):
+        raise _Refusal("asks for an unusual array")
     _check_data(dtype, shape, data)
     return np.frombuffer(data, dtype).reshape(shape, order=order)
 
@@ -175,7 +177,7 @@ def _from_buffer(data: Any, dtype_state: Any, shape: Any, order: Any) -> np.ndar
 def _encode(text: Any, encoding: Any) -> bytes:
     """How protocol 2 writes bytes; any other codec might do more than encode."""
     if type(text) is not str or encoding != "latin1":
-        raise OfrlRefusal("asks for codec {:.40}".format(ascii(encoding)))
+        raise _Refusal("asks for codec {:.40}".format(ascii(encoding)))
     return text.encode("latin-1")
 
 
@@ -200,32 +202,25 @@ _CALLABLE: Tuple[Callable[..., Any], ...] = (
     _DtypeState, _reconstruct, _scalar, _from_buffer, _encode, _empty_bytes,
 )  # fmt: skip
 
-_OPCODES = """
-    PROTO FRAME STOP MARK POP POP_MARK MEMOIZE BINPUT LONG_BINPUT BINGET LONG_BINGET
-    NONE NEWTRUE NEWFALSE BININT BININT1 BININT2 LONG1 LONG4 BINFLOAT
-    SHORT_BINBYTES BINBYTES BINBYTES8 SHORT_BINUNICODE BINUNICODE BINUNICODE8
-    EMPTY_TUPLE TUPLE TUPLE1 TUPLE2 TUPLE3 EMPTY_LIST EMPTY_DICT GLOBAL STACK_GLOBAL
-""".split()
-
-
 # The unpickler written in Python, not the C one: that one allocates a memo as long as the
 # largest index the file declares, and calls any callable that comes to lie on its stack. Here
 # the opcodes are a table, so what is not in it cannot happen. About 1 s for 30 MB.
 class _Unpickler(pickle._Unpickler):  # type: ignore[name-defined,misc]
-    def __init__(self, file: Any, path: Path) -> None:
-        super().__init__(file)
-        self._path = path
+    def __init__(self, data: mmap.mmap) -> None:
+        super().__init__(data)
+        self._budget = _MAX_GROWTH * len(data)
+        self._object_arrays = 0
 
     def find_class(self, module: str, name: str) -> Any:
         try:
             return _ADMITTED[module, name]
         except KeyError:
-            raise OfrlRefusal(
-                "names {:.80}".format(ascii("{}.{}".format(module, name)).strip("'"))
+            raise _Refusal(
+                "names {:.80}".format(ascii("{}.{}".format(module, name))[1:-1])
             ) from None
 
     def _refuse(self) -> None:
-        raise OfrlRefusal("uses an opcode for objects, extensions or text forms of values")
+        raise _Refusal("uses an opcode for objects, extensions or text forms of values")
 
     def _inst(self) -> None:
         module, name = self.readline()[:-1], self.readline()[:-1]
@@ -236,8 +231,9 @@ class _Unpickler(pickle._Unpickler):  # type: ignore[name-defined,misc]
         arguments = self.stack.pop()
         function = self.stack[-1]
         if not any(function is admitted for admitted in _CALLABLE):
-            raise OfrlRefusal("calls a {}".format(type(function).__name__))
+            raise _Refusal("calls a {}".format(type(function).__name__))
         self.stack[-1] = function(*arguments)
+        self._spend(self.stack[-1])
 
     def _build(self) -> None:
         state = self.stack.pop()
@@ -246,8 +242,15 @@ class _Unpickler(pickle._Unpickler):  # type: ignore[name-defined,misc]
             target.set_state(state)
         elif type(target) is np.ndarray:
             _set_array_state(target, state)
+            self._spend(target)
         else:
-            raise OfrlRefusal("sets the state of a {}".format(type(target).__name__))
+            raise _Refusal("sets the state of a {}".format(type(target).__name__))
+
+    def _spend(self, made: Any) -> None:
+        self._budget -= len(made) if type(made) is bytes else getattr(made, "nbytes", 0)
+        self._object_arrays += type(made) is np.ndarray and made.dtype.hasobject
+        if self._budget < 0 or self._object_arrays > _MAX_OBJECT_ARRAYS:
+            raise ValueError("far more data than the file can hold")
 
     def _extend(self, items: Any) -> None:
         if type(self.stack[-1]) is not list:
@@ -278,13 +281,26 @@ class _Unpickler(pickle._Unpickler):  # type: ignore[name-defined,misc]
         (length,) = struct.unpack("<Q", self.read(8))
         self.append(bytearray(self.read(min(length, _MAX_LENGTH))))
 
-    dispatch = {code: _refuse for code in pickle._Unpickler.dispatch}  # type: ignore[attr-defined]
-    for _name in _OPCODES:
-        _code = getattr(pickle, _name)[0]
-        dispatch[_code] = pickle._Unpickler.dispatch[_code]  # type: ignore[attr-defined]
-    dispatch.update({
-        pickle.INST[0]: _inst, pickle.REDUCE[0]: _reduce, pickle.BUILD[0]: _build,
-        pickle.APPEND[0]: _append, pickle.APPENDS[0]: _appends,
-        pickle.SETITEM[0]: _set_item, pickle.SETITEMS[0]: _set_items,
-        pickle.BYTEARRAY8[0]: _bytearray8,
-    })  # fmt: skip
+
+_TABLE = pickle._Unpickler.dispatch  # type: ignore[attr-defined]
+_HARMLESS = (
+    pickle.PROTO, pickle.FRAME, pickle.STOP, pickle.MARK, pickle.POP, pickle.POP_MARK,
+    pickle.MEMOIZE, pickle.BINPUT, pickle.LONG_BINPUT, pickle.BINGET, pickle.LONG_BINGET,
+    pickle.NONE, pickle.NEWTRUE, pickle.NEWFALSE, pickle.BININT, pickle.BININT1, pickle.BININT2,
+    pickle.LONG1, pickle.LONG4, pickle.BINFLOAT, pickle.SHORT_BINBYTES, pickle.BINBYTES,
+    pickle.BINBYTES8, pickle.SHORT_BINUNICODE, pickle.BINUNICODE, pickle.BINUNICODE8,
+    pickle.EMPTY_TUPLE, pickle.TUPLE, pickle.TUPLE1, pickle.TUPLE2, pickle.TUPLE3,
+    pickle.EMPTY_LIST, pickle.EMPTY_DICT, pickle.GLOBAL, pickle.STACK_GLOBAL,
+)  # fmt: skip
+_Unpickler.dispatch = {
+    **dict.fromkeys(_TABLE, _Unpickler._refuse),
+    **{code[0]: _TABLE[code[0]] for code in _HARMLESS},
+    pickle.INST[0]: _Unpickler._inst,
+    pickle.REDUCE[0]: _Unpickler._reduce,
+    pickle.BUILD[0]: _Unpickler._build,
+    pickle.APPEND[0]: _Unpickler._append,
+    pickle.APPENDS[0]: _Unpickler._appends,
+    pickle.SETITEM[0]: _Unpickler._set_item,
+    pickle.SETITEMS[0]: _Unpickler._set_items,
+    pickle.BYTEARRAY8[0]: _Unpickler._bytearray8,
+}

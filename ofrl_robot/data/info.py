@@ -1,0 +1,149 @@
+"""What a dataset holds, as numbers and as text: ``ofrl data info``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Dict, Iterable, List
+
+import numpy as np
+
+from ofrl_robot.data.reader import Dataset, open_dataset, read_episode
+from ofrl_robot.data.schema import FAILURE, LABEL_NAMES, SUCCESS, UNKNOWN
+
+_STATISTICS = ("min", "mean", "std", "max")
+_SHOWN_VALUES = 8  # reward values listed; a sparse reward has two
+
+
+def summary(folder: Path) -> Dict[str, Any]:
+    """Numbers of a dataset; every episode is read, images excepted.
+
+    Returns:
+        ``episodes``, ``transitions``, ``lengths`` {min, median, max} (steps), ``labels`` {name:
+        count}, ``label_sources``, ``aborted``, ``first_success_step`` (mean over the episodes in
+        which a reward is positive, 1 = the first step; None when there is none),
+        ``limited`` and ``interventions`` (fractions of steps), ``reward_sum``,
+        ``reward_values`` {value: count}, ``actions`` {entry: {min, mean, std, max}} (normalised),
+        ``nominal_rate_hz`` and ``measured_rate_hz`` {min, max}, ``cameras`` {name: shape},
+        ``robots``, ``tasks``, ``actors``, ``operators``, ``policies``, ``bytes``,
+        ``fingerprint``.
+
+    Raises DatasetError naming the file when one is damaged.
+    """
+    dataset = open_dataset(folder)
+    episodes = [read_episode(path, cameras=()) for path in dataset.paths]
+    actions = np.concatenate([e.actions for e in episodes])
+    rewards = np.concatenate([e.rewards for e in episodes])
+    firsts = [int(np.argmax(e.rewards > 0)) + 1 for e in episodes if (e.rewards > 0).any()]
+    values, counts = np.unique(rewards, return_counts=True)
+    labels = [m.success for m in dataset.metas]
+    return {
+        "episodes": len(episodes),
+        "transitions": len(actions),
+        "lengths": {
+            "min": min(dataset.lengths),
+            "median": float(np.median(dataset.lengths)),
+            "max": max(dataset.lengths),
+        },
+        "labels": {LABEL_NAMES[k]: labels.count(k) for k in (SUCCESS, FAILURE, UNKNOWN)},
+        "label_sources": _distinct(m.label_source for m in dataset.metas),
+        "aborted": sum(bool(m.abort_reason) for m in dataset.metas),
+        "first_success_step": float(np.mean(firsts)) if firsts else None,
+        "limited": float(np.concatenate([e.limited for e in episodes]).mean()),
+        "interventions": float(np.concatenate([e.intervention for e in episodes]).mean()),
+        "reward_sum": float(rewards.sum()),
+        "reward_values": {float(v): int(n) for v, n in zip(values, counts)},
+        "actions": _action_statistics(dataset, actions.astype(np.float64)),
+        "nominal_rate_hz": _range(m.control_rate_hz for m in dataset.metas),
+        "measured_rate_hz": _range(m.measured_rate_hz for m in dataset.metas),
+        "cameras": {c.name: c.shape for c in dataset.observation_spec.cameras},
+        "robots": _distinct(m.robot for m in dataset.metas),
+        "tasks": _distinct(m.task for m in dataset.metas),
+        "actors": _distinct(m.actor for m in dataset.metas),
+        "operators": _distinct(m.operator for m in dataset.metas),
+        "policies": _distinct(_policy_name(m.policy) for m in dataset.metas),
+        "bytes": sum(path.stat().st_size for path in dataset.paths),
+        "fingerprint": dataset.fingerprint(),
+    }
+
+
+def describe(folder: Path) -> List[str]:
+    """The summary as aligned lines for people."""
+    data = summary(folder)
+    lengths, total = data["lengths"], data["episodes"]
+    first = data["first_success_step"]
+    labels = ", ".join(
+        "{} {} ({:.0f} %)".format(count, name, 100.0 * count / total)
+        for name, count in data["labels"].items()
+    )
+    rows = [
+        ("dataset", str(folder)),
+        ("robot", _joined(data["robots"])),
+        ("task", _joined(data["tasks"])),
+        ("actor", _joined(data["actors"])),
+        ("operator", _joined(data["operators"])),
+        ("policy", _joined(data["policies"])),
+        ("episodes", "{}, {} transitions".format(total, data["transitions"])),
+        ("length", "{} min, {:g} median, {} max (steps)".format(
+            lengths["min"], lengths["median"], lengths["max"])),
+        ("labels", labels),
+        ("labelled by", _joined(data["label_sources"])),
+        ("aborted", "{} of {} episodes".format(data["aborted"], total)),
+        ("first reward", "never" if first is None else "step {:.1f} on average, where any".format(
+            first)),
+        ("rewards", "sum {:g}; {}".format(data["reward_sum"], _value_counts(data))),
+        ("limited", "{:.1f} % of steps".format(100.0 * data["limited"])),
+        ("interventions", "{:.1f} % of steps".format(100.0 * data["interventions"])),
+        ("rate", "{} Hz nominal, {} Hz measured".format(
+            _span(data["nominal_rate_hz"]), _span(data["measured_rate_hz"]))),
+        ("cameras", ", ".join(
+            "{} {}x{} (height x width)".format(name, *shape[:2])
+            for name, shape in data["cameras"].items())),
+        ("size", "{:.1f} MB".format(data["bytes"] / 1e6)),
+        ("fingerprint", data["fingerprint"][:12]),
+    ]  # fmt: skip
+    lines = ["{:<14}{}".format(name, text) for name, text in rows]
+    lines += ["", "{:<14}".format("actions") + "".join("{:>9}".format(s) for s in _STATISTICS)]
+    lines += [
+        "  {:<12}".format(name) + "".join("{:9.3f}".format(row[s]) for s in _STATISTICS)
+        for name, row in data["actions"].items()
+    ]
+    return lines
+
+
+def _action_statistics(dataset: Dataset, actions: np.ndarray) -> Dict[str, Dict[str, float]]:
+    return {
+        name: {s: float(getattr(actions[:, i], s)()) for s in _STATISTICS}
+        for i, name in enumerate(dataset.action_spec.names)
+    }
+
+
+def _policy_name(policy: Dict[str, Any]) -> str:
+    if not policy:
+        return ""
+    return "{} (step {}, sha256 {:.12})".format(
+        policy.get("checkpoint", "?"), policy.get("step", "?"), str(policy.get("sha256", "?"))
+    )
+
+
+def _distinct(values: Iterable[str]) -> List[str]:
+    return sorted(set(values) - {""})
+
+
+def _joined(values: List[str]) -> str:
+    return "; ".join(values) or "-"
+
+
+def _range(values: Iterable[float]) -> Dict[str, float]:
+    found = list(values)
+    return {"min": min(found), "max": max(found)}
+
+
+def _span(values: Dict[str, float]) -> str:
+    low, high = ("{:.4g}".format(values[k]) for k in ("min", "max"))
+    return low if low == high else "{}-{}".format(low, high)
+
+
+def _value_counts(data: Dict[str, Any]) -> str:
+    values = list(data["reward_values"].items())
+    text = ", ".join("{:g} x {}".format(v, n) for v, n in values[:_SHOWN_VALUES])
+    return text + (", ..." if len(values) > _SHOWN_VALUES else "")

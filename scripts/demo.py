@@ -1,0 +1,154 @@
+"""The whole path in simulation, through real ROS: collect, train, diagnose, deploy, report.
+
+Run by ``make demo``. Everything in its report and demo.json is measured by this run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any, Dict, List
+
+from ofrl_robot.evaluation.trials import TrialReport, report_trials
+from ofrl_robot.policy.checkpoint import SELECTED
+from ofrl_robot.workflow.report import write_report
+
+ROOT = Path(__file__).resolve().parent.parent
+TASK = "Widow250SingleObjGrasp-v0"
+
+
+class Demo:
+    """One run of the demo.
+
+    Args:
+        name: run and dataset name; earlier output of that name is kept under another.
+        episodes, trials: how many to collect and to run per policy.
+        noise: action noise of the scripted teleoperator.
+    """
+
+    def __init__(self, name: str, episodes: int, trials: int, noise: float) -> None:
+        self.episodes, self.trials, self.noise = episodes, trials, noise
+        self.data = ROOT / "datasets" / name
+        self.trials_folder = ROOT / "datasets" / (name + "-trials")
+        self.run, self.bc_run = ROOT / "runs" / name, ROOT / "runs" / (name + "-bc")
+        for folder in (self.data, self.trials_folder, self.run, self.bc_run):
+            set_aside(folder)
+        # an own master on a free port: a robot that runs on this machine is not disturbed
+        self.port = free_port()
+        self.environment = dict(
+            os.environ,
+            ROS_MASTER_URI="http://127.0.0.1:{}".format(self.port),
+            ROS_IP="127.0.0.1",
+            ROS_LOG_DIR=str(ROOT / "runs" / (name + "-ros-log")),
+        )
+
+    def go(self) -> None:
+        start = time.monotonic()
+        self.collect()
+        cql_config, bc_config = "config/training/grasp_cql.yaml", "config/training/grasp_bc.yaml"
+        say("train CQL from pixels ({})".format(cql_config))
+        self.train(self.run, cql_config)
+        say("train BC on the same episodes ({})".format(bc_config))
+        self.train(self.bc_run, bc_config)
+        trials = {
+            "cql": self.deploy("cql", self.run),
+            "bc": self.deploy("bc", self.bc_run),
+            "bc_sampled": self.deploy("bc_sampled", self.bc_run, sample=True),
+        }
+        self.report(trials, start)
+
+    def collect(self) -> None:
+        say("collect {} scripted, noisy episodes of {}".format(self.episodes, TASK))
+        self.roslaunch(
+            "collect.launch", task=TASK, episodes=self.episodes, noise=self.noise, out=self.data
+        )
+        if report_trials(self.data).trials != self.episodes:
+            sys.exit("demo: fewer episodes on disk than asked for; see the messages above")
+
+    def train(self, run: Path, config: str) -> None:
+        command = ["ofrl", "train", str(self.data), "--config", str(ROOT / config)]
+        self.call(command + ["--out", str(run.parent), "--name", run.name])
+
+    def deploy(self, name: str, run: Path, sample: bool = False) -> TrialReport:
+        say("deploy {} for {} trials on unseen seeds".format(name, self.trials))
+        out = self.trials_folder / name
+        self.roslaunch(
+            "deploy.launch", task=TASK, ckpt=run, trials=self.trials, out=out,
+            sample=str(sample).lower(),
+        )  # fmt: skip
+        report = report_trials(out)
+        if report.trials != self.trials:
+            sys.exit("demo: fewer trials on disk than asked for; see the messages above")
+        return report
+
+    def report(self, trials: Dict[str, TrialReport], start: float) -> None:
+        folders = [self.trials_folder / name for name in trials] + [self.data]
+        page = write_report(self.run, folders)
+        choice = json.loads((self.run / SELECTED).read_text())
+        trials["behaviour"] = report_trials(self.data)
+        result: Dict[str, Any] = {
+            "task": TASK,
+            "episodes": self.episodes,
+            "seconds": round(time.monotonic() - start, 1),
+            "selected_step": choice["step"],
+            "verdict": choice["verdict"],
+        }
+        for name, report in trials.items():
+            result[name] = {"successes": report.successes, "trials": report.trials}
+        (page.parent / "demo.json").write_text(json.dumps(result, indent=2) + "\n")
+        say("result after {:.0f} s".format(result["seconds"]))
+        for name, report in trials.items():
+            print("  {:<11} {}".format(name, report.line()))
+        print("  verdict     {}, deployed step {}".format(choice["verdict"], choice["step"]))
+        print("\nreport: {}\n        {}".format(page, page.parent / "demo.json"))
+
+    def roslaunch(self, launch: str, **args: Any) -> None:
+        words = ["roslaunch", "-p", str(self.port), "ofrl_robot", launch]
+        self.call(words + ["{}:={}".format(k, v) for k, v in args.items()])
+
+    def call(self, command: List[str]) -> None:
+        code = subprocess.call(command, env=self.environment, cwd=str(ROOT))
+        if code != 0:
+            sys.exit("demo: `{}` ended with exit code {}".format(" ".join(command[:4]), code))
+
+
+def set_aside(folder: Path) -> None:
+    """Keep what an earlier demo left: rename it, never write over it."""
+    if folder.exists():
+        stamp = time.strftime("%Y%m%d-%H%M%S", time.localtime(folder.stat().st_mtime))
+        kept = folder.with_name("{}-{}".format(folder.name, stamp))
+        folder.rename(kept)
+        print("kept the earlier {} as {}".format(folder.relative_to(ROOT), kept.relative_to(ROOT)))
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def say(text: str) -> None:
+    print("\n\033[1m== {} ==\033[0m".format(text), flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--name", default="demo", help="run and dataset name (default: demo)")
+    parser.add_argument("--episodes", type=int, default=300, help="to collect (default: 300)")
+    parser.add_argument("--trials", type=int, default=50, help="per policy (default: 50)")
+    parser.add_argument("--noise", type=float, default=0.1, help="of the actions (default: 0.1)")
+    arguments = parser.parse_args()
+    try:
+        Demo(**vars(arguments)).go()
+    except KeyboardInterrupt:
+        sys.exit("demo: interrupted; whole episodes and checkpoints are kept")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,44 @@
+"""A tiny fixed batch and small networks for all algorithms."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+
+from ofrl_robot.algos.config import CONFIGS
+from ofrl_robot.algos.registry import make_algorithm
+from ofrl_robot.data.sampler import Batch
+from ofrl_robot.nets.config import NetConfig
+
+SIZE, ACTIONS = 16, 2
+NETS = NetConfig(latent=16, hidden=(32, 32))
+
+
+@pytest.fixture
+def batch():
+    rng = np.random.default_rng(0)
+    count = 12
+    return Batch(
+        images=rng.integers(0, 256, (count, SIZE, SIZE, 3), dtype=np.uint8),
+        next_images=rng.integers(0, 256, (count, SIZE, SIZE, 3), dtype=np.uint8),
+        actions=rng.uniform(-0.9, 0.9, (count, ACTIONS)).astype(np.float32),
+        rewards=(np.arange(count) % 3 == 0).astype(np.float32),
+        terminals=np.arange(count) % 4 == 0,
+    )
+
+
+@pytest.fixture
+def build():
+    """Function (name, seed, bf16, **settings) -> algorithm, unshifted unless asked for."""
+
+    def make(name, seed=0, bf16=False, **settings):
+        config = dataclasses.replace(CONFIGS[name](), **{"shift": 0, **settings})
+        torch.manual_seed(seed)
+        return make_algorithm(
+            config, NETS, (SIZE, SIZE, 3), ACTIONS, torch.device("cpu"), bf16=bf16
+        )
+
+    return make

@@ -1,0 +1,93 @@
+"""Fixtures that several rooms share: a robot without physics, a dataset without a robot."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from ofrl_robot.control.limiter import Limits
+from ofrl_robot.control.signals import HUMAN, Applied, Tick
+from ofrl_robot.specs import ActionSpec, CameraSpec, ObservationSpec
+
+ACTION = ActionSpec(("x", "y", "z", "gripper"), ("m", "m", "m", "1"), (0.1, 0.1, 0.1, 1.0))
+PERIOD_NS = 200000000
+
+
+def observation_spec(size: int = 24, camera: str = "front") -> ObservationSpec:
+    return ObservationSpec((CameraSpec(camera, size, size),), ("a", "b"), ("m", "m"))
+
+
+class FakeRobot:
+    """Keeps every action that reaches it; ends after ``horizon`` steps with reward 1."""
+
+    name, task, horizon, control_rate_hz = "fake", "nothing", 4, 5.0
+    action_spec = ACTION
+    observation_spec = observation_spec(4)
+    limits = Limits((-1.0, -1.0, -1.0), (1.0, 1.0, 1.0), max_translation=0.12, max_rotation=10.0)
+
+    def __init__(self) -> None:
+        self.received, self.seeds, self.stops = [], [], 0
+        self.position = np.zeros(3)
+        self._step = 0
+
+    def reset(self, seed):
+        self.seeds.append(seed)
+        self._step = 0
+
+    def observe(self):
+        return Tick(
+            stamp_ns=(self._step + 1) * PERIOD_NS,
+            step=self._step,
+            images={"front": np.full((4, 4, 3), self._step, np.uint8)},
+            state=np.zeros(2),
+            reward=float(self._step >= self.horizon),
+            truncated=self._step >= self.horizon,
+        )
+
+    def ee_position(self):
+        return self.position
+
+    def joints(self):
+        return {}
+
+    def apply(self, action):
+        self.received.append(np.array(action))
+        self._step += 1
+
+    def stop(self):
+        self.stops += 1
+
+    def close(self):
+        pass
+
+
+@pytest.fixture
+def fake_robot():
+    return FakeRobot()
+
+
+@pytest.fixture
+def make_dataset(tmp_path):
+    """Function that writes ``episodes`` short random episodes through the real writer."""
+    from ofrl_robot.data.schema import EpisodeMeta
+    from ofrl_robot.data.writer import EpisodeWriter
+
+    def make(name="data", episodes=6, steps=5, size=24, success=1, reward=1.0):
+        folder = tmp_path / name
+        folder.mkdir()
+        rng = np.random.default_rng(0)
+        for seed in range(episodes):
+            meta = EpisodeMeta("fake", "nothing", ACTION, observation_spec(size), 5.0, seed=seed)
+            writer = EpisodeWriter(folder, meta)
+            for step in range(steps + 1):
+                stamp, last = (step + 1) * PERIOD_NS, step == steps
+                image = rng.integers(0, 256, (size, size, 3), dtype=np.uint8)
+                tick = Tick(stamp, step, {"front": image}, np.zeros(2), reward * last, last)
+                writer.observe(tick)
+                if not last:
+                    action = rng.uniform(-1, 1, ACTION.size)
+                    writer.act(Applied(stamp, action, action, HUMAN))
+            writer.finish(success, "test")
+        return folder
+
+    return make

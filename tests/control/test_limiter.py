@@ -1,0 +1,168 @@
+"""The limiter's promises, as properties over any command, place and limit."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ofrl_robot.control.limiter import (
+    NOT_FINITE,
+    RANGE,
+    SHAPE,
+    STEP,
+    WORKSPACE,
+    Limits,
+    limit,
+)
+from ofrl_robot.specs import WIDOWX_ACTION, ActionSpec
+
+LOW, HIGH = np.array([0.1, -0.3, 0.0]), np.array([0.5, 0.3, 0.4])
+TIGHT = 1e-8  # m and deg; the limiter leaves differences below 1e-9 alone
+
+SPECS = (
+    WIDOWX_ACTION,
+    ActionSpec(("x", "y", "z", "gripper"), ("m",) * 3 + ("1",), (0.05, 0.1, 0.2, 1.0)),
+    ActionSpec(("gripper", "z", "y", "x", "rot_z"), ("1",) + ("m",) * 3 + ("deg",),
+               (1.0, 0.05, 0.1, 0.2, 30.0)),
+    ActionSpec(("x", "y", "gripper"), ("m", "m", "1"), (0.1, 0.1, 1.0)),
+)  # fmt: skip
+
+
+def entries(spec, names):
+    return [spec.index(n) for n in names if spec.index(n) is not None]
+
+
+def translation(spec, action):
+    """(3,) m asked for, 0 along an axis that the spec does not have."""
+    delta = np.zeros(3)
+    for axis, name in enumerate("xyz"):
+        if spec.index(name) is not None:
+            delta[axis] = action[spec.index(name)] * spec.scale[spec.index(name)]
+    return delta
+
+
+def outside(point):
+    """Per axis, how far out of the box (m)."""
+    return np.maximum(np.maximum(LOW - point, point - HIGH), 0.0)
+
+
+unit = st.floats(-1.5, 1.5) | st.sampled_from([-1.0, 0.0, 1.0, 1e300, -1e300, 5e-324])
+inside_box = st.tuples(*(st.floats(a, b) for a, b in zip(LOW, HIGH))).map(np.array)
+anywhere = st.tuples(*(st.floats(-1.0, 1.0),) * 3).map(np.array)
+limits_of = st.builds(
+    Limits,
+    workspace_low=st.just(tuple(LOW)),
+    workspace_high=st.just(tuple(HIGH)),
+    max_translation=st.floats(1e-3, 0.5),
+    max_rotation=st.floats(0.5, 40.0),
+)
+case = st.sampled_from(SPECS).flatmap(
+    lambda s: st.tuples(st.just(s), st.lists(unit, min_size=s.size, max_size=s.size).map(np.array))
+)
+properties = settings(max_examples=300, deadline=None, derandomize=True)
+
+
+@properties
+@given(case, inside_box | anywhere, limits_of)
+def test_whatever_is_asked_for_the_command_is_bounded(spec_and_action, start, limits):
+    spec, action = spec_and_action
+    asked = action.copy()
+    applied, reasons = limit(action, start, spec, limits)
+    assert applied.dtype == np.float64 and applied.shape == (spec.size,)
+    assert np.array_equal(action, asked), "the caller's array was written to"
+    assert np.isfinite(applied).all() and (np.abs(applied) <= 1.0).all()
+    delta = translation(spec, applied)
+    assert np.linalg.norm(delta) <= limits.max_translation + TIGHT
+    for i in entries(spec, ("rot_x", "rot_y", "rot_z")):
+        assert abs(applied[i] * spec.scale[i]) <= limits.max_rotation + TIGHT
+    # no further out than the start on any axis: inside stays inside
+    assert (outside(start + delta) <= outside(start) + TIGHT).all()
+    # the limiter brakes, it never drives: no entry is turned round or made larger
+    assert (np.abs(applied) <= np.abs(asked) + 1e-12).all()
+    assert (applied * asked >= 0).all()
+
+
+@properties
+@given(case, inside_box | anywhere, limits_of)
+def test_reasons_are_given_exactly_when_something_changed(spec_and_action, start, limits):
+    spec, action = spec_and_action
+    applied, reasons = limit(action, start, spec, limits)
+    assert bool(reasons) == (not np.array_equal(applied, action))
+    assert len(set(reasons)) == len(reasons)
+
+
+@properties
+@given(case, inside_box | anywhere, limits_of)
+def test_limiting_twice_changes_nothing(spec_and_action, start, limits):
+    spec, action = spec_and_action
+    once, _ = limit(action, start, spec, limits)
+    twice, reasons = limit(once, start, spec, limits)
+    assert reasons == () and np.array_equal(once, twice)
+
+
+@properties
+@given(st.sampled_from(SPECS), anywhere, limits_of)
+def test_hold_is_hold_wherever_the_arm_stands(spec, start, limits):
+    """Silence must never move an arm, even one that was pushed out of its box."""
+    applied, reasons = limit(np.zeros(spec.size), start, spec, limits)
+    assert reasons == () and not applied.any()
+
+
+WIDE = Limits((-9.0,) * 3, (9.0,) * 3, max_translation=9.0, max_rotation=999.0)
+HERE = np.zeros(3)
+
+
+@pytest.mark.parametrize(
+    ("command", "reason"),
+    [
+        ([0.1] * 7, SHAPE),
+        ([0.1] * 9, SHAPE),
+        ([[0.1] * 8], SHAPE),
+        ([], SHAPE),
+        (0.1, SHAPE),
+        ([0.1] * 7 + [np.nan], NOT_FINITE),
+        ([np.inf] + [0.1] * 7, NOT_FINITE),
+        ([0.1] * 6 + [-np.inf, 0.1], NOT_FINITE),
+    ],
+)
+def test_an_unusable_command_becomes_hold(command, reason):
+    applied, reasons = limit(np.array(command), HERE, WIDOWX_ACTION, WIDE)
+    assert reasons == (reason,) and applied.shape == (8,) and not applied.any()
+
+
+def test_an_unknown_place_becomes_hold():
+    """Without a measured position the workspace cannot be kept."""
+    for bad in (np.nan, np.inf):
+        place = np.array([0.0, bad, 0.0])
+        applied, reasons = limit(np.full(8, 0.1), place, WIDOWX_ACTION, WIDE)
+        assert reasons == (NOT_FINITE,) and not applied.any()
+
+
+@pytest.mark.parametrize("sign", [1.0, -1.0])
+@pytest.mark.parametrize("name", WIDOWX_ACTION.names)
+def test_excess_both_ways_on_every_entry(name, sign):
+    index = WIDOWX_ACTION.index(name)
+    action = np.zeros(8)
+    action[index] = 1.7 * sign
+    applied, reasons = limit(action, HERE, WIDOWX_ACTION, WIDE)
+    assert reasons == (RANGE,) and applied[index] == sign and np.count_nonzero(applied) == 1
+
+    action[index] = sign
+    narrow = Limits((-0.03,) * 3, (0.03,) * 3, max_translation=0.05, max_rotation=5.0)
+    applied, reasons = limit(action, HERE, WIDOWX_ACTION, narrow)
+    expected = {"m": ((STEP, WORKSPACE), 0.03 / 0.2), "deg": ((STEP,), 5.0 / 20.0), "1": ((), 1.0)}
+    wanted_reasons, wanted = expected[WIDOWX_ACTION.units[index]]
+    assert reasons == wanted_reasons
+    assert applied[index] == pytest.approx(sign * wanted, abs=1e-12)
+    assert np.count_nonzero(applied) == 1
+
+
+def test_step_limit_keeps_the_direction():
+    limits = Limits(WIDE.workspace_low, WIDE.workspace_high, max_translation=0.1, max_rotation=99)
+    action = np.array([0.9, -0.6, 0.3, 0, 0, 0, 0, 0])
+    applied, reasons = limit(action, HERE, WIDOWX_ACTION, limits)
+    assert reasons == (STEP,)
+    assert np.linalg.norm(applied[:3] * 0.2) == pytest.approx(0.1)
+    assert np.allclose(applied / np.linalg.norm(applied), action / np.linalg.norm(action))

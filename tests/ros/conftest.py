@@ -1,0 +1,163 @@
+"""A real rosmaster on a free port, nodes as subprocesses. Skipped where ROS is not installed."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import List
+
+import pytest
+
+rospy = pytest.importorskip("rospy", reason="ROS 1 is not installed")
+
+_COUNTER = itertools.count()
+ROOT = Path(__file__).resolve().parent.parent.parent
+sys.path.insert(0, str(ROOT / "ros"))
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def ros_environment(port: int, home: Path) -> dict:
+    """Environment of a process that speaks to the master on ``port``; one thread a process."""
+    return dict(
+        os.environ,
+        ROS_MASTER_URI="http://127.0.0.1:{}".format(port),
+        ROS_IP="127.0.0.1",
+        ROS_HOME=str(home),
+        ROS_LOG_DIR=str(home / "log"),
+        ROS_PACKAGE_PATH=str(ROOT),
+        PATH="{}:{}".format(Path(sys.executable).parent, os.environ["PATH"]),
+        PYTHONUNBUFFERED="1",
+        OMP_NUM_THREADS="1",
+        PWD=str(home),
+    )
+
+
+def wait_for(condition, what: str, timeout: float = 30.0):
+    """Poll until ``condition()`` is true; fail naming ``what`` otherwise."""
+    deadline = time.monotonic() + timeout
+    while time.monotonic() < deadline:
+        value = condition()
+        if value:
+            return value
+        time.sleep(0.02)
+    pytest.fail("gave up waiting for {}".format(what))
+
+
+class Launch:
+    """``roslaunch ofrl_robot FILE arg:=value ...`` on its own master, from its own folder."""
+
+    def __init__(self, home: Path, file: str, **args: object) -> None:
+        self._home = home
+        port = free_port()
+        words = ["roslaunch", "-p", str(port), "ofrl_robot", file]
+        words += ["{}:={}".format(k, v) for k, v in args.items()]
+        self.log = home / "{}.log".format(file)
+        self._log = open(str(self.log), "wb")  # noqa: SIM115 (closed in stop)
+        self.process = subprocess.Popen(
+            words, env=ros_environment(port, home), cwd=str(home),
+            stdout=self._log, stderr=subprocess.STDOUT,
+        )  # fmt: skip
+
+    @property
+    def output(self) -> str:
+        return self.log.read_text(errors="replace")
+
+    def wait(self, timeout: float = 90.0) -> str:
+        """Wait for the end; returns everything it printed."""
+        try:
+            self.process.wait(timeout)
+        except subprocess.TimeoutExpired:
+            self.stop()
+            pytest.fail("roslaunch did not end:\n" + self.output[-3000:])
+        return self.output
+
+    def pids(self, node: str) -> List[int]:
+        """Process ids of a node of this launch: its log path names our folder."""
+        pattern = "{}.*{}".format(node, self._home)
+        found = subprocess.run(["pgrep", "-f", pattern], stdout=subprocess.PIPE, check=False)
+        return [int(pid) for pid in found.stdout.split()]
+
+    def stop(self) -> None:
+        if self.process.poll() is None:
+            self.process.kill()
+            self.process.wait()
+            for pid in self.pids("_node.py"):  # roslaunch gives each node its own session
+                os.kill(pid, signal.SIGKILL)
+        self._log.close()
+
+
+@pytest.fixture
+def launch(tmp_path):
+    """Factory of :class:`Launch`; whatever still runs at the end of the test is killed."""
+    launches = []
+
+    def start(file: str, **args: object) -> Launch:
+        launches.append(Launch(tmp_path, file, **args))
+        return launches[-1]
+
+    yield start
+    for one in launches:
+        one.stop()
+
+
+@pytest.fixture(scope="session")
+def master(tmp_path_factory):
+    """One rosmaster for the session; this process becomes a node of it (rospy allows one)."""
+    home = tmp_path_factory.mktemp("ros")
+    port = free_port()
+    environment = ros_environment(port, home)
+    os.environ.update({k: v for k, v in environment.items() if k.startswith("ROS")})
+    process = subprocess.Popen(
+        [shutil.which("rosmaster") or "/usr/bin/rosmaster", "--core", "-p", str(port)],
+        env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    wait_for(lambda: _answers(port), "rosmaster")
+    rospy.init_node("tests", anonymous=True, disable_signals=True)
+    yield environment
+    rospy.signal_shutdown("end of tests")
+    process.terminate()
+    process.wait()
+
+
+def _answers(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+@pytest.fixture
+def node(master, tmp_path):
+    """Factory: start ``ros/<type>`` in a namespace of its own; returns (process, log path)."""
+    processes = []
+    # parameters outlive nodes, so no two tests may share a namespace
+    namespace = "/test_{}".format(next(_COUNTER))
+
+    def start(type_: str, **params: object):
+        log = tmp_path / (type_ + ".log")
+        words = [sys.executable, str(ROOT / "ros" / type_)]
+        words += ["_{}:={}".format(k, v) for k, v in params.items()]
+        with open(str(log), "wb") as out:
+            process = subprocess.Popen(
+                words, env=dict(master, ROS_NAMESPACE=namespace), cwd=str(tmp_path),
+                stdout=out, stderr=subprocess.STDOUT,
+            )  # fmt: skip
+        processes.append(process)
+        return process, log
+
+    start.namespace = namespace
+    yield start
+    for process in processes:
+        if process.poll() is None:
+            process.kill()
+            process.wait()

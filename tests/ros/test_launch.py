@@ -1,0 +1,121 @@
+"""Collect and deploy under roslaunch: whole sessions, and what is left when they break."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import ROOT, wait_for
+
+from ofrl_robot.cli import main
+from ofrl_robot.data.reader import open_dataset, read_episode
+from ofrl_robot.data.schema import episode_paths
+
+TASK = "Widow250SingleObjGrasp-v0"
+LAUNCH_FILES = sorted((ROOT / "launch").glob("*.launch"))
+
+
+@pytest.mark.parametrize("file", LAUNCH_FILES, ids=lambda p: p.name)
+def test_every_argument_is_documented(file):
+    for line in re.findall(r"<arg [^>]*>", file.read_text()):
+        assert " value=" in line or ' doc="' in line, line
+
+
+def test_collect_equals_the_loop_in_one_process(launch, tmp_path):
+    out = tmp_path / "ros"
+    text = launch("collect.launch", episodes=3, out=out, seed=5, operator="ada").wait()
+    assert "3/3 saved" in text and "Traceback" not in text
+    assert main(["collect", "--task", TASK, "--episodes", "3", "--seed", "5",
+                 "--out", str(tmp_path / "one")]) == 0  # fmt: skip
+    pairs = list(zip(episode_paths(out), episode_paths(tmp_path / "one")))
+    assert len(pairs) == 3
+    for over_ros, in_process in pairs:
+        a, b = read_episode(over_ros), read_episode(in_process)
+        assert a.meta.seed == b.meta.seed and a.meta.success == b.meta.success
+        assert a.meta.operator == "ada" and a.meta.actor == "scripted"
+        for name in ("actions", "actions_requested", "rewards", "state", "limited", "timeouts"):
+            assert np.array_equal(getattr(a, name), getattr(b, name)), name
+        assert np.array_equal(a.images["image"], b.images["image"])
+        assert (np.diff(a.timestamps["obs"]) > 0).all()
+
+
+def test_collect_train_deploy(launch, tmp_path):
+    """The whole path: 12 scripted episodes, a few steps of CQL, two trials of the result."""
+    data, trials = tmp_path / "data", tmp_path / "trials"
+    launch("collect.launch", episodes=12, out=data).wait()
+    assert main(["train", str(data), "--out", str(tmp_path / "runs"), "--name", "tiny",
+                 "--steps", "12", "--warm-start-steps", "4", "--checkpoint-every", "6",
+                 "--probe-size", "64", "--batch-size", "16", "--threads", "1"]) == 0  # fmt: skip
+    text = launch("deploy.launch", ckpt="runs/tiny", trials=2, out=trials).wait()
+    assert "/2 = " in text and "Traceback" not in text
+    report = json.loads((trials / "trials.json").read_text())
+    assert report["trials"] == 2 and report["policy"]["algo"] == "cql"
+    dataset = open_dataset(trials)  # every deployment is a dataset too
+    assert [m.seed for m in dataset.metas] == [1000000, 1000001]
+    assert all(m.policy["sha256"] == report["policy"]["sha256"] for m in dataset.metas)
+    again = launch("deploy.launch", ckpt="runs/tiny", trials=2, out=trials).wait()
+    assert "holds 2 episodes already" in again and len(episode_paths(trials)) == 2
+
+
+def test_a_checkpoint_of_another_spec_is_refused(launch, tmp_path):
+    assert main(["collect", "--task", TASK, "--episodes", "3", "--image-size", "32",
+                 "--out", str(tmp_path / "small")]) == 0  # fmt: skip
+    assert main(["train", str(tmp_path / "small"), "--algo", "bc", "--steps", "2",
+                 "--batch-size", "8", "--probe-size", "8", "--out", str(tmp_path / "runs"),
+                 "--name", "small", "--threads", "1"]) == 0  # fmt: skip
+    text = launch("deploy.launch", ckpt="runs/small", trials=1, out=tmp_path / "none").wait()
+    assert "ObservationSpec" in text and "robot sim" in text and "step_0000002" in text
+    assert "Traceback" not in text
+    assert not episode_paths(tmp_path / "none")
+
+
+def test_ctrl_c_keeps_whole_episodes_only(launch, tmp_path):
+    out = tmp_path / "data"
+    running = launch("collect.launch", episodes=500, out=out)
+    wait_for(lambda: len(episode_paths(out)) >= 3, "three episodes")
+    os.kill(running.process.pid, signal.SIGINT)
+    text = running.wait(20)
+    kept = episode_paths(out)
+    assert len(kept) >= 3 and all(len(read_episode(path)) == 25 for path in kept)
+    assert not list(out.glob("*.partial")), "the running episode is dropped"
+    assert "{}/".format(open_dataset(out).successes) in text, "the count on disk is printed"
+
+
+@pytest.mark.parametrize("victim", ["episode_node", "teleop_node", "robot_node"])
+def test_kill_9_of_any_node_loses_at_most_one_episode(launch, tmp_path, victim):
+    out = tmp_path / "data"
+    running = launch("collect.launch", episodes=500, out=out)
+    wait_for(lambda: len(episode_paths(out)) >= 2, "two episodes")
+    for pid in wait_for(lambda: running.pids(victim), victim):
+        os.kill(pid, signal.SIGKILL)
+    running.wait(30)  # every node is required: roslaunch ends the session
+    before = episode_paths(out)
+    assert len(before) >= 2 and all(len(read_episode(path)) == 25 for path in before)
+    time.sleep(0.2)
+    assert episode_paths(out) == before, "nothing goes on recording"
+
+
+@pytest.mark.parametrize(
+    "args, words",
+    [
+        ({"task": "Widow250SingleObjGrisp-v0"}, "Widow250SingleObjGrasp-v0"),
+        ({"teleop": "spacenav"}, "teleop:=scripted"),
+        ({"episodes": 0}, "episodes is 0"),
+        ({"out": "/proc/nothing"}, "choose another"),
+    ],
+    ids=["task", "teleop", "episodes", "out"],
+)
+def test_bad_input_is_one_line(launch, args, words):
+    text = launch("collect.launch", **args).wait()
+    assert words in text and "Traceback" not in text
+
+
+def test_relative_out_is_taken_from_where_roslaunch_ran(launch, tmp_path):
+    launch("collect.launch", episodes=1, out="here/data").wait()
+    assert len(episode_paths(Path(tmp_path) / "here" / "data")) == 1
