@@ -8,6 +8,7 @@ count read back from disk. Services ``episode/success``, ``episode/failure`` and
 
 import prelude  # noqa: F401, I001 (first: quiet Ctrl-C while the rest is imported)
 
+import json
 import threading
 import time
 from pathlib import Path
@@ -32,27 +33,19 @@ TRIES = 3  # attempts at an episode that lost a tick, before giving up
 
 class EpisodeNode:
     def __init__(self) -> None:
-        self._folder = wires.path_param("out") or self._trials_folder()
         self._count = int(rospy.get_param("~episodes", 1))
         if self._count < 1:
             raise ConfigError("episodes is {}".format(self._count), "use 1 or more")
         self._actor = rospy.get_param("~actor", "teleop")
         self._first_seed = int(rospy.get_param("~seed", 0))
         self._robot = wires.RemoteRobot()
-        self._existing = prepare_folder(
-            self._folder, self._robot.action_spec, self._robot.observation_spec
-        )
-        if self._actor == "policy" and self._existing:
-            raise ConfigError(
-                "holds {} episodes already".format(self._existing),
-                "choose a new out:= folder for trials", self._folder,
-            )  # fmt: skip
-        self._policy = self._identity() if self._actor == "policy" else {}
+        self._folder = wires.path_param("out")
+        self._existing = self._prepare() if self._folder else 0
         self._state = episode.EpisodeState()
         self._lock = threading.RLock()  # guards everything that a tick or a service changes
         self._over = threading.Event()
         self._writer = None
-        self._seed = 0
+        self._seed = self._stamp = 0
         self._label = (schema.UNKNOWN, labels.NOBODY)
         self._abort_reason = ""
         self._lost = ""
@@ -69,22 +62,29 @@ class EpisodeNode:
             rospy.Service("episode/" + verb, Trigger, lambda _, v=verb: self._on_verb(v))
         wires.wait_connected([*self._assembler.subscribers, applied, status])
         self._wait_for_actor()
+        # the server itself says who it is: what is recorded is what really ran
+        self._policy = json.loads(rospy.get_param("policy")) if self._actor == "policy" else {}
+        if self._folder is None:
+            self._folder = self._trials_folder()
+            self._prepare()
 
-    def _identity(self) -> dict:
-        """Identity of the policy that will act, from the checkpoint file itself."""
-        from ofrl_robot.policy.checkpoint import resolve_checkpoint
-        from ofrl_robot.policy.policy import Policy
+    def _prepare(self) -> int:
+        """Check the folder before anything moves; returns how many episodes it holds."""
+        existing = prepare_folder(
+            self._folder, self._robot.action_spec, self._robot.observation_spec
+        )
+        if self._actor == "policy" and existing:
+            raise ConfigError(
+                "holds {} episodes already".format(existing),
+                "choose a new out:= folder for trials",
+                self._folder,
+            )
+        return existing
 
-        sample = bool(rospy.get_param("~sample", False))
-        return Policy(resolve_checkpoint(wires.path_param("ckpt")), sample).identity()
-
-    @staticmethod
-    def _trials_folder() -> Path:
-        """Where trials go when no folder was named: datasets/trials/<run>-<time>."""
-        ckpt = wires.path_param("ckpt")
-        if ckpt is None:
-            raise ConfigError("no dataset folder given", "set out:=<folder>")
-        name = "{}-{}".format(ckpt.resolve().stem, time.strftime("%Y%m%d-%H%M%S"))
+    def _trials_folder(self) -> Path:
+        """Where episodes go when no folder was named: datasets/trials/<run>-<time>."""
+        run = Path(self._policy.get("checkpoint", "episodes")).resolve().parent.parent.name
+        name = "{}-{}".format(run or "episodes", time.strftime("%Y%m%d-%H%M%S"))
         return Path(rospy.get_param("~cwd", ".")) / "datasets" / "trials" / name
 
     def _wait_for_actor(self) -> None:

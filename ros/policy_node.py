@@ -8,6 +8,7 @@ says ready, and publishes its latency (p50, p99) on /diagnostics. Needs no train
 import prelude  # noqa: F401, I001 (first: quiet Ctrl-C while the rest is imported)
 
 import collections
+import json
 import time
 
 import numpy as np
@@ -34,6 +35,7 @@ class PolicyNode:
             robot.action_spec, robot.observation_spec, "robot {}".format(robot.name)
         )
         self._policy.warm_up()
+        rospy.set_param("policy", json.dumps(self._policy.identity()))
         self._seconds = collections.deque(maxlen=1000)
         self._action = rospy.Publisher(
             "policy/action", Joy, queue_size=wires.QUEUE, tcp_nodelay=True

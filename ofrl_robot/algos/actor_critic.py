@@ -122,7 +122,7 @@ class ActorCritic(Algorithm):
             mode_q=mode_q[0].mean(),
             random_q=random_q[0].mean(),
             td_error=(data_q[0] - target).square().mean(),
-            target_variance=target.var(),
+            target_variance=target.var(unbiased=False),  # finite for one transition too
             cql_term=regulariser[0],
         )
         return metrics

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from typing import Dict, Type
 
 from ofrl_robot.errors import ConfigError
@@ -29,6 +30,7 @@ class AlgoConfig:
             )
         if self.shift < 0:
             raise ConfigError("shift {} is negative".format(self.shift), "use 0 for no shift")
+        require_positive(self, "actor_lr")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,6 +66,18 @@ class CQLConfig(AlgoConfig):
             raise ConfigError("discount {} is not in (0, 1)".format(self.discount))
         if self.cql_samples < 1:
             raise ConfigError("cql_samples {} is below 1".format(self.cql_samples))
+        if not 0.0 < self.target_rate <= 1.0:
+            raise ConfigError("target_rate {} is not in (0, 1]".format(self.target_rate))
+        require_positive(self, "critic_lr")
+        for name in ("cql_weight", "actor_bc_weight", "warm_start_steps"):
+            if not getattr(self, name) >= 0:
+                raise ConfigError("{} {} is negative".format(name, getattr(self, name)))
+
+
+def require_positive(config: AlgoConfig, name: str) -> None:
+    """Raise ConfigError unless that setting is a number above 0."""
+    if not 0.0 < getattr(config, name) < math.inf:
+        raise ConfigError("{} {} is not above 0".format(name, getattr(config, name)))
 
 
 CONFIGS: Dict[str, Type[AlgoConfig]] = {"bc": BCConfig, "cql": CQLConfig}

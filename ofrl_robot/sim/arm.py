@@ -6,8 +6,8 @@ import math
 from typing import Dict, Sequence, Tuple
 
 import numpy as np
-import pybullet
 
+from ofrl_robot.sim.engine import pybullet
 from ofrl_robot.sim.world import World
 
 BASE_POSITION = (0.6, 0.0, -0.4)

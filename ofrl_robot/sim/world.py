@@ -6,7 +6,8 @@ import os
 from typing import Optional, Sequence, Tuple
 
 import numpy as np
-import pybullet
+
+from ofrl_robot.sim.engine import pybullet
 
 ASSETS = os.path.join(os.path.dirname(os.path.abspath(__file__)), "assets")
 TIME_STEP_S = 1.0 / 240.0

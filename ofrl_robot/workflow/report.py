@@ -28,7 +28,7 @@ from ofrl_robot.policy.checkpoint import Header, checkpoint_hash, load_checkpoin
 from ofrl_robot.training import run_folder
 from ofrl_robot.workflow import diagnosis as verdicts
 from ofrl_robot.workflow.diagnosis import Diagnosis
-from ofrl_robot.workflow.film import Strip, choose, film_strip
+from ofrl_robot.workflow.film import choose, film_strip
 from ofrl_robot.workflow.plots import Measured, pictures
 from ofrl_robot.workflow.selection import diagnose_run
 
@@ -117,13 +117,15 @@ def _contents(run: Path, folders: Sequence[Path], compare: Sequence[Path]) -> Di
     diagnosis = diagnose_run(run)
     header = _header(run, diagnosis.selected_step)
     trials = [_trials(run, folder, diagnosis, header) for folder in folders]
+    tasks = [header.task] if header else [t.report.task for t in trials]
     filmed = _filmed(trials)
+    shown = choose(filmed.report.rows) if filmed else []
     camera = config["train"].get("camera", "")
     headline, sentence = _SENTENCES[diagnosis.verdict]
     return {
         "run": run.resolve().name,
         "algo": config["algo"].upper(),
-        "task": _task(header, trials),
+        "task": tasks[0] if tasks else "unknown task",
         "date": datetime.datetime.now(datetime.timezone.utc).strftime("%d %B %Y, %H:%M UTC"),
         "diagnosis": diagnosis,
         "headline": headline,
@@ -137,7 +139,7 @@ def _contents(run: Path, folders: Sequence[Path], compare: Sequence[Path]) -> Di
         ),
         "trials": trials,
         "filmed": filmed,
-        "strips": _strips(filmed, camera) if filmed else [],
+        "strips": [film_strip(filmed.folder, row, camera) for row in shown],
         "siblings": [_sibling(folder) for folder in (run, *compare)] if compare else [],
         "settings": _settings(config),
         "facts": _facts(config, header),
@@ -151,17 +153,10 @@ def _header(run: Path, step: int) -> Optional[Header]:
     return load_checkpoint(path)[0] if path.is_file() else None
 
 
-def _task(header: Optional[Header], trials: Sequence[Trials]) -> str:
-    names = ([header.task] if header else []) + [t.report.task for t in trials]
-    return names[0] if names else "unknown task"
-
-
 # -- trials -----------------------------------------------------------------------------------
 
 
-def _trials(
-    run: Path, folder: Path, diagnosis: Diagnosis, header: Optional[Header]
-) -> Trials:  # fmt: skip
+def _trials(run: Path, folder: Path, diagnosis: Diagnosis, header: Optional[Header]) -> Trials:
     report = report_trials(folder)
     step = _step_of_this_run(run, report.policy)
     if report.policy.get("mixed"):
@@ -205,10 +200,6 @@ def _filmed(trials: Sequence[Trials]) -> Optional[Trials]:
     return ranked[0] if ranked else None
 
 
-def _strips(trials: Trials, camera: str) -> List[Strip]:
-    return [film_strip(trials.folder, row, camera) for row in choose(trials.report.rows)]
-
-
 # -- siblings, settings, facts ----------------------------------------------------------------
 
 
@@ -245,30 +236,26 @@ def _text(value: Any) -> str:
 def _facts(config: Dict[str, Any], header: Optional[Header]) -> List[Tuple[str, str]]:
     """What is known of the training data: from its folder where it still lies there."""
     facts = [("folder", str(config["dataset"]))]
-    trained = header.dataset_fingerprint if header else ""
     try:
         data = open_dataset(Path(config["dataset"]))
     except DatasetError:
         facts.append(("episodes", "folder not found from here; below is what the checkpoint keeps"))
     else:
-        count, now = len(data.paths), data.fingerprint()
-        share = 100.0 * data.successes / count
-        facts += [
-            ("episodes", "{:,}, of which {:,} successes ({:.0f} %)".format(
-                count, data.successes, share)),
-            ("transitions", "{:,}".format(sum(data.lengths))),
-        ]  # fmt: skip
-        if trained and now != trained:
-            facts.append(
-                ("changed", "the folder is not what was trained on: now {}".format(now[:16]))
-            )
+        text = "{:,}, of which {:,} successes ({:.0f} %)".format(
+            len(data.paths), data.successes, 100.0 * data.successes / len(data.paths)
+        )
+        facts += [("episodes", text), ("transitions", "{:,}".format(sum(data.lengths)))]
+        now = data.fingerprint()
+        if header and now != header.dataset_fingerprint:
+            text = "the folder is not what was trained on: now {}".format(now[:16])
+            facts.append(("changed", text))
     if header:
         facts += [
             ("robot", header.robot),
             ("camera", "{}, {} x {} pixels".format(header.camera, *header.image_shape[1::-1])),
             ("control rate", "{:g} Hz".format(header.control_rate_hz)),
             ("actions", ", ".join(header.action_spec.names)),
-            ("fingerprint", trained),
+            ("fingerprint", header.dataset_fingerprint),
         ]
     return facts
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 
 import pytest
@@ -34,7 +35,8 @@ def same(left, right):
 
 @every
 def test_updates_fit_a_tiny_batch(name, build, batch):
-    algorithm = build(name, actor_lr=3e-3, actor_average=1.0)
+    rates = {f.name: 1e-3 for f in dataclasses.fields(CONFIGS[name]) if f.name.endswith("_lr")}
+    algorithm = build(name, actor_average=1.0, **rates)
     torch.manual_seed(1)
     before = algorithm.probe(batch)
     losses = [algorithm.update(batch)["actor_loss"] for _ in range(60)]

@@ -1,0 +1,145 @@
+"""The experiments behind docs/experiments.md: every checkpoint of every run, k/n on unseen seeds.
+
+Run by ``make experiments``; `--only NAME` runs some of them. Runs without ROS (the same loop, see
+tests/ros/test_launch.py), takes hours on 2 cores, resumes where it was stopped: a finished
+training and a finished evaluation are not repeated.
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+from pathlib import Path
+from typing import Dict, List, NamedTuple, Tuple
+
+from ofrl_robot.evaluation.trials import rate_text, report_trials
+from ofrl_robot.training.run_folder import CONFIG, checkpoint_path, checkpoint_steps
+from ofrl_robot.workflow.selection import select_checkpoint
+
+ROOT = Path(__file__).resolve().parent.parent
+GRASP, TRAY = "Widow250SingleObjGrasp-v0", "Widow250PickTray-v0"
+EPISODES = 300
+
+
+class Experiment(NamedTuple):
+    """One training setting, repeated over seeds.
+
+    Attributes:
+        task: simulator task of data and trials.
+        config: file in config/training.
+        flags: what differs from that file.
+        seeds: training seeds.
+        sample: evaluate the sampled policy too.
+        every: evaluate all checkpoints, not only the selected one.
+    """
+
+    task: str
+    config: str
+    flags: Tuple[str, ...] = ()
+    seeds: Tuple[int, ...] = (0,)
+    sample: bool = False
+    every: bool = False
+
+
+EXPERIMENTS: Dict[str, Experiment] = {
+    "grasp-cql": Experiment(GRASP, "grasp_cql", seeds=(0, 1, 2), every=True),
+    "grasp-cql-raw-actor": Experiment(GRASP, "grasp_cql", ("--actor-average", "1"), every=True),
+    "grasp-cql-plain": Experiment(GRASP, "grasp_cql", ("--actor-bc-weight", "0"), every=True),
+    "grasp-cql-weight-5": Experiment(
+        GRASP, "grasp_cql", ("--actor-bc-weight", "0", "--cql-weight", "5"), every=True
+    ),
+    "grasp-cql-slow-target": Experiment(
+        GRASP, "grasp_cql", ("--target-rate", "0.005"), every=True
+    ),
+    "grasp-bc": Experiment(GRASP, "grasp_bc", seeds=(0, 1, 2), sample=True),
+    "tray-cql": Experiment(TRAY, "pick_tray_cql", seeds=(0,), every=True),
+    "tray-bc": Experiment(TRAY, "grasp_bc", sample=True),
+}
+
+
+def call(*words: object) -> None:
+    code = subprocess.call([str(w) for w in words], cwd=str(ROOT))
+    if code != 0:
+        sys.exit("experiments: {} failed with exit code {}".format(words[1], code))
+
+
+def dataset(task: str) -> Path:
+    """300 scripted episodes of the task, collected once."""
+    folder = ROOT / "datasets" / "experiments" / task
+    have = report_trials(folder).trials if folder.is_dir() else 0
+    if have < EPISODES:
+        call("ofrl", "collect", "--task", task, "--episodes", EPISODES - have, "--out", folder)
+    return folder
+
+
+def evaluate(run: Path, step: int, trials: int, sample: bool) -> str:
+    """Trials of one checkpoint; read from disk when they were run before."""
+    name = "{}-{}{}".format(run.name, step, "-sampled" if sample else "")
+    out = ROOT / "datasets" / "experiments" / "trials" / name
+    have = report_trials(out).trials if out.is_dir() and list(out.glob("*.h5")) else 0
+    if have and have < trials:
+        for episode in out.glob("*.h5"):  # a broken-off evaluation is run again, whole
+            episode.unlink()
+    if have < trials:
+        flags = ["--sample"] if sample else []
+        call("ofrl", "evaluate", checkpoint_path(run, step), "--trials", trials, "--out", out, *flags)
+    report = report_trials(out)
+    return "{}/{}".format(report.successes, report.trials)
+
+
+def run_experiment(name: str, trials: int) -> List[str]:
+    """Markdown lines of one experiment."""
+    experiment = EXPERIMENTS[name]
+    data = dataset(experiment.task)
+    behaviour = report_trials(data)
+    lines = ["### {}".format(name), ""]
+    lines.append(
+        "`config/training/{}.yaml` {}; demonstrations {}".format(
+            experiment.config,
+            " ".join(experiment.flags),
+            rate_text(behaviour.successes, behaviour.trials),
+        )
+    )
+    lines += ["", "| seed | verdict | selected step | deterministic | sampled | by step |"]
+    lines += ["|---|---|---|---|---|---|"]
+    for seed in experiment.seeds:
+        run = ROOT / "runs" / "experiments" / "{}-seed{}".format(name, seed)
+        if not (run / CONFIG).is_file():
+            config = ROOT / "config" / "training" / (experiment.config + ".yaml")
+            call("ofrl", "train", data, "--config", config, *experiment.flags,
+                 "--seed", seed, "--out", run.parent, "--name", run.name)  # fmt: skip
+        choice = select_checkpoint(run)
+        best = evaluate(run, choice.selected_step, trials, False)
+        sampled = evaluate(run, choice.selected_step, trials, True) if experiment.sample else "-"
+        by_step = "-"
+        if experiment.every:
+            by_step = ", ".join(
+                "{}: {}".format(step, evaluate(run, step, trials, False))
+                for step in checkpoint_steps(run)
+                if step >= 2000
+            )
+        lines.append(
+            "| {} | {} | {} | {} | {} | {} |".format(
+                seed, choice.verdict, choice.selected_step, best, sampled, by_step
+            )
+        )
+    return lines + [""]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--only", nargs="*", choices=sorted(EXPERIMENTS), help="run these")
+    parser.add_argument("--trials", type=int, default=50, help="per checkpoint (default: 50)")
+    arguments = parser.parse_args()
+    results = ROOT / "runs" / "experiments" / "results.md"
+    results.parent.mkdir(parents=True, exist_ok=True)
+    for name in arguments.only or EXPERIMENTS:
+        lines = run_experiment(name, arguments.trials)
+        print("\n".join(lines), flush=True)
+        with open(str(results), "a") as out:
+            out.write("\n".join(lines) + "\n")
+
+
+if __name__ == "__main__":
+    main()

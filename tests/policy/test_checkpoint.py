@@ -1,0 +1,153 @@
+"""The checkpoint file: whole or refused, and what to deploy from a run folder."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+
+
+import pytest
+import safetensors.torch
+import torch
+
+from ofrl_robot.errors import CheckpointError
+from ofrl_robot.policy import checkpoint
+from ofrl_robot.policy.checkpoint import Header, load_checkpoint, resolve_checkpoint
+
+
+def test_round_trip_gives_header_and_weights_back(save, header, tmp_path):
+    path = save()
+    back, weights = load_checkpoint(path)
+    assert back == header  # tuples, numbers and nested specs alike
+    again = save("again.safetensors", weights=weights)
+    reread = load_checkpoint(again)[1]
+    assert reread.keys() == weights.keys() and len(weights) > 4
+    assert all(torch.equal(reread[k], weights[k]) for k in weights)
+    assert again.read_bytes() == path.read_bytes()
+    assert sorted(p.name for p in tmp_path.iterdir()) == [again.name, path.name]  # no temporary
+
+
+@pytest.mark.parametrize("keep", [0, 4, 100, -1])
+def test_a_truncated_file_is_refused(save, keep):
+    path = save()
+    path.write_bytes(path.read_bytes()[:keep])
+    with pytest.raises(CheckpointError, match="truncated") as caught:
+        load_checkpoint(path)
+    assert str(path) in str(caught.value)
+
+
+@pytest.mark.parametrize("content", [b"hello", b"\x80\x04N.", b"\xff" * 64])
+def test_a_file_of_another_kind_is_refused(tmp_path, content):
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(content)
+    with pytest.raises(CheckpointError, match="not a safetensors file"):
+        load_checkpoint(path)
+
+
+@pytest.mark.parametrize("metadata", [None, {"format": "pt"}])
+def test_a_foreign_safetensors_file_is_refused(tmp_path, metadata):
+    path = tmp_path / "model.safetensors"
+    safetensors.torch.save_file({"w": torch.zeros(2)}, str(path), metadata)
+    with pytest.raises(CheckpointError, match="not an ofrl checkpoint"):
+        load_checkpoint(path)
+
+
+@pytest.mark.parametrize("version", [0, 2, None])
+def test_another_format_version_is_refused_by_number(save, version):
+    path = save(format_version=version)
+    with pytest.raises(CheckpointError, match="format {} but this version reads 1".format(version)):
+        load_checkpoint(path)
+
+
+def damage(data, key, value):
+    changed = {**data, key: value}
+    if value is KeyError:
+        del changed[key]
+    return json.dumps(changed)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        lambda data: "{",
+        lambda data: "[]",
+        lambda data: "null",
+        lambda data: damage(data, "nets", KeyError),
+        lambda data: damage(data, "algo", KeyError),
+        lambda data: damage(data, "nets", 3),
+        lambda data: damage(data, "nets", {"hidden": [4], "colour": 1}),
+        lambda data: damage(data, "surprise", 1),
+        lambda data: damage(data, "action_spec", {"names": ["x"]}),
+        lambda data: damage(data, "observation_spec", {"cameras": [{}]}),
+        lambda data: damage(data, "camera", "wrist"),  # not in the observation spec
+    ],
+)
+def test_a_damaged_header_is_refused_with_the_file_named(tmp_path, header, text):
+    path = tmp_path / "step_1.safetensors"
+    metadata = {"ofrl_checkpoint": text(json.loads(header.to_json()))}
+    safetensors.torch.save_file({"w": torch.zeros(2)}, str(path), metadata)
+    with pytest.raises(CheckpointError, match="damaged header") as caught:
+        load_checkpoint(path)
+    assert str(path) in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_saving_is_all_or_nothing(save, monkeypatch):
+    path = save()
+    before = path.read_bytes()
+
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(checkpoint.os, "replace", killed)
+    with pytest.raises(KeyboardInterrupt):
+        save(step=501)
+    assert path.read_bytes() == before
+
+
+def test_hash_is_of_the_content(save):
+    one, two, other = save("a.safetensors"), save("b.safetensors"), save("c.safetensors", step=1)
+    hashes = [checkpoint.checkpoint_hash(p) for p in (one, two, other)]
+    assert hashes[0] == hashes[1] != hashes[2] and len(hashes[0]) == 64
+
+
+def test_image_shape_is_that_of_the_policys_camera(header):
+    cameras = header.observation_spec.cameras
+    wrist = dataclasses.replace(cameras[0], name="wrist", height=10, width=20)
+    spec = dataclasses.replace(header.observation_spec, cameras=cameras + (wrist,))
+    two = dataclasses.replace(header, observation_spec=spec, camera="wrist")
+    assert two.image_shape == (10, 20, 3)
+    assert Header.from_json(two.to_json(), "here") == two
+
+
+def test_resolve_takes_a_file_as_it_is_and_a_run_by_its_choice(save, tmp_path, monkeypatch):
+    path = save()
+    assert resolve_checkpoint(path) == path
+    (tmp_path / "selected.json").write_text(json.dumps({"file": path.name}))
+    assert resolve_checkpoint(tmp_path) == path
+    monkeypatch.chdir(str(tmp_path.parent))  # whatever the working folder
+    assert load_checkpoint(resolve_checkpoint(tmp_path))[0].step == 500
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "no selected.json.*ofrl diagnose"),
+        ("{", "damaged.*ofrl diagnose"),
+        ("[]", "damaged.*ofrl diagnose"),
+        ("{}", "damaged.*ofrl diagnose"),
+        ('{"file": 3}', "damaged.*ofrl diagnose"),
+    ],
+)
+def test_resolve_refuses_a_run_without_a_usable_choice(tmp_path, content, message):
+    if content is not None:
+        (tmp_path / "selected.json").write_text(content)
+    with pytest.raises(CheckpointError, match=message):
+        resolve_checkpoint(tmp_path)
+
+
+def test_what_is_not_there_is_refused(tmp_path):
+    with pytest.raises(CheckpointError, match="no such run folder or checkpoint"):
+        resolve_checkpoint(tmp_path / "nowhere")
+    (tmp_path / "selected.json").write_text('{"file": "checkpoints/gone.safetensors"}')
+    with pytest.raises(CheckpointError, match="no such checkpoint file"):
+        load_checkpoint(resolve_checkpoint(tmp_path))

@@ -1,0 +1,160 @@
+"""The floors of the design: an arrow points down. Read from the sources, nothing is imported."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGE = "ofrl_robot"
+FLOORS = [
+    {"specs", "errors"},
+    {"control", "nets"},
+    {"data", "sim", "algos"},
+    {"policy"},
+    {"robots", "training"},
+    {"workflow", "evaluation"},
+    {"cli"},
+]
+FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
+SIDEWAYS = {("algos", "data")}  # batches; the only arrow between rooms of one floor
+LIBRARY = sorted((ROOT / PACKAGE).rglob("*.py"))
+NODES = sorted((ROOT / "ros").rglob("*.py"))
+
+
+def module_name(path):
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+MODULES = {module_name(path): path for path in LIBRARY}
+
+
+class Imports(ast.NodeVisitor):
+    """Names that a module imports, those under ``if TYPE_CHECKING`` apart."""
+
+    def __init__(self, path):
+        self.real, self.typing_only, self._typing = set(), set(), False
+        self.relative = False
+        self.visit(ast.parse(path.read_text(), str(path)))
+
+    def visit_If(self, node):
+        before = self._typing
+        self._typing = before or "TYPE_CHECKING" in ast.dump(node.test)
+        for child in node.body:
+            self.visit(child)
+        self._typing = before
+        for child in node.orelse:
+            self.visit(child)
+
+    def visit_Import(self, node):
+        self._add(alias.name for alias in node.names)
+
+    def visit_ImportFrom(self, node):
+        self.relative = self.relative or node.level > 0
+        base = node.module or ""
+        names = ["{}.{}".format(base, alias.name) for alias in node.names]
+        self._add(name if name in MODULES else base for name in names)
+
+    def _add(self, names):
+        (self.typing_only if self._typing else self.real).update(names)
+
+
+IMPORTS = {name: Imports(path) for name, path in MODULES.items()}
+
+
+def room(module):
+    """Room of a module of the library, None for the package itself (its version)."""
+    parts = module.split(".")
+    return parts[1] if len(parts) > 1 else None
+
+
+def inner(names):
+    return sorted(n for n in names if n.split(".")[0] == PACKAGE)
+
+
+def test_every_room_has_a_floor():
+    assert {room(m) for m in MODULES} - {None} == set(FLOOR)
+
+
+@pytest.mark.parametrize("module", sorted(MODULES))
+def test_imports_point_down(module):
+    here, wrong = room(module), []
+    for target in inner(IMPORTS[module].real | IMPORTS[module].typing_only):
+        there = room(target)
+        if here is None or there is None or there == here:
+            if here is None and there is not None:
+                wrong.append(target)  # importing the package must load nothing
+            continue
+        if FLOOR[there] >= FLOOR[here] and (here, there) not in SIDEWAYS:
+            wrong.append(target)
+    assert not wrong, "{} (floor {}) imports {}".format(module, FLOOR.get(here), wrong)
+    assert not IMPORTS[module].relative, "write imports in full"
+
+
+def test_no_import_cycles():
+    done, path = set(), []
+
+    def visit(module):
+        assert module not in path, " -> ".join(path[path.index(module) :] + [module])
+        if module in done:
+            return
+        path.append(module)
+        for target in inner(IMPORTS[module].real):
+            if target in MODULES:
+                visit(target)
+        done.add(path.pop())
+
+    for module in sorted(MODULES):
+        visit(module)
+
+
+@pytest.mark.parametrize(
+    ("rooms", "forbidden"),
+    [
+        (set(FLOOR), {"rospy", "roslib", "rospkg", "sensor_msgs", "std_msgs", "geometry_msgs"}),
+        (set(FLOOR), {"pickle", "dill", "joblib"}),
+        (set(FLOOR) - {"sim"}, {"pybullet"}),
+        (set(FLOOR) - {"data"}, {"h5py"}),
+        ({"control"}, {"torch", "threading", "socket", "subprocess", "pathlib", "os"}),
+        ({"specs", "errors", "control"}, {"torch", "gymnasium", "tyro", "rich"}),
+        ({"policy"}, {"tensorboard", "scipy", "matplotlib"}),
+    ],
+)
+def test_a_library_stays_in_its_room(rooms, forbidden):
+    found = {
+        module: hit
+        for module, imports in IMPORTS.items()
+        if room(module) in rooms
+        for hit in [{n.split(".")[0] for n in imports.real} & forbidden]
+        if hit
+    }
+    assert not found
+
+
+def test_the_cli_loads_nothing_heavy_before_a_verb_runs():
+    """`ofrl --help` must be quick: torch and the simulator are imported inside the verbs."""
+    seen, todo = set(), [PACKAGE + ".cli"]
+    while todo:
+        module = todo.pop()
+        if module in seen or module not in MODULES:
+            continue
+        seen.add(module)
+        for node in ast.parse(MODULES[module].read_text()).body:  # top level only
+            if isinstance(node, ast.Import):
+                names = [a.name for a in node.names]
+            elif isinstance(node, ast.ImportFrom):
+                joined = ["{}.{}".format(node.module, a.name) for a in node.names]
+                names = [n if n in MODULES else node.module for n in joined]
+            else:
+                continue
+            heavy = {n.split(".")[0] for n in names} & {"torch", "pybullet", "h5py", "scipy"}
+            assert not heavy, "{} imports {}".format(module, heavy)
+            todo += names
+
+
+@pytest.mark.parametrize("path", LIBRARY + NODES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_python_3_8_can_parse_it(path):
+    ast.parse(path.read_text(), str(path), feature_version=(3, 8))
