@@ -56,6 +56,7 @@ class Collect:
         from ofrl_robot.robots.sim import SimRobot
 
         _at_least("episodes", self.episodes, 1)
+        _at_least("seed", self.seed, 0)
         robot = SimRobot(self.task, self.image_size)
         actor = ScriptedActor(self.task, self.noise)
         meta = episode_meta(robot, actor="scripted", operator=self.operator)
@@ -87,6 +88,7 @@ class Evaluate:
         from ofrl_robot.robots.sim import SimRobot
 
         _at_least("trials", self.trials, 1)
+        _at_least("seed", self.seed, 0)
         if self.out.is_dir() and episode_paths(self.out):
             raise ConfigError("holds episodes already", "choose a new folder for trials", self.out)
         policy = Policy(resolve_checkpoint(self.policy), self.sample)
@@ -219,7 +221,7 @@ def _commands(argv: Sequence[str]) -> Any:
 def expand_config(words: Sequence[str]) -> List[str]:
     """Replace ``--config FILE`` by the flags in that YAML file (``name: value`` lines).
 
-    They come first, so that flags on the command line win; both go through the same parser, so
+    They come before all other flags, so that those on the command line win; both go through the same parser, so
     an unknown name in the file is refused like an unknown flag.
     """
     words = list(words)
@@ -246,7 +248,9 @@ def expand_config(words: Sequence[str]) -> List[str]:
             entries = value if isinstance(value, list) else [value]
             flags += ["--" + flag] + [str(entry) for entry in entries]
     rest = words[:at] + words[at + 2 :]
-    return rest[:1] + flags + rest[1:]
+    # after verb and positionals: an unknown flag's value must not be taken for a positional
+    first = next((i for i, word in enumerate(rest) if word.startswith("-")), len(rest))
+    return rest[:first] + flags + rest[first:]
 
 
 def _algo(argv: Sequence[str]) -> str:

@@ -48,6 +48,9 @@ class CQLConfig(AlgoConfig):
     """Weight of the conservative term R = E[logsumexp_a Q(s,a)] - E[Q(s,a_data)]."""
     cql_samples: int = 4
     """Actions sampled per state from each of: uniform, policy at s, policy at s'."""
+    target_samples: int = 1
+    """Next actions averaged in the target. 1 is the plain algorithm; a conservative Q is steep
+    around the data, so one sample is a noisy target (docs/experiments.md)."""
     actor_bc_weight: float = 0.0
     """Weight of -log pi(a_data|s) kept in the actor loss after the warm start. 0 is the plain
     algorithm; 0.2 keeps the actor near the data where Q is flat (docs/experiments.md)."""
@@ -64,8 +67,9 @@ class CQLConfig(AlgoConfig):
         super().__post_init__()
         if not 0.0 < self.discount < 1.0:
             raise ConfigError("discount {} is not in (0, 1)".format(self.discount))
-        if self.cql_samples < 1:
-            raise ConfigError("cql_samples {} is below 1".format(self.cql_samples))
+        for name in ("cql_samples", "target_samples"):
+            if getattr(self, name) < 1:
+                raise ConfigError("{} {} is below 1".format(name, getattr(self, name)))
         if not 0.0 < self.target_rate <= 1.0:
             raise ConfigError("target_rate {} is not in (0, 1]".format(self.target_rate))
         require_positive(self, "critic_lr")

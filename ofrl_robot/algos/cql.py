@@ -3,7 +3,7 @@
 Critic loss per Q-function, w = ``cql_weight``:
 
     L = E[(Q(s,a) - y)^2] + w R,   R = E_s[logsumexp_a Q(s,a)] - E[Q(s,a_data)]
-    y = r + discount (1 - terminal) min_i Q'_i(s', a'),  a' ~ pi(.|s')
+    y = r + discount (1 - terminal) mean_k min_i Q'_i(s', a'_k),  a'_k ~ pi(.|s')
 
 R is estimated from N actions each of Uniform(-1,1)^A, pi(.|s) and pi(.|s'), all evaluated at s,
 each value corrected by its log-density. Actor loss after the warm start, b = ``actor_bc_weight``:
@@ -28,9 +28,9 @@ class CQL(ActorCritic):
     """The three hooks of CQL(H)."""
 
     def target(self, batch: TensorBatch, next_dist: TanhGaussian) -> torch.Tensor:
-        next_action, _ = next_dist.sample(1)
+        next_actions, _ = next_dist.sample(self.config.target_samples)
         next_code = self.target_critic.encode(batch.next_images)
-        next_q = self.target_critic.q(next_code, next_action).squeeze(-1).min(0).values
+        next_q = self.target_critic.q(next_code, next_actions).min(0).values.mean(1)
         target = batch.rewards + self.config.discount * batch.not_terminal * next_q
         if self.config.clip_targets:
             target = target.clamp(0.0, 1.0 / (1.0 - self.config.discount))

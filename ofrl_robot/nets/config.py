@@ -7,6 +7,8 @@ from typing import Tuple
 
 from typing_extensions import Literal
 
+from ofrl_robot.errors import ConfigError
+
 
 @dataclasses.dataclass(frozen=True)
 class NetConfig:
@@ -21,3 +23,15 @@ class NetConfig:
     """Lower clamp of the actor's log standard deviation (before tanh)."""
     log_std_max: float = 2.0
     """Upper clamp of the same."""
+
+    def __post_init__(self) -> None:
+        if self.latent < 1:
+            raise ConfigError("latent {} is below 1".format(self.latent))
+        if not self.hidden or min(self.hidden) < 1:
+            raise ConfigError(
+                "hidden {} is not a list of sizes above 0".format(list(self.hidden)), "e.g. 256 256"
+            )
+        if not self.log_std_min <= self.log_std_max:
+            raise ConfigError(
+                "log_std_min {} is above log_std_max {}".format(self.log_std_min, self.log_std_max)
+            )

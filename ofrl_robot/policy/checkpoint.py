@@ -18,7 +18,7 @@ import safetensors.torch
 import torch
 
 from ofrl_robot import __version__
-from ofrl_robot.errors import CheckpointError
+from ofrl_robot.errors import CheckpointError, ConfigError
 from ofrl_robot.nets.config import NetConfig
 from ofrl_robot.specs import ActionSpec, ObservationSpec
 
@@ -79,8 +79,10 @@ class Header:
             data["nets"] = NetConfig(**{**data["nets"], "hidden": tuple(data["nets"]["hidden"])})
             data["action_spec"] = ActionSpec.from_dict(data["action_spec"])
             data["observation_spec"] = ObservationSpec.from_dict(data["observation_spec"])
+            if data["camera"] not in [c.name for c in data["observation_spec"].cameras]:
+                raise ValueError("no camera {!r}".format(data["camera"]))
             return Header(**data)
-        except (KeyError, TypeError, ValueError) as error:
+        except (AttributeError, ConfigError, KeyError, TypeError, ValueError) as error:
             raise CheckpointError(
                 "damaged header ({}: {})".format(type(error).__name__, error), "train again", where
             ) from error

@@ -15,7 +15,7 @@ import numpy as np
 from ofrl_robot.control.loop import OPERATOR, ControlLoop, Robot
 from ofrl_robot.control.signals import Command
 from ofrl_robot.data.labels import SIMULATOR, simulator_label
-from ofrl_robot.data.schema import EpisodeMeta
+from ofrl_robot.data.schema import EpisodeMeta, episode_paths
 from ofrl_robot.data.writer import EpisodeWriter, prepare_folder
 from ofrl_robot.robots.actors import Actor
 
@@ -51,11 +51,13 @@ def record_episodes(
 
     Ctrl-C drops the running episode, stops the robot and is raised again: whole episodes stay.
     """
-    existing = prepare_folder(folder, robot.action_spec, robot.observation_spec)
+    prepare_folder(folder, robot.action_spec, robot.observation_spec)
+    paths = episode_paths(folder)  # a count would repeat seeds once an episode was removed
+    first = int(paths[-1].stem.split("_")[1]) + 1 if paths else 0
     loop = ControlLoop(robot)
     for index in range(count):
         episode = copy.copy(meta)
-        episode.seed = first_seed + existing + index
+        episode.seed = first_seed + first + index
         writer = EpisodeWriter(folder, episode)
         try:
             label = run_episode(loop, actor, writer, episode.seed)

@@ -43,6 +43,9 @@ class TrainConfig:
         for name in ("steps", "batch_size", "checkpoint_every", "probe_size", "log_every"):
             if getattr(self, name) < 1:
                 raise ConfigError("{} {} is below 1".format(name, getattr(self, name)))
+        for name in ("seed", "threads"):
+            if getattr(self, name) < 0:
+                raise ConfigError("{} {} is below 0".format(name, getattr(self, name)))
 
 
 @dataclasses.dataclass(frozen=True)

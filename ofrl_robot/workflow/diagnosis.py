@@ -32,6 +32,8 @@ class Thresholds:
         tail: fraction of training at the end in which a peak is no peak yet.
         drop: fall from the peak, as a fraction of the rise before it, that counts.
         noise: the fall must also exceed this many standard deviations of the curve's noise.
+        rising: gain of dataset Q over the last third of training, as a fraction of its range,
+            above which longer training is advised.
         td_ratio: TD error over target variance above which the critic does not fit its targets.
     """
 
@@ -40,6 +42,7 @@ class Thresholds:
     drop: float = 0.1
     noise: float = 3.0
     td_ratio: float = 0.5
+    rising: float = 0.1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -136,12 +139,13 @@ def diagnose(
             "term: a bigger run that lowers both by 20 % confirms it",
             int(steps[peak]), by_step, thresholds,
         )  # fmt: skip
-    return Diagnosis(
-        GOOD, last, reasons,
-        "retrain with lower learning rates, the run diverged" if diverged
-        else "deploy; more data is the next lever",
-        int(steps[peak]), by_step, thresholds,
-    )  # fmt: skip
+    next_step = "deploy; more data is the next lever"
+    if diverged:
+        next_step = "retrain with lower learning rates, the run diverged"
+    elif _still_rising(steps, raw, thresholds):
+        reasons.append("dataset Q still rises at the end: value has not travelled back yet")
+        next_step = "deploy the last checkpoint, and train longer: it is not at its best yet"
+    return Diagnosis(GOOD, last, reasons, next_step, int(steps[peak]), by_step, thresholds)
 
 
 def _until_divergence(
@@ -197,6 +201,16 @@ def _overfit(
             "the peak is the first checkpoint after the warm start, little more than imitation"
         )
     return bool(fall > needed and high < 0), reasons
+
+
+def _still_rising(steps: np.ndarray, raw: np.ndarray, thresholds: Thresholds) -> bool:
+    """Whether dataset Q surely gains over the last third of training, and not just a little."""
+    start = len(raw) - max(_FALL_POINTS, len(raw) // 3)
+    if start < 0:
+        return False
+    slope, _, low, _ = stats.theilslopes(raw[start:], steps[start:], 0.95)
+    gain = slope * (steps[-1] - steps[start])
+    return bool(low > 0 and gain > thresholds.rising * (raw.max() - raw.min()))
 
 
 def _running_median(values: np.ndarray, width: int) -> np.ndarray:

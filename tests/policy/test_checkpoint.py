@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import json
 
-
 import pytest
 import safetensors.torch
 import torch
@@ -75,6 +74,7 @@ def damage(data, key, value):
         lambda data: damage(data, "nets", KeyError),
         lambda data: damage(data, "algo", KeyError),
         lambda data: damage(data, "nets", 3),
+        lambda data: damage(data, "nets", {"hidden": [4], "latent": 0}),
         lambda data: damage(data, "nets", {"hidden": [4], "colour": 1}),
         lambda data: damage(data, "surprise", 1),
         lambda data: damage(data, "action_spec", {"names": ["x"]}),

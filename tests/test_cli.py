@@ -1,0 +1,187 @@
+"""The command line: exit codes, one-line messages, help, and the whole path in miniature."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from ofrl_robot.cli import main
+from ofrl_robot.data.reader import open_dataset
+from ofrl_robot.policy.checkpoint import resolve_checkpoint
+
+TASK = "Widow250SingleObjGrasp-v0"
+
+
+@pytest.fixture
+def ofrl(capsys):
+    """Function (words) -> (exit code, stdout, stderr); a traceback fails the test."""
+
+    def call(*words):
+        try:
+            code = main([str(w) for w in words])
+        except SystemExit as end:  # tyro's own answers
+            code = end.code
+        out, err = capsys.readouterr()
+        assert "Traceback" not in out + err
+        return code, out, err
+
+    return call
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["train", "DATA", "--algo", "sac"], "unknown algorithm 'sac'; choose one of bc, cql"),
+        (["train", "DATA"], "no such dataset folder; check the path"),
+        (["train", "DATA", "--discount", "3"], "discount 3.0 is not in (0, 1)"),
+        (["train", "DATA", "--batch-size", "0"], "batch_size 0 is below 1"),
+        (["train", "DATA", "--shift", "-1"], "shift -1 is negative"),
+        (["train", "DATA", "--actor-lr", "-1"], "actor_lr -1.0 is not above 0"),
+        (["train", "DATA", "--critic-lr", "nan"], "critic_lr nan is not above 0"),
+        (["train", "DATA", "--latent", "0"], "latent 0 is below 1"),
+        (["train", "DATA", "--threads", "-2"], "threads -2 is below 0"),
+        (["collect", "--task", "Fly-v0", "--out", "OUT"], "unknown simulated task 'Fly-v0'"),
+        (["collect", "--task", TASK, "--out", "OUT", "--episodes", "0"], "episodes 0 is below 1"),
+        (["collect", "--task", TASK, "--out", "OUT", "--noise", "-1"], "noise -1.0 is negative"),
+        (["collect", "--task", TASK, "--out", "OUT", "--noise", "nan"], "noise nan is negative"),
+        (["collect", "--task", TASK, "--out", "OUT", "--image-size", "0"], "image_size 0"),
+        (["collect", "--task", TASK, "--out", "FILE"], "choose another out folder"),
+        (["collect", "--task", TASK, "--out", "OUT", "--seed", "-1"], "seed -1 is below 0"),
+        (["diagnose", "OUT"], "no config.json, so not a run folder"),
+        (["evaluate", "OUT", "--out", "TRIALS"], "no such run folder or checkpoint file"),
+        (["evaluate", "FILE", "--out", "TRIALS"], "not a safetensors file"),
+        (["evaluate", "FILE", "--out", "TRIALS", "--trials", "0"], "trials 0 is below 1"),
+        (["report", "OUT"], "not a run folder"),
+        (["data", "info", "OUT"], "no such dataset folder"),
+        (["data", "convert", "roboverse", "OUT", "TRIALS", "--task", TASK], "check the path"),
+        (["train", "DATA", "--seed", "-1"], "seed -1 is below 0"),
+        (["train", "DATA", "--config"], "--config needs a file"),
+        (["train", "DATA", "--config", "OUT"], "give a YAML file"),
+    ],
+)
+def test_what_the_user_can_mend_is_one_line_and_exit_code_2(ofrl, tmp_path, words, message):
+    (tmp_path / "FILE").write_text("not what you think")
+    places = ("DATA", "OUT", "TRIALS", "FILE")
+    code, _, err = ofrl(*[tmp_path / w if w in places else w for w in words])
+    assert code == 2
+    assert err.startswith("ofrl: ") and err.count("\n") == 1 and message in err
+    assert [p.name for p in tmp_path.iterdir()] == ["FILE"], "something was left behind"
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        [],
+        ["fly"],
+        ["train"],
+        ["train", "data", "--colour", "red"],
+        ["train", "data", "--algo", "bc", "--discount", "0.9"],  # a setting of cql
+        ["train", "data", "--steps", "many"],
+        ["train", "data", "--encoder", "resnet99"],
+        ["data", "convert", "nope", "file", "out"],
+        ["collect", "--task", TASK],
+    ],
+)
+def test_words_that_are_no_command_give_exit_code_2(ofrl, words):
+    code, _, err = ofrl(*words)
+    assert code == 2 and err.strip()
+
+
+@pytest.mark.parametrize(
+    ("words", "needed"),
+    [
+        ([], ["collect", "train", "diagnose", "evaluate", "report", "data"]),
+        (["collect"], ["--episodes", "default: 100", "--noise", "default: 0.1"]),
+        (["train"], ["--discount", "default: 0.99", "--steps", "default: 8000", "--hidden"]),
+        (["train", "--algo", "bc"], ["--actor-lr", "--steps"]),
+        (["diagnose"], ["Run folder written by"]),
+        (["evaluate"], ["--trials", "default: 50", "--seed", "default: 1000000"]),
+        (["report"], ["--trials", "--out"]),
+        (["data"], ["info", "convert"]),
+        (["data", "info"], ["Dataset folder."]),
+        (["data", "convert"], ["roboverse", "--task"]),
+    ],
+)
+def test_help_of_every_verb(ofrl, words, needed):
+    code, out, _ = ofrl(*words, "--help")
+    assert code == 0
+    flat = " ".join(out.replace("│", " ").split())
+    for text in needed:
+        assert text in flat
+    if words[-1:] == ["bc"]:
+        assert "--discount" not in flat
+
+
+def test_version(ofrl):
+    code, out, _ = ofrl("--version")
+    assert code == 0 and out.startswith("ofrl_robot ")
+
+
+def test_flags_win_over_the_config_file_and_its_unknown_names_are_refused(
+    ofrl, make_dataset, tmp_path
+):
+    data, settings = make_dataset(), tmp_path / "c.yaml"
+    settings.write_text(
+        "algo: cql\nsteps: 9\nbatch_size: 8\nhidden: [8, 8]\nactor_lr: 1e-3\nclip_targets: false\n"
+        "warm_start_steps: 0\nencoder: cog\nprecision: fp32\nthreads: 1\n"
+    )
+    code, _, err = ofrl(
+        "train", data, "--config", settings, "--steps", 2, "--out", tmp_path / "runs"
+    )
+    assert code == 0, err
+    stored = json.loads((tmp_path / "runs" / "data-cql" / "config.json").read_text())
+    assert stored["train"]["steps"] == 2 and stored["train"]["batch_size"] == 8
+    assert stored["nets"]["hidden"] == [8, 8] and stored["nets"]["encoder"] == "cog"
+    assert stored["hyper"]["actor_lr"] == 1e-3 and stored["hyper"]["clip_targets"] is False
+
+    settings.write_text("stepz: 9\n")
+    code, _, err = ofrl("train", data, "--config", settings)
+    assert code == 2 and "stepz" in err
+
+
+def test_ctrl_c_is_exit_code_130_without_a_traceback(ofrl, monkeypatch, tmp_path):
+    from ofrl_robot.workflow import selection
+
+    def interrupted(_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(selection, "select_checkpoint", interrupted)
+    code, _, err = ofrl("diagnose", tmp_path)
+    assert code == 130 and err.count("\n") == 1
+
+
+def test_collect_train_diagnose_evaluate_in_miniature(ofrl, tmp_path):
+    data, runs, trials = tmp_path / "grasp", tmp_path / "runs", tmp_path / "trials"
+    code, out, err = ofrl(
+        "collect", "--task", TASK, "--out", data, "--episodes", 2, "--noise", 0.02,
+        "--image-size", 24,
+    )  # fmt: skip
+    assert code == 0, err
+    dataset = open_dataset(data)
+    assert len(dataset.paths) == 2 and dataset.successes >= 1
+    assert "{}/2".format(dataset.successes) in out
+
+    words = ["train", data, "--out", runs, "--steps", 4, "--batch-size", 8, "--checkpoint-every",
+             2, "--probe-size", 16, "--warm-start-steps", 1, "--latent", 8, "--hidden", 16,
+             "--threads", 1]  # fmt: skip
+    code, out, err = ofrl(*words)
+    run = runs / "grasp-cql"
+    assert code == 0 and "verdict: " in out and str(run) in out, err
+    code, _, err = ofrl(*words)
+    assert code == 2 and "exists already" in err  # never written over
+
+    code, out, _ = ofrl("diagnose", run)
+    chosen = resolve_checkpoint(run)
+    assert code == 0 and "deploy: step {}".format(int(chosen.stem.split("_")[1])) in out
+
+    code, out, err = ofrl("evaluate", run, "--trials", 2, "--out", trials)
+    assert code == 0 and "/2 = " in out and str(chosen) in out, err
+    metas = open_dataset(trials).metas
+    assert [m.seed for m in metas] == [1000000, 1000001]
+    assert {m.actor for m in metas} == {"policy"} and {m.policy["algo"] for m in metas} == {"cql"}
+    code, _, err = ofrl("evaluate", run, "--trials", 2, "--out", trials)
+    assert code == 2 and "holds episodes already" in err
+
+    code, out, _ = ofrl("data", "info", data)
+    assert code == 0 and out.strip()

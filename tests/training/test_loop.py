@@ -1,0 +1,193 @@
+"""A whole training run on a tiny dataset: what it writes, what it refuses, what survives."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import json
+
+import pytest
+import torch
+
+from ofrl_robot.algos.config import BCConfig, CQLConfig
+from ofrl_robot.data.sampler import UniformSampler
+from ofrl_robot.errors import ConfigError, DatasetError
+from ofrl_robot.nets.config import NetConfig
+from ofrl_robot.policy import checkpoint
+from ofrl_robot.policy.checkpoint import load_checkpoint
+from ofrl_robot.policy.policy import Policy
+from ofrl_robot.training import run_folder
+from ofrl_robot.training.config import RunConfig, TrainConfig
+from ofrl_robot.training.loop import train
+
+TRAIN = TrainConfig(
+    steps=7, batch_size=8, checkpoint_every=3, probe_size=20, log_every=2, threads=1,
+    precision="fp32",
+)  # fmt: skip
+NETS = NetConfig(latent=8, hidden=(16,))
+HYPER = {"cql": CQLConfig(discount=0.9, warm_start_steps=2), "bc": BCConfig()}
+SHARED = ["data_log_prob", "action_mse"]
+Q_METRICS = ["data_q", "data_q_min", "policy_q", "mode_q", "random_q", "td_error",
+             "target_variance", "cql_term"]  # fmt: skip
+COLUMNS = {"bc": SHARED, "cql": SHARED + Q_METRICS}
+
+
+def config(dataset, algo="cql", **changes):
+    return RunConfig(dataset, algo, HYPER[algo], NETS, dataclasses.replace(TRAIN, **changes))
+
+
+@pytest.mark.parametrize("algo", sorted(HYPER))
+def test_the_run_folder_holds_config_metrics_and_deployable_checkpoints(
+    algo, make_dataset, tmp_path
+):
+    data = make_dataset()
+    folder = train(config(data, algo), tmp_path / "runs" / "one")
+    assert {p.name for p in folder.iterdir()} == {
+        "config.json", "metrics.csv", "train.csv", "tensorboard", "checkpoints"
+    }  # fmt: skip
+    stored = run_folder.read_config(folder)
+    assert stored["algo"] == algo and stored["train"]["steps"] == 7
+    assert stored["hyper"] == dataclasses.asdict(HYPER[algo])
+    assert json.loads((folder / "config.json").read_text())["dataset"] == str(data)
+    assert any((folder / "tensorboard").iterdir())
+
+    rows = run_folder.read_metrics(folder)
+    assert [row["step"] for row in rows] == [3, 6, 7]  # the last step is always one
+    assert list(rows[0]) == ["step"] + COLUMNS[algo]
+    assert [row["step"] for row in run_folder.read_metrics(folder, "train.csv")] == [2, 4, 6, 7]
+
+    assert run_folder.checkpoint_steps(folder) == [3, 6, 7]
+    for row in rows:
+        path = run_folder.checkpoint_path(folder, int(row["step"]))
+        header, _ = load_checkpoint(path)
+        assert header.probe == pytest.approx({k: v for k, v in row.items() if k != "step"})
+        assert (header.step, header.algo, header.camera) == (row["step"], algo, "front")
+        assert (header.task, header.robot, header.dataset) == ("nothing", "fake", "data")
+        assert header.control_rate_hz == 5.0 and header.image_shape == (24, 24, 3)
+        Policy(path).warm_up()
+
+
+def test_same_seed_same_numbers_on_the_cpu(make_dataset, tmp_path):
+    data = make_dataset()
+
+    def metrics(name, **changes):
+        torch.rand(5)  # the caller's use of the generator must not matter
+        folder = train(config(data, **changes), tmp_path / name)
+        return (folder / "metrics.csv").read_bytes(), (folder / "train.csv").read_bytes()
+
+    first = metrics("a")
+    assert metrics("b") == first
+    assert metrics("c", seed=1)[0] != first[0]
+    # probing does not disturb the training: more checkpoints, the same losses
+    assert metrics("d", checkpoint_every=1)[1] == first[1]
+
+
+def test_an_existing_run_is_refused_and_untouched(make_dataset, tmp_path):
+    folder = tmp_path / "run"
+    (folder / "checkpoints").mkdir(parents=True)
+    (folder / "config.json").write_text("precious")
+    with pytest.raises(ConfigError, match="exists already.*--name"):
+        train(config(make_dataset()), folder)
+    assert (folder / "config.json").read_text() == "precious"
+    assert sorted(p.name for p in folder.iterdir()) == ["checkpoints", "config.json"]
+
+
+@pytest.mark.parametrize(
+    ("data", "changes", "error", "message"),
+    [
+        ({"success": 0}, {}, DatasetError, "not one of 6 episodes.*success"),
+        ({"success": -1}, {}, DatasetError, "not one of 6 episodes.*success"),
+        ({"reward": 0.0}, {}, DatasetError, "every reward is zero.*--algo bc"),
+        ({}, {"batch_size": 31}, DatasetError, "30 transitions.*batch of 31.*--batch-size"),
+        ({}, {"camera": "wrist"}, ConfigError, "no camera 'wrist'"),
+        ({}, {"device": "abacus"}, ConfigError, "device 'abacus'.*--device cpu"),
+        ({}, {"device": "cuda:99"}, ConfigError, "device 'cuda:99'.*--device cpu"),
+        (None, {}, DatasetError, "no such dataset folder"),
+        ({"episodes": 0}, {}, DatasetError, "no episode_.*ofrl collect"),
+    ],
+)
+def test_what_cannot_be_trained_on_is_refused_and_leaves_no_run(
+    make_dataset, tmp_path, data, changes, error, message
+):
+    dataset = tmp_path / "nowhere" if data is None else make_dataset(**data)
+    with pytest.raises(error, match=message) as caught:
+        train(config(dataset, **changes), tmp_path / "runs" / "run")
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "runs").exists()
+
+
+def test_bc_needs_no_reward(make_dataset, tmp_path):
+    folder = train(config(make_dataset(reward=0.0), "bc"), tmp_path / "run")
+    assert run_folder.checkpoint_steps(folder) == [3, 6, 7]
+
+
+def test_a_batch_as_large_as_the_data_is_fine(make_dataset, tmp_path):
+    assert train(config(make_dataset(), batch_size=30, steps=1), tmp_path / "run").is_dir()
+
+
+@pytest.mark.parametrize("moment", ["sampling", "saving"])
+def test_ctrl_c_leaves_whole_checkpoints_and_their_metrics(
+    make_dataset, tmp_path, monkeypatch, moment
+):
+    calls = []
+    owner, name, last = {
+        "sampling": (UniformSampler, "sample", 6),
+        "saving": (checkpoint.os, "replace", 2),
+    }[moment]
+    real = getattr(owner, name)
+
+    def interrupted(*args):
+        calls.append(args)
+        if len(calls) == last:
+            raise KeyboardInterrupt
+        return real(*args)
+
+    data = make_dataset()
+    monkeypatch.setattr(owner, name, interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        train(config(data), tmp_path / "run")
+    assert run_folder.checkpoint_steps(tmp_path / "run") == [3]
+    Policy(run_folder.checkpoint_path(tmp_path / "run", 3)).warm_up()
+    assert [row["step"] for row in run_folder.read_metrics(tmp_path / "run")] == [3]
+
+
+def test_a_diverged_run_ends_with_the_last_good_checkpoint_named(
+    make_dataset, tmp_path, monkeypatch
+):
+    from ofrl_robot.algos.bc import BC
+
+    real = BC.losses
+
+    def explode(self, batch):
+        result = real(self, batch)
+        if self.step >= 4:
+            result.metrics["actor_loss"] = torch.tensor(float("nan"))
+        return result
+
+    monkeypatch.setattr(BC, "losses", explode)
+    with pytest.raises(ConfigError, match="actor_loss became non-finite at step 6.*step 3"):
+        train(config(make_dataset(), "bc"), tmp_path / "run")
+    with open(str(tmp_path / "run" / "train.csv"), newline="") as file:
+        assert [row["step"] for row in csv.DictReader(file)] == ["2", "4"]
+
+
+@pytest.mark.parametrize("name", ["steps", "batch_size", "checkpoint_every", "probe_size",
+                                  "log_every"])  # fmt: skip
+def test_a_count_below_one_is_refused_by_name(name):
+    with pytest.raises(ConfigError, match="{} 0 is below 1".format(name)):
+        TrainConfig(**{name: 0})
+
+
+@pytest.mark.parametrize("name", ["threads", "seed"])
+def test_a_number_below_zero_is_refused_by_name(name):
+    with pytest.raises(ConfigError, match="{} -1 is below 0".format(name)):
+        TrainConfig(**{name: -1})
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{"latent": 0}, {"hidden": ()}, {"hidden": (8, 0)}, {"log_std_min": 3.0}],
+)
+def test_networks_that_cannot_be_are_refused_by_name(settings):
+    with pytest.raises(ConfigError, match=list(settings)[0]):
+        NetConfig(**settings)
