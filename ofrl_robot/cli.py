@@ -93,7 +93,9 @@ class Evaluate:
             raise ConfigError("holds episodes already", "choose a new folder for trials", self.out)
         policy = Policy(resolve_checkpoint(self.policy), self.sample)
         robot = SimRobot(self.task or policy.header.task, policy.header.image_shape[0])
-        policy.require_specs(robot.action_spec, robot.observation_spec, "robot sim")
+        policy.require_specs(
+            robot.action_spec, robot.observation_spec, robot.control_rate_hz, "robot sim"
+        )
         print("policy: {}".format(policy.path))
         meta = episode_meta(robot, actor="policy", policy=policy.identity())
         _record(robot, policy, self.out, self.trials, self.seed, meta)
@@ -221,8 +223,8 @@ def _commands(argv: Sequence[str]) -> Any:
 def expand_config(words: Sequence[str]) -> List[str]:
     """Replace ``--config FILE`` by the flags in that YAML file (``name: value`` lines).
 
-    They come before all other flags, so that those on the command line win; both go through the same parser, so
-    an unknown name in the file is refused like an unknown flag.
+    They come before all other flags, so that those on the command line win; all go through the
+    same parser, so an unknown name in the file is refused like an unknown flag.
     """
     words = list(words)
     if "--config" not in words:

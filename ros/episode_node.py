@@ -40,7 +40,7 @@ class EpisodeNode:
         self._first_seed = int(rospy.get_param("~seed", 0))
         self._robot = wires.RemoteRobot()
         self._folder = wires.path_param("out")
-        self._existing = self._prepare() if self._folder else 0
+        self._first = self._prepare() if self._folder else 0
         self._state = episode.EpisodeState()
         self._lock = threading.RLock()  # guards everything that a tick or a service changes
         self._over = threading.Event()
@@ -69,17 +69,13 @@ class EpisodeNode:
             self._prepare()
 
     def _prepare(self) -> int:
-        """Check the folder before anything moves; returns how many episodes it holds."""
-        existing = prepare_folder(
-            self._folder, self._robot.action_spec, self._robot.observation_spec
-        )
-        if self._actor == "policy" and existing:
+        """Check the folder before anything moves; returns the number of its next episode."""
+        number = prepare_folder(self._folder, self._robot.action_spec, self._robot.observation_spec)
+        if self._actor == "policy" and number > 0:
             raise ConfigError(
-                "holds {} episodes already".format(existing),
-                "choose a new out:= folder for trials",
-                self._folder,
+                "holds episodes already", "choose a new out:= folder for trials", self._folder
             )
-        return existing
+        return number
 
     def _trials_folder(self) -> Path:
         """Where episodes go when no folder was named: datasets/trials/<run>-<time>."""
@@ -173,7 +169,7 @@ class EpisodeNode:
         try:
             for index in range(self._count):
                 for _attempt in range(TRIES):
-                    if self._episode(reset, self._first_seed + self._existing + index):
+                    if self._episode(reset, self._first_seed + self._first + index):
                         break
                     if rospy.is_shutdown():
                         return

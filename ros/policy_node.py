@@ -32,7 +32,10 @@ class PolicyNode:
         self._policy = Policy(resolve_checkpoint(ckpt), bool(rospy.get_param("~sample", False)))
         robot = wires.RemoteRobot()
         self._policy.require_specs(
-            robot.action_spec, robot.observation_spec, "robot {}".format(robot.name)
+            robot.action_spec,
+            robot.observation_spec,
+            robot.control_rate_hz,
+            "robot {}".format(robot.name),
         )
         self._policy.warm_up()
         rospy.set_param("policy", json.dumps(self._policy.identity()))

@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -21,6 +22,8 @@ from ofrl_robot.workflow.report import write_report
 
 ROOT = Path(__file__).resolve().parent.parent
 TASK = "Widow250SingleObjGrasp-v0"
+# what our nodes print, among roslaunch's own lines: progress, counts, log messages, errors
+NODE_LINE = re.compile(r"episodes \d|.*: \d+/\d+ = |\[(INFO|WARN|ERROR|FATAL)|\w+: .*;|Traceback")
 
 
 class Demo:
@@ -37,6 +40,7 @@ class Demo:
         self.data = ROOT / "datasets" / name
         self.trials_folder = ROOT / "datasets" / (name + "-trials")
         self.run, self.bc_run = ROOT / "runs" / name, ROOT / "runs" / (name + "-bc")
+        self.ros_log = ROOT / "runs" / (name + "-ros-log")
         for folder in (self.data, self.trials_folder, self.run, self.bc_run):
             set_aside(folder)
         # an own master on a free port: a robot that runs on this machine is not disturbed
@@ -45,7 +49,7 @@ class Demo:
             os.environ,
             ROS_MASTER_URI="http://127.0.0.1:{}".format(self.port),
             ROS_IP="127.0.0.1",
-            ROS_LOG_DIR=str(ROOT / "runs" / (name + "-ros-log")),
+            ROS_LOG_DIR=str(self.ros_log),
         )
 
     def go(self) -> None:
@@ -69,7 +73,9 @@ class Demo:
             "collect.launch", task=TASK, episodes=self.episodes, noise=self.noise, out=self.data
         )
         if report_trials(self.data).trials != self.episodes:
-            sys.exit("demo: fewer episodes on disk than asked for; see the messages above")
+            sys.exit(
+                "demo: fewer episodes on disk than asked for; see runs/*-ros-log/roslaunch.log"
+            )
 
     def train(self, run: Path, config: str) -> None:
         command = ["ofrl", "train", str(self.data), "--config", str(ROOT / config)]
@@ -84,7 +90,7 @@ class Demo:
         )  # fmt: skip
         report = report_trials(out)
         if report.trials != self.trials:
-            sys.exit("demo: fewer trials on disk than asked for; see the messages above")
+            sys.exit("demo: fewer trials on disk than asked for; see runs/*-ros-log/roslaunch.log")
         return report
 
     def report(self, trials: Dict[str, TrialReport], start: float) -> None:
@@ -109,8 +115,19 @@ class Demo:
         print("\nreport: {}\n        {}".format(page, page.parent / "demo.json"))
 
     def roslaunch(self, launch: str, **args: Any) -> None:
+        """Run a launch file to its end; shows what the nodes say, the rest goes to a log."""
         words = ["roslaunch", "-p", str(self.port), "ofrl_robot", launch]
-        self.call(words + ["{}:={}".format(k, v) for k, v in args.items()])
+        words += ["{}:={}".format(k, v) for k, v in args.items()]
+        print("$ " + " ".join(words[:1] + words[3:]).replace(str(ROOT) + "/", ""), flush=True)
+        self.ros_log.mkdir(parents=True, exist_ok=True)
+        with open(str(self.ros_log / "roslaunch.log"), "a") as log, subprocess.Popen(
+            words, env=self.environment, cwd=str(ROOT), stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT, universal_newlines=True,
+        ) as process:  # fmt: skip
+            for line in process.stdout or ():
+                log.write(line)
+                if NODE_LINE.match(line):
+                    print("  " + line.rstrip().replace(str(ROOT) + "/", ""), flush=True)
 
     def call(self, command: List[str]) -> None:
         code = subprocess.call(command, env=self.environment, cwd=str(ROOT))

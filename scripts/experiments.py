@@ -49,9 +49,7 @@ EXPERIMENTS: Dict[str, Experiment] = {
     "grasp-cql-weight-5": Experiment(
         GRASP, "grasp_cql", ("--actor-bc-weight", "0", "--cql-weight", "5"), every=True
     ),
-    "grasp-cql-slow-target": Experiment(
-        GRASP, "grasp_cql", ("--target-rate", "0.005"), every=True
-    ),
+    "grasp-cql-slow-target": Experiment(GRASP, "grasp_cql", ("--target-rate", "0.005"), every=True),
     "grasp-bc": Experiment(GRASP, "grasp_bc", seeds=(0, 1, 2), sample=True),
     "tray-cql": Experiment(TRAY, "pick_tray_cql", seeds=(0,), every=True),
     "tray-bc": Experiment(TRAY, "grasp_bc", sample=True),
@@ -83,7 +81,9 @@ def evaluate(run: Path, step: int, trials: int, sample: bool) -> str:
             episode.unlink()
     if have < trials:
         flags = ["--sample"] if sample else []
-        call("ofrl", "evaluate", checkpoint_path(run, step), "--trials", trials, "--out", out, *flags)
+        call(
+            "ofrl", "evaluate", checkpoint_path(run, step), "--trials", trials, "--out", out, *flags
+        )
     report = report_trials(out)
     return "{}/{}".format(report.successes, report.trials)
 

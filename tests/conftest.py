@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 
 # Before anything imports torch: on a busy machine many threads are slower than one.
-os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ["OMP_NUM_THREADS"] = os.environ.get("OMP_NUM_THREADS") or "1"
 
 import numpy as np
 import pytest
 
-from ofrl_robot.control.limiter import Limits  # noqa: E402
+from ofrl_robot.control.limiter import Limits
 from ofrl_robot.control.signals import HUMAN, Applied, Tick
 from ofrl_robot.specs import ActionSpec, CameraSpec, ObservationSpec
 

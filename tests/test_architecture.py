@@ -14,15 +14,12 @@ FLOORS = [
     {"control", "nets"},
     {"data", "sim", "algos"},
     {"policy"},
-    {"robots", "training"},
-    {"workflow", "evaluation"},
+    {"robots", "training", "evaluation"},
+    {"workflow"},
     {"cli"},
 ]
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
 SIDEWAYS = {("algos", "data"), ("specs", "errors")}  # the only arrows within a floor
-# Arrows that the design does not allow and that wait for a decision; strict, so that the
-# exception goes when the arrow does.
-OPEN = {"ofrl_robot.workflow.report": "imports ofrl_robot.evaluation of its own floor"}
 LIBRARY = sorted((ROOT / PACKAGE).rglob("*.py"))
 NODES = sorted((ROOT / "ros").rglob("*.py"))
 
@@ -82,13 +79,7 @@ def test_every_room_has_a_floor():
     assert {room(m) for m in MODULES} - {None} == set(FLOOR)
 
 
-@pytest.mark.parametrize(
-    "module",
-    [
-        pytest.param(m, marks=pytest.mark.xfail(strict=True, reason=OPEN[m]) if m in OPEN else ())
-        for m in sorted(MODULES)
-    ],
-)
+@pytest.mark.parametrize("module", sorted(MODULES))
 def test_imports_point_down(module):
     here, wrong = room(module), []
     for target in inner(IMPORTS[module].real | IMPORTS[module].typing_only):

@@ -26,7 +26,7 @@ _BLOCK = 64  # steps kept in memory between appends: 0.9 MB of 48x48 frames, 59 
 
 
 def prepare_folder(folder: Path, action_spec: ActionSpec, observation_spec: ObservationSpec) -> int:
-    """Make ``folder`` ready for recording and return how many episodes it holds.
+    """Make ``folder`` ready for recording and return the number of its next episode.
 
     Raises DatasetError when it cannot be written or holds another format, SpecMismatchError
     when its episodes have another action or observation spec. Nothing is changed then.
@@ -45,7 +45,7 @@ def prepare_folder(folder: Path, action_spec: ActionSpec, observation_spec: Obse
         fix = "record into another folder"
         require_same(action_spec, meta.action_spec, "this robot", str(paths[-1]), fix)
         require_same(observation_spec, meta.observation_spec, "this robot", str(paths[-1]), fix)
-    return len(paths)
+    return disk.next_index(folder)
 
 
 class EpisodeWriter:

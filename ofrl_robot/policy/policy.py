@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from ofrl_robot.control.signals import POLICY, Tick
-from ofrl_robot.errors import CheckpointError
+from ofrl_robot.errors import CheckpointError, SpecMismatchError
 from ofrl_robot.nets.actor import Actor
 from ofrl_robot.policy.checkpoint import checkpoint_hash, load_checkpoint
 from ofrl_robot.specs import ActionSpec, ObservationSpec, require_same
@@ -52,9 +52,18 @@ class Policy:
             "sample": self.sample,
         }
 
-    def require_specs(self, action: ActionSpec, observation: ObservationSpec, robot: str) -> None:
-        """Raise SpecMismatchError unless the robot speaks this policy's specs."""
+    def require_specs(
+        self, action: ActionSpec, observation: ObservationSpec, control_rate_hz: float, robot: str
+    ) -> None:
+        """Raise SpecMismatchError unless the robot speaks this policy's specs, at its rate."""
         fix = "deploy a checkpoint trained on this robot's data"
+        if abs(control_rate_hz - self.header.control_rate_hz) > 0.01 * control_rate_hz:
+            raise SpecMismatchError(
+                "control rate of {} is {:g} Hz but that of {} is {:g} Hz".format(
+                    self.path, self.header.control_rate_hz, robot, control_rate_hz
+                ),
+                fix,
+            )
         require_same(self.header.action_spec, action, str(self.path), robot, fix)
         require_same(self.header.observation_spec, observation, str(self.path), robot, fix)
 
@@ -70,7 +79,8 @@ class Policy:
     @torch.inference_mode()
     def act(self, tick: Tick) -> np.ndarray:
         """Action float64 (A,) in (-1, 1) for the camera image of ``tick``."""
-        frame = torch.from_numpy(np.ascontiguousarray(tick.images[self.header.camera]))
+        # a copy: frames from a socket are read-only, which torch warns about
+        frame = torch.from_numpy(np.array(tick.images[self.header.camera]))
         dist = self._actor(frame.unsqueeze(0))
         if not self.sample:
             return dist.mode[0].double().numpy()

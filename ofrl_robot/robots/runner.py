@@ -15,7 +15,7 @@ import numpy as np
 from ofrl_robot.control.loop import OPERATOR, ControlLoop, Robot
 from ofrl_robot.control.signals import Command
 from ofrl_robot.data.labels import SIMULATOR, simulator_label
-from ofrl_robot.data.schema import EpisodeMeta, episode_paths
+from ofrl_robot.data.schema import EpisodeMeta
 from ofrl_robot.data.writer import EpisodeWriter, prepare_folder
 from ofrl_robot.robots.actors import Actor
 
@@ -51,9 +51,7 @@ def record_episodes(
 
     Ctrl-C drops the running episode, stops the robot and is raised again: whole episodes stay.
     """
-    prepare_folder(folder, robot.action_spec, robot.observation_spec)
-    paths = episode_paths(folder)  # a count would repeat seeds once an episode was removed
-    first = int(paths[-1].stem.split("_")[1]) + 1 if paths else 0
+    first = prepare_folder(folder, robot.action_spec, robot.observation_spec)
     loop = ControlLoop(robot)
     for index in range(count):
         episode = copy.copy(meta)

@@ -70,6 +70,14 @@ def has_bf16(device: torch.device) -> bool:
 def check_trainable(dataset: Dataset, store: FrameStore, config: RunConfig) -> None:
     """Refuse data from which ``config.algo`` cannot learn; says why and what to do."""
     where = dataset.folder
+    warm = getattr(config.hyper, "warm_start_steps", 0)
+    if warm >= config.train.steps:
+        raise ConfigError(
+            "the warm start ({} steps) fills the whole run ({} steps)".format(
+                warm, config.train.steps
+            ),
+            "raise --steps or lower --warm-start-steps",
+        )
     if len(store) < config.train.batch_size:
         raise DatasetError(
             "{} transitions, fewer than one batch of {}".format(

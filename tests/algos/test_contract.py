@@ -133,9 +133,7 @@ def test_probe_measures_the_averaged_actor(name, build, batch):
 
 @every
 def test_every_config_builds_with_its_defaults(name):
-    algorithm = make_algorithm(
-        CONFIGS[name](), NetConfig(), (48, 48, 3), 8, torch.device("cpu")
-    )
+    algorithm = make_algorithm(CONFIGS[name](), NetConfig(), (48, 48, 3), 8, torch.device("cpu"))
     assert algorithm.config == config_class(name)()
 
 

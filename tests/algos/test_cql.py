@@ -68,6 +68,29 @@ def test_regulariser_converges_to_log_integral_minus_data_q(build):
     assert errors[1] < 0.02 < errors[0]
 
 
+@pytest.mark.parametrize("count", [1, 3])
+def test_regulariser_is_the_log_mean_over_exactly_3n_corrected_entries(build, count):
+    algorithm = build("cql", cql_samples=count)
+    seen = []
+
+    def spy(actions):
+        seen.append(actions)
+        return steep(actions)
+
+    algorithm.critic = KnownQ(spy)
+    here, there = dist(5, 0.4, -0.3), dist(5, -0.6, 0.1)
+    batch = type("Rows", (), {"actions": torch.zeros(5, 1)})()
+    got = algorithm.critic_regulariser(batch, None, torch.full((1, 5), 0.7), here, there)
+    actions = seen[0]
+    assert actions.shape == (5, 3 * count, 1)
+    density = torch.full((5, 3 * count), -math.log(2.0))  # uniform over [-1, 1]
+    for k in range(count):
+        density[:, count + k] = here.log_prob(actions[:, count + k])
+        density[:, 2 * count + k] = there.log_prob(actions[:, 2 * count + k])
+    expected = (steep(actions) - density).exp().mean(1).log() - 0.7
+    torch.testing.assert_close(got, expected.mean().reshape(1), rtol=1e-4, atol=1e-4)
+
+
 def test_regulariser_gradient_pushes_down_where_q_is_high_and_up_at_the_data(build):
     """d R / d Q(a) is the softmax of Q over actions, minus one at the data."""
     algorithm = build("cql", cql_samples=4000)

@@ -96,15 +96,18 @@ def test_weights_that_do_not_fit_their_header_are_refused(save, header, changes)
 def test_another_robots_specs_are_refused_with_both_sides_named(save, header):
     path = save()
     policy = Policy(path)
-    policy.require_specs(header.action_spec, header.observation_spec, "robot sim")
+    rate = header.control_rate_hz
+    policy.require_specs(header.action_spec, header.observation_spec, rate, "robot sim")
     slow = dataclasses.replace(header.action_spec, scale=(0.1,) * 8)
     with pytest.raises(SpecMismatchError, match="ActionSpec.*scale") as caught:
-        policy.require_specs(slow, header.observation_spec, "robot arm2")
+        policy.require_specs(slow, header.observation_spec, rate, "robot arm2")
     assert str(path) in str(caught.value) and "robot arm2" in str(caught.value)
     larger = dataclasses.replace(header.observation_spec.cameras[0], height=48)
     other = dataclasses.replace(header.observation_spec, cameras=(larger,))
     with pytest.raises(SpecMismatchError, match="ObservationSpec.*cameras") as caught:
-        policy.require_specs(header.action_spec, other, "robot arm2")
+        policy.require_specs(header.action_spec, other, rate, "robot arm2")
+    with pytest.raises(SpecMismatchError, match="control rate .* robot arm2 is"):
+        policy.require_specs(header.action_spec, header.observation_spec, 2 * rate, "robot arm2")
     assert "'height': 24" in str(caught.value) and "'height': 48" in str(caught.value)
 
 

@@ -60,7 +60,7 @@ def test_collect_train_deploy(launch, tmp_path):
     assert [m.seed for m in dataset.metas] == [1000000, 1000001]
     assert all(m.policy["sha256"] == report["policy"]["sha256"] for m in dataset.metas)
     again = launch("deploy.launch", ckpt="runs/tiny", trials=2, out=trials).wait()
-    assert "holds 2 episodes already" in again and len(episode_paths(trials)) == 2
+    assert "holds episodes already" in again and len(episode_paths(trials)) == 2
 
 
 def test_a_checkpoint_of_another_spec_is_refused(launch, tmp_path):

@@ -67,6 +67,15 @@ def test_the_run_folder_holds_config_metrics_and_deployable_checkpoints(
         Policy(path).warm_up()
 
 
+def test_the_averaged_actor_is_what_is_saved(make_dataset, tmp_path):
+    slow = dataclasses.replace(HYPER["bc"], actor_average=1e-9, actor_lr=1e-2)
+    folder = train(dataclasses.replace(config(make_dataset(), "bc"), hyper=slow), tmp_path / "run")
+    first, last = (
+        load_checkpoint(run_folder.checkpoint_path(folder, step))[1] for step in (3, 7)
+    )  # the actor itself moves by 1e-2 a step
+    assert all(torch.allclose(first[k], last[k], rtol=0, atol=1e-6) for k in first)
+
+
 def test_same_seed_same_numbers_on_the_cpu(make_dataset, tmp_path):
     data = make_dataset()
 

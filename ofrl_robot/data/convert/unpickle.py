@@ -202,6 +202,7 @@ _CALLABLE: Tuple[Callable[..., Any], ...] = (
     _DtypeState, _reconstruct, _scalar, _from_buffer, _encode, _empty_bytes,
 )  # fmt: skip
 
+
 # The unpickler written in Python, not the C one: that one allocates a memo as long as the
 # largest index the file declares, and calls any callable that comes to lie on its stack. Here
 # the opcodes are a table, so what is not in it cannot happen. About 1 s for 30 MB.
