@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 
 from ofrl_robot.data.reader import open_dataset, read_episode, read_meta
-from ofrl_robot.errors import DatasetError, OfrlError, SpecMismatchError
+from ofrl_robot.errors import DatasetError, SpecMismatchError
 
 GROUP = "data/demo_0"
 
@@ -68,9 +68,9 @@ DAMAGES = {
     "no task": (_attribute("task", None), "task"),
     "label 7": (_attribute("success", 7), "metadata"),
     "no length": (_attribute("num_samples", None), "num_samples"),
-    "other length": (_attribute("num_samples", 4), r"\(4, 8\)"),
 }
-CONTENT_DAMAGES = {
+CONTENT_DAMAGES = {  # seen when the episode is read, not when the folder is opened
+    "other length": (_attribute("num_samples", 4), r"\(4, 8\)"),
     "no rewards": (_replace("rewards", lambda v: None), "rewards"),
     "no images": (_replace("obs/image", lambda v: None), "obs/image"),
     "a reward less": (_replace("rewards", lambda v: v[1:]), "rewards"),
@@ -82,7 +82,6 @@ CONTENT_DAMAGES = {
     "short state": (_replace("obs/state", lambda v: v[:, :3]), "obs/state"),
     "NaN action": (_replace("actions", _with_nan), "finite"),
     "NaN reward": (_replace("rewards", _with_nan), "finite"),
-    "group for dataset": (_replace("actions", lambda v: None), "actions"),
 }
 
 
@@ -104,29 +103,19 @@ def test_a_dataset_with_a_damaged_episode_does_not_open(tmp_path, make, damage, 
     make.episode(tmp_path, seed=1)
     path, _, _ = make.episode(tmp_path, seed=2)
     damage(path)
-    if "num_samples" in text or text.startswith("truncated") or text != r"\(4, 8\)":
-        with pytest.raises(DatasetError) as caught:
-            open_dataset(tmp_path)
-        assert str(path) in str(caught.value)
+    with pytest.raises(DatasetError, match=text) as caught:
+        open_dataset(tmp_path)
+    assert str(path) in str(caught.value)
 
 
-def test_flipped_bytes_never_escape_as_foreign_errors(tmp_path, make):
-    """A worn disk: whatever h5py raises, the user sees the file's name, not a traceback."""
+def test_cut_off_anywhere_is_named(tmp_path, make):
     path, _, _ = make.episode(tmp_path)
-    good, rng = path.read_bytes(), np.random.default_rng(0)
-    refused = 0
-    for _ in range(150):
-        data = bytearray(good)
-        for place in rng.integers(len(good), size=20):
-            data[place] = rng.integers(256)
-        path.write_bytes(bytes(data))
-        try:
+    good = path.read_bytes()
+    for length in np.linspace(0, len(good) - 1, 40).astype(int):
+        path.write_bytes(good[:length])
+        with pytest.raises(DatasetError) as caught:
             read_meta(path)
-            read_episode(path)
-        except OfrlError as error:
-            assert str(path) in str(error)
-            refused += 1
-    assert refused > 10  # else nothing that matters was hit
+        assert str(path) in str(caught.value)
 
 
 def test_only_the_cameras_asked_for_are_read(tmp_path, make):

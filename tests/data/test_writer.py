@@ -24,9 +24,7 @@ def test_round_trip(tmp_path, make, steps):
     np.testing.assert_array_equal(episode.state, [t.state for t in ticks])
     np.testing.assert_array_equal(episode.rewards, [t.reward for t in ticks[1:]])
     np.testing.assert_allclose(episode.actions, [a.action for a in applied], rtol=1e-6)
-    np.testing.assert_allclose(
-        episode.actions_requested, [a.requested for a in applied], rtol=1e-6
-    )
+    np.testing.assert_allclose(episode.actions_requested, [a.requested for a in applied], rtol=1e-6)
     np.testing.assert_array_equal(episode.limited, [a.limited for a in applied])
     np.testing.assert_array_equal(episode.intervention, [a.intervention for a in applied])
     np.testing.assert_array_equal(episode.terminals, [False] * (steps - 1) + [True])
@@ -186,9 +184,7 @@ def _read_only(folder, make):
 @pytest.mark.parametrize(
     "arrange", [_newer_format, _other_action, _other_image, _a_file, _below_a_file, _read_only]
 )
-def test_a_folder_that_cannot_take_the_episodes_stays_as_it_is(
-    tmp_path, make, state_of, arrange
-):
+def test_a_folder_that_cannot_take_the_episodes_stays_as_it_is(tmp_path, make, state_of, arrange):
     make.episode(tmp_path / "dataset")
     folder, action, observation, error, text = arrange(tmp_path / "dataset", make)
     before = state_of(tmp_path)
