@@ -8,6 +8,7 @@ gradients are neither computed nor mixed up with it. Each image is encoded once 
 from __future__ import annotations
 
 import copy
+import math
 from typing import Dict, Tuple
 
 import torch
@@ -40,7 +41,9 @@ class ActorCritic(Algorithm):
             self.critic.parameters(), lr=config.critic_lr, fused=True
         )
         self.target_entropy = -float(action_size)  # SAC's default
-        self.log_alpha = torch.zeros((), device=device, requires_grad=True)
+        self.log_alpha = torch.full(
+            (), math.log(config.initial_alpha), device=device, requires_grad=True
+        )
         self.alpha_optimizer = torch.optim.Adam([self.log_alpha], lr=config.actor_lr)
 
     @property

@@ -15,7 +15,7 @@ class AlgoConfig:
 
     actor_lr: float = 3e-4
     """Adam learning rate of the actor (per step)."""
-    shift: int = 2
+    shift: int = 1
     """Random shift of training images (pixels; 0 = off)."""
     actor_average: float = 0.002
     """Rate per step of the Polyak average of the actor that is probed and deployed (1 = deploy
@@ -54,6 +54,10 @@ class CQLConfig(AlgoConfig):
     actor_bc_weight: float = 0.0
     """Weight of -log pi(a_data|s) kept in the actor loss after the warm start. 0 is the plain
     algorithm; 0.2 keeps the actor near the data where Q is flat (docs/experiments.md)."""
+    initial_alpha: float = 1.0
+    """Entropy temperature at the start; it is then tuned to a target entropy of -A. SAC's 1.0
+    keeps the policy wide for thousands of steps, and value does not travel back through wide
+    sampled next actions: 0.1 does (docs/experiments.md)."""
     warm_start_steps: int = 2000
     """Steps in which the actor only imitates, before it follows Q."""
     critic_lr: float = 3e-4
@@ -73,6 +77,7 @@ class CQLConfig(AlgoConfig):
         if not 0.0 < self.target_rate <= 1.0:
             raise ConfigError("target_rate {} is not in (0, 1]".format(self.target_rate))
         require_positive(self, "critic_lr")
+        require_positive(self, "initial_alpha")
         for name in ("cql_weight", "actor_bc_weight", "warm_start_steps"):
             if not getattr(self, name) >= 0:
                 raise ConfigError("{} {} is negative".format(name, getattr(self, name)))
