@@ -301,9 +301,11 @@ def seconds_param(name: str, default: float) -> float:
 
 
 def path_param(name: str) -> Optional[Path]:
-    """Private parameter as a path, taken from where roslaunch ran; None when empty.
+    """Private parameter as a path, taken from where roslaunch ran; None when empty or "auto".
 
     roslaunch starts nodes in ~/.ros, so a relative path means nothing there by itself.
     """
     text = str(rospy.get_param("~" + name, "") or "")
-    return Path(str(rospy.get_param("~cwd", "."))) / text if text else None
+    if text in ("", "auto"):  # roslaunch calls an argument with an empty default a required one
+        return None
+    return Path(str(rospy.get_param("~cwd", "."))) / text

@@ -40,7 +40,7 @@ class ActorCritic(Algorithm):
         self.critic_optimizer = torch.optim.Adam(
             self.critic.parameters(), lr=config.critic_lr, fused=True
         )
-        self.target_entropy = -float(action_size)  # SAC's default
+        self.target_entropy = config.target_entropy * action_size
         self.log_alpha = torch.full(
             (), math.log(config.initial_alpha), device=device, requires_grad=True
         )

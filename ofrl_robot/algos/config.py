@@ -58,6 +58,8 @@ class CQLConfig(AlgoConfig):
     """Entropy temperature at the start; it is then tuned to a target entropy of -A. SAC's 1.0
     keeps the policy wide for thousands of steps, and value does not travel back through wide
     sampled next actions: 0.1 does (docs/experiments.md)."""
+    target_entropy: float = -1.0
+    """Entropy per action entry to which the temperature is tuned (nats); SAC's -1."""
     warm_start_steps: int = 2000
     """Steps in which the actor only imitates, before it follows Q."""
     critic_lr: float = 3e-4

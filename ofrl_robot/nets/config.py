@@ -13,7 +13,7 @@ from ofrl_robot.errors import ConfigError
 @dataclasses.dataclass(frozen=True)
 class NetConfig:
     encoder: Literal["strided", "cog"] = "strided"
-    """Image trunk: "strided" (3 convs of 16, 32, 64 channels, stride 2) or "cog" (3 convs of 16
+    """Image trunk: "strided" (3 convs of 16, 32, 32 channels, 48 -> 12 px) or "cog" (3 convs of 16
     with max-pooling, as in the COG and workflow papers' code)."""
     latent: int = 64
     """Size of the image code after the trunk (linear, LayerNorm, tanh)."""

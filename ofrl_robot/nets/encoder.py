@@ -11,10 +11,10 @@ from ofrl_robot.nets.config import NetConfig
 
 
 def strided_trunk() -> nn.Sequential:
-    """Three 3x3 convolutions of 16, 32 and 64 channels, stride 2 each (48 px -> 6 px)."""
+    """Three 3x3 convolutions of 16, 32 and 32 channels, strides 2, 2, 1 (48 px -> 12 px)."""
     layers = []
-    for channels, out in ((3, 16), (16, 32), (32, 64)):
-        layers += [nn.Conv2d(channels, out, 3, stride=2, padding=1), nn.ReLU()]
+    for channels, out, stride in ((3, 16, 2), (16, 32, 2), (32, 32, 1)):
+        layers += [nn.Conv2d(channels, out, 3, stride, padding=1), nn.ReLU()]
     return nn.Sequential(*layers)
 
 
