@@ -11,6 +11,7 @@ ofrl data info datasets/grasp
 from __future__ import annotations
 
 import dataclasses
+import os
 import sys
 from pathlib import Path
 from typing import Any, Generic, List, Optional, Sequence, Tuple, TypeVar, Union
@@ -284,6 +285,8 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
     except OfrlError as error:
         print("ofrl: {}".format(error), file=sys.stderr)
         return 2
+    except BrokenPipeError:  # `ofrl data info X | head`: nobody reads on, which is no error
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except KeyboardInterrupt:
         print("ofrl: interrupted; everything finished so far is kept", file=sys.stderr)
         return 130

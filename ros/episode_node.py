@@ -4,63 +4,67 @@
 Runs ``episodes`` episodes with the actor that is named, writes each to ``out`` and ends with a
 count read back from disk. Services ``episode/success``, ``episode/failure`` and
 ``episode/discard`` end the running episode by hand.
+
+Callbacks only queue what they hear; one thread records, so nothing is written out of turn.
 """
 
 import prelude  # noqa: F401, I001 (first: quiet Ctrl-C while the rest is imported)
 
+import contextlib
 import json
+import os
 import threading
 import time
 from pathlib import Path
 
+import messages
 import rospy
+import wires
 from diagnostic_msgs.msg import DiagnosticStatus
 from sensor_msgs.msg import Joy
 from std_msgs.msg import Bool
 from std_srvs.srv import Trigger, TriggerResponse
-import wires
 
 from ofrl_robot.control import episode
-from ofrl_robot.control.signals import Tick
 from ofrl_robot.data import labels, schema
 from ofrl_robot.data.schema import EpisodeMeta
 from ofrl_robot.data.writer import EpisodeWriter, prepare_folder
-from ofrl_robot.errors import ConfigError, DatasetError, RobotError
+from ofrl_robot.errors import ConfigError, OfrlError, RobotError
 from ofrl_robot.evaluation.trials import report_trials
 
 TRIES = 3  # attempts at an episode that lost a tick, before giving up
+TICK_TIMEOUT = 15.0  # s without a tick after which one is taken for lost
+
+
+class LostTickError(RobotError):
+    """A tick or an applied action did not arrive; the episode cannot be recorded."""
 
 
 class EpisodeNode:
     def __init__(self) -> None:
-        self._count = int(rospy.get_param("~episodes", 1))
-        if self._count < 1:
-            raise ConfigError("episodes is {}".format(self._count), "use 1 or more")
+        self._count = wires.int_param("episodes", 1, low=1)
         self._actor = rospy.get_param("~actor", "teleop")
-        self._first_seed = int(rospy.get_param("~seed", 0))
+        self._first_seed = wires.int_param("seed", 0, low=0)
         self._robot = wires.RemoteRobot()
         self._folder = wires.path_param("out")
         self._first = self._prepare() if self._folder else 0
         self._state = episode.EpisodeState()
-        self._lock = threading.RLock()  # guards everything that a tick or a service changes
-        self._over = threading.Event()
-        self._writer = None
-        self._seed = self._stamp = 0
-        self._label = (schema.UNKNOWN, labels.NOBODY)
-        self._abort_reason = ""
-        self._lost = ""
-        self._pending_applied = {}
+        self._seed = 0
         self._saved = self._successes = 0
 
         self._publisher = rospy.Publisher(
             "episode/state", DiagnosticStatus, queue_size=10, latch=True
         )
-        self._assembler = wires.TickAssembler(self._robot.observation_spec, self._on_tick)
-        applied = rospy.Subscriber("applied_action", Joy, self._on_applied, tcp_nodelay=True)
-        status = rospy.Subscriber("robot/status", DiagnosticStatus, self._on_status)
+        self._events = wires.Events()
+        self._assembler = messages.TickAssembler(self._robot.observation_spec, self._events)
+        subscribers = [
+            *self._assembler.subscribers,
+            self._events.subscribe("applied_action", Joy, "applied"),
+            self._events.subscribe("robot/status", DiagnosticStatus, "status"),
+        ]
         for verb in ("success", "failure", "discard"):
             rospy.Service("episode/" + verb, Trigger, lambda _, v=verb: self._on_verb(v))
-        wires.wait_connected([*self._assembler.subscribers, applied, status])
+        wires.wait_connected(subscribers)
         self._wait_for_actor()
         # the server itself says who it is: what is recorded is what really ran
         self._policy = json.loads(rospy.get_param("policy")) if self._actor == "policy" else {}
@@ -88,8 +92,7 @@ class EpisodeNode:
         subscriber = rospy.Subscriber(self._actor + "/ready", Bool, lambda m: ready.set())
         deadline = time.monotonic() + 60.0
         while not ready.wait(0.05):
-            if rospy.is_shutdown():
-                raise rospy.ROSInterruptException("shutdown")
+            wires.raise_on_shutdown()
             if time.monotonic() > deadline:
                 raise ConfigError(
                     "no actor said ready on {} within 60 s".format(subscriber.resolved_name),
@@ -97,146 +100,129 @@ class EpisodeNode:
                 )
         subscriber.unregister()
 
-    # -- callbacks (rospy threads) -------------------------------------------------------
-
-    def _on_tick(self, tick: Tick, seed: int) -> None:
-        with self._lock:
-            if self._state.name == episode.RESETTING and tick.step == 0 and seed == self._seed:
-                self._state.to(episode.RUNNING)
-            if self._state.name != episode.RUNNING or self._over.is_set():
-                return
-            try:
-                if tick.step > 0:
-                    self._record_applied()
-                self._writer.observe(tick)
-            except DatasetError as error:
-                self._lost = str(error)
-                self._over.set()
-                return
-            self._stamp = tick.stamp_ns
-            if tick.last:
-                self._label = (labels.simulator_label(tick), labels.SIMULATOR)
-                self._over.set()
-
-    def _record_applied(self) -> None:
-        """The action that led to this tick; it travels on another socket and may be late."""
-        applied = self._pending_applied.pop(self._stamp, None)
-        deadline = time.monotonic() + 2.0
-        while applied is None and time.monotonic() < deadline:
-            self._lock.release()  # let the other callback in
-            try:
-                time.sleep(0.0005)
-            finally:
-                self._lock.acquire()
-            applied = self._pending_applied.pop(self._stamp, None)
-        if applied is None:
-            raise DatasetError("no applied action for the tick at {}".format(self._stamp))
-        self._writer.act(applied)
-
-    def _on_applied(self, message: Joy) -> None:
-        applied = wires.applied_from(message)
-        with self._lock:
-            self._pending_applied[applied.stamp_ns] = applied
-            while len(self._pending_applied) > wires.QUEUE:
-                self._pending_applied.pop(next(iter(self._pending_applied)))
-
-    def _on_status(self, message: DiagnosticStatus) -> None:
-        reason = {pair.key: pair.value for pair in message.values}.get("reason", "")
-        if reason:
-            with self._lock:
-                self._abort_reason = reason
-                self._over.set()
-
     def _on_verb(self, verb: str) -> TriggerResponse:
-        with self._lock:
-            if self._state.name != episode.RUNNING:
-                return TriggerResponse(False, "no episode is running")
-            if verb == "discard":
-                self._lost = "discarded by the operator"
-            else:
-                label = schema.SUCCESS if verb == "success" else schema.FAILURE
-                self._label = (label, labels.OPERATOR)
-            self._over.set()
+        if self._state.name != episode.RUNNING:
+            return TriggerResponse(False, "no episode is running")
+        self._events.put("verb", verb)
         return TriggerResponse(True, verb)
 
-    # -- main thread ---------------------------------------------------------------------
+    # -- the session -----------------------------------------------------------------------
 
     def run(self) -> None:
-        """All episodes; prints the count on disk at the end, also after Ctrl-C."""
-        reset = rospy.ServiceProxy("reset", Trigger)
-        reset.wait_for_service(30.0)
-        start = time.monotonic()
+        """All episodes; prints the count on disk at the end, also after Ctrl-C or an error."""
         try:
-            for index in range(self._count):
-                for _attempt in range(TRIES):
-                    if self._episode(reset, self._first_seed + self._first + index):
-                        break
-                    if rospy.is_shutdown():
-                        return
-                else:
+            self._all_episodes()
+        except OfrlError:
+            self._summary()
+            raise
+        except rospy.ROSInterruptException:
+            pass  # Ctrl-C: the running episode is dropped, whole ones are kept
+        self._summary()
+
+    def _all_episodes(self) -> None:
+        reset = wires.service("reset")
+        start = time.monotonic()
+        for index in range(self._count):
+            seed = self._first_seed + self._first + index
+            tries = 0
+            while not self._episode(reset, seed):
+                tries += 1
+                if tries == TRIES:
                     raise RobotError(
-                        "an episode failed {} times ({})".format(TRIES, self._lost),
+                        "an episode lost ticks {} times".format(TRIES),
                         "look for an overloaded machine",
                     )
-                self._progress(index + 1, time.monotonic() - start)
-        finally:
-            if self._writer is not None:
-                self._writer.discard()
-            self._summary()
+            self._progress(index + 1, time.monotonic() - start)
 
-    def _episode(self, reset: rospy.ServiceProxy, seed: int) -> bool:
-        """One episode; True when it was saved."""
+    def _episode(self, reset, seed: int) -> bool:
+        """One episode until it is saved; False when a tick was lost and it has to be repeated."""
         meta = EpisodeMeta(
-            robot=self._robot.name, task=self._robot.task, actor=self._actor_name(),
-            action_spec=self._robot.action_spec, observation_spec=self._robot.observation_spec,
-            control_rate_hz=self._robot.control_rate_hz, policy=self._policy, seed=seed,
+            robot=self._robot.name,
+            task=self._robot.task,
+            actor=rospy.get_param("~device", "") if self._actor == "teleop" else self._actor,
+            action_spec=self._robot.action_spec,
+            observation_spec=self._robot.observation_spec,
+            control_rate_hz=self._robot.control_rate_hz,
+            policy=self._policy,
+            seed=seed,
             operator=str(rospy.get_param("~operator", "")),
-        )  # fmt: skip
-        with self._lock:
-            self._over.clear()
-            self._pending_applied.clear()
-            self._lost = self._abort_reason = ""
-            self._label, self._seed = (schema.UNKNOWN, labels.NOBODY), seed
-            self._writer = EpisodeWriter(self._folder, meta)
+        )
+        while True:
+            self._seed = seed
             self._to(episode.RESETTING)
-        rospy.set_param("next_seed", seed)
-        answer = reset()
-        if not answer.success:
-            raise RobotError("reset refused: {}".format(answer.message), "mend it and launch again")
-        while not self._over.wait(0.1):
-            if rospy.is_shutdown():
+            self._events.clear()
+            writer = EpisodeWriter(self._folder, meta)
+            saved = False
+            try:
+                rospy.set_param("next_seed", seed)
+                reset()
+                label, source, abort_reason = self._record(writer)
+                if source == "discard":
+                    rospy.loginfo("episode discarded by the operator; running it again")
+                    continue
+                self._to(episode.SAVING)
+                saved = writer.finish(label, source, abort_reason) is not None
+                self._saved += saved
+                self._successes += saved and label == schema.SUCCESS
+            except LostTickError as error:
+                rospy.logwarn("episode dropped: %s", error)
                 return False
-        with self._lock:
-            return self._end()
+            finally:
+                if not saved:
+                    writer.discard()
+                self._to(episode.IDLE)
+            if abort_reason:
+                raise RobotError(
+                    "the robot stopped ({}); {}".format(
+                        abort_reason, "saved as aborted" if saved else "nothing to save"
+                    ),
+                    "look at the arm, then launch again",
+                )
+            return saved
 
-    def _end(self) -> bool:
-        writer, self._writer = self._writer, None
-        if self._lost:
-            writer.discard()
-            self._to(episode.IDLE)
-            rospy.logwarn("episode dropped: %s", self._lost)
-            return False
-        self._to(episode.SAVING)
-        path = writer.finish(*self._label, abort_reason=self._abort_reason)
-        self._to(episode.IDLE)
-        if self._abort_reason:
-            raise RobotError(
-                "the robot stopped ({}); {}".format(
-                    self._abort_reason, "saved as aborted" if path else "nothing to save"
-                ),
-                "look at the arm, then launch again",
-            )
-        self._saved += 1
-        self._successes += self._label[0] == schema.SUCCESS
-        return path is not None
+    def _record(self, writer: EpisodeWriter) -> "tuple[int, str, str]":
+        """Record until the episode is over; returns (label, who gave it, abort reason)."""
+        applied, due, last_stamp = {}, 0, 0
+        ticks = {}
+        while True:
+            kind, payload = self._events.get(TICK_TIMEOUT)
+            if kind is None:
+                raise LostTickError("no tick for {:.0f} s (step {})".format(TICK_TIMEOUT, due))
+            if kind == "applied":
+                one = messages.applied_from(payload)
+                applied[one.stamp_ns] = one
+            elif kind == "status":
+                reason = wires.status_reason(payload)
+                if reason:
+                    return schema.UNKNOWN, labels.NOBODY, reason
+            elif kind == "verb":
+                if payload == "discard":
+                    return schema.UNKNOWN, "discard", ""
+                success = schema.SUCCESS if payload == "success" else schema.FAILURE
+                return success, labels.OPERATOR, ""
+            elif kind == "tick":
+                tick, seed = self._assembler.assemble(payload)
+                if seed == self._seed:
+                    ticks[tick.step] = tick
+            # an applied action and the tick after it come on two sockets: wait for both
+            while due in ticks and (due == 0 or last_stamp in applied):
+                tick = ticks.pop(due)
+                if due == 0:
+                    self._to(episode.RUNNING)
+                else:
+                    writer.act(applied.pop(last_stamp))
+                writer.observe(tick)
+                due, last_stamp = due + 1, tick.stamp_ns
+                if tick.last:
+                    return labels.simulator_label(tick), labels.SIMULATOR, ""
 
-    def _actor_name(self) -> str:
-        return rospy.get_param("~device", "scripted") if self._actor == "teleop" else self._actor
+    # -- what it tells -----------------------------------------------------------------------
 
     def _to(self, state: str) -> None:
         self._state.to(state)
         values = {"saved": self._saved, "asked": self._count, "seed": self._seed}
-        self._publisher.publish(wires.status_message("episode", 0, state, values))
+        with contextlib.suppress(rospy.ROSException):  # closed at shutdown
+            self._publisher.publish(wires.status_message("episode", 0, state, values))
 
     def _progress(self, done: int, seconds: float) -> None:
         """A line now and then: saved/asked, not attempts."""
@@ -256,7 +242,9 @@ class EpisodeNode:
         report = report_trials(self._folder)
         print("{}: {}".format(self._folder, report.line()), flush=True)
         if self._actor == "policy":
-            (self._folder / "trials.json").write_text(report.to_json())
+            temporary = self._folder / "trials.json.tmp"
+            temporary.write_text(report.to_json())
+            os.replace(str(temporary), str(self._folder / "trials.json"))
 
 
 if __name__ == "__main__":

@@ -6,14 +6,13 @@ from typing import Dict, FrozenSet
 
 from ofrl_robot.errors import RobotError
 
-IDLE, RESETTING, RUNNING, SAVING, ENDED = "idle", "resetting", "running", "saving", "ended"
+IDLE, RESETTING, RUNNING, SAVING = "idle", "resetting", "running", "saving"
 
 _ALLOWED: Dict[str, FrozenSet[str]] = {
-    IDLE: frozenset({RESETTING, ENDED}),
-    RESETTING: frozenset({RUNNING, IDLE}),
+    IDLE: frozenset({RESETTING}),
+    RESETTING: frozenset({RUNNING, SAVING, IDLE}),  # stopped before the first tick: nothing to save
     RUNNING: frozenset({SAVING, IDLE}),  # straight to idle: discarded
     SAVING: frozenset({IDLE}),
-    ENDED: frozenset(),
 }
 
 

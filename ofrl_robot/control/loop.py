@@ -7,7 +7,6 @@ recorded as applied is what the driver got, and no path to the arm goes round th
 from __future__ import annotations
 
 import dataclasses
-import time
 from typing import Dict, Optional, Protocol
 
 import numpy as np
@@ -20,7 +19,6 @@ from ofrl_robot.specs import ActionSpec, ObservationSpec
 
 # Reasons for a stop, as published on ``robot/status``.
 OPERATOR, ACTOR_SILENT, ROBOT_FAULT = "operator", "actor_silent", "robot_fault"
-SHUTDOWN = "shutdown"
 
 
 class Robot(Protocol):
@@ -131,7 +129,6 @@ class ControlLoop:
             source=HOLD if command is None else command.source,
             reasons=reasons,
             intervention=intervention,
-            time_ns=time.time_ns(),
         )
 
     def stop(self, reason: str) -> None:

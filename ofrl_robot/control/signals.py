@@ -71,7 +71,6 @@ class Applied:
         source: who asked (``HUMAN``, ``POLICY``) or ``HOLD``.
         reasons: names of the limits that changed the request (empty: unchanged).
         intervention: a human overrode a policy that had also answered.
-        time_ns: when it was applied.
     """
 
     stamp_ns: int
@@ -80,7 +79,6 @@ class Applied:
     source: str
     reasons: Tuple[str, ...] = ()
     intervention: bool = False
-    time_ns: int = 0
 
     @property
     def limited(self) -> bool:

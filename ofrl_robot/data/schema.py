@@ -19,7 +19,6 @@ from ofrl_robot.specs import ActionSpec, ObservationSpec
 FORMAT_VERSION = 1
 GROUP = "data/demo_0"
 SUFFIX = ".h5"
-PARTIAL_SUFFIX = ".h5.partial"
 
 SUCCESS, FAILURE, UNKNOWN = 1, 0, -1  # unlabelled is never success
 LABEL_NAMES = {SUCCESS: "success", FAILURE: "failure", UNKNOWN: "unknown"}

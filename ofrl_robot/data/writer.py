@@ -119,7 +119,7 @@ class EpisodeWriter:
         self._push_array("actions_requested", applied.requested, size, np.float32)
         self._push("limited", applied.limited)
         self._push("intervention", applied.intervention)
-        self._push("timestamps/action", applied.time_ns or applied.stamp_ns)
+        self._push("timestamps/action", applied.stamp_ns)
         self._actions += 1
 
     def finish(self, success: int, label_source: str, abort_reason: str = "") -> Optional[Path]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Dict
+from typing import Any, Callable, Dict
 
 import numpy as np
 
@@ -19,11 +19,15 @@ class SimRobot:
     Args:
         task: simulator task id, e.g. ``Widow250SingleObjGrasp-v0``.
         image_size: pixels per side of the camera image.
+        origin_ns: gives the stamp at which an episode starts; zero by default, so that an
+            episode is a function of its seed alone. Simulated time never runs back.
     """
 
     name = "sim"
 
-    def __init__(self, task: str, image_size: int = 48) -> None:
+    def __init__(
+        self, task: str, image_size: int = 48, origin_ns: Callable[[], int] = lambda: 0
+    ) -> None:
         self._env = sim.make(task, image_size=image_size)
         self.task = task
         self.action_spec = self._env.action_spec
@@ -40,9 +44,13 @@ class SimRobot:
         )
         self._camera = self.observation_spec.cameras[0].name
         self._tick: Any = None
+        self._origin_ns, self._start_ns = origin_ns, 0
 
     def reset(self, seed: int) -> None:
         observation, _ = self._env.reset(seed=seed)
+        before = self._tick.stamp_ns if self._tick is not None else 0
+        origin = self._origin_ns()
+        self._start_ns = max(before, origin) if origin else 0
         self._tick = self._make_tick(0, observation, 0.0, False, False)
 
     def observe(self) -> Tick:
@@ -70,7 +78,7 @@ class SimRobot:
     def _make_tick(
         self, step: int, observation: Any, reward: float, terminated: bool, truncated: bool
     ) -> Tick:
-        stamp = (step + 1) * int(round(1e9 / self.control_rate_hz))
+        stamp = self._start_ns + (step + 1) * int(round(1e9 / self.control_rate_hz))
         return Tick(
             stamp_ns=stamp,
             step=step,

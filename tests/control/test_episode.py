@@ -6,16 +6,16 @@ import itertools
 
 import pytest
 
-from ofrl_robot.control.episode import ENDED, IDLE, RESETTING, RUNNING, SAVING, EpisodeState
+from ofrl_robot.control.episode import IDLE, RESETTING, RUNNING, SAVING, EpisodeState
 from ofrl_robot.errors import RobotError
 
 ALLOWED = {
-    (IDLE, RESETTING), (IDLE, ENDED), (RESETTING, RUNNING), (RESETTING, IDLE),
+    (IDLE, RESETTING), (RESETTING, SAVING), (RESETTING, RUNNING), (RESETTING, IDLE),
     (RUNNING, SAVING), (RUNNING, IDLE), (SAVING, IDLE),
 }  # fmt: skip
 WAY = {
     IDLE: (), RESETTING: (RESETTING,), RUNNING: (RESETTING, RUNNING),
-    SAVING: (RESETTING, RUNNING, SAVING), ENDED: (ENDED,),
+    SAVING: (RESETTING, RUNNING, SAVING),
 }  # fmt: skip
 
 

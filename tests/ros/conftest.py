@@ -60,13 +60,14 @@ class Launch:
 
     def __init__(self, home: Path, file: str, **args: object) -> None:
         self._home = home
-        port = free_port()
+        self._environment = ros_environment(free_port(), home)
+        port = self._environment["ROS_MASTER_URI"].rsplit(":", 1)[1]
         words = ["roslaunch", "-p", str(port), "ofrl_robot", file]
         words += ["{}:={}".format(k, v) for k, v in args.items()]
         self.log = home / "{}.log".format(file)
         self._log = open(str(self.log), "wb")  # noqa: SIM115 (closed in stop)
         self.process = subprocess.Popen(
-            words, env=ros_environment(port, home), cwd=str(home),
+            words, env=self._environment, cwd=str(home),
             stdout=self._log, stderr=subprocess.STDOUT,
         )  # fmt: skip
 
@@ -82,6 +83,12 @@ class Launch:
             self.stop()
             pytest.fail("roslaunch did not end:\n" + self.output[-3000:])
         return self.output
+
+    def call(self, service: str) -> None:
+        """Call a Trigger service of this launch, as an operator would from a shell."""
+        subprocess.run(
+            ["rosservice", "call", service], env=self._environment, timeout=30, check=False
+        )
 
     def pids(self, node: str) -> List[int]:
         """Process ids of a node of this launch: its log path names our folder."""

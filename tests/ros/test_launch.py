@@ -87,6 +87,30 @@ def test_ctrl_c_keeps_whole_episodes_only(launch, tmp_path):
     assert "{}/".format(open_dataset(out).successes) in text, "the count on disk is printed"
 
 
+def test_discard_drops_the_running_episode_and_runs_it_again(launch, tmp_path):
+    out = tmp_path / "data"
+    running = launch("collect.launch", episodes=6, out=out)
+    wait_for(lambda: episode_paths(out), "an episode")
+    for _ in range(4):  # more often than an episode may lose ticks
+        running.call("/sim/episode/discard")
+    text = running.wait()
+    assert "6/6 saved" in text and "discarded by the operator" in text
+    assert [m.seed for m in open_dataset(out).metas] == list(range(6))
+    assert not list(out.glob("*.partial"))
+
+
+def test_stop_ends_the_session_with_the_reason(launch, tmp_path):
+    out = tmp_path / "data"
+    running = launch("collect.launch", episodes=500, out=out)
+    wait_for(lambda: len(episode_paths(out)) >= 2, "two episodes")
+    running.call("/sim/stop")
+    text = running.wait(30)
+    assert "robot stopped: operator" in text and "Traceback" not in text
+    dataset = open_dataset(out)
+    assert dataset.metas[0].abort_reason == "" and not list(out.glob("*.partial"))
+    assert all(m.success == -1 for m in dataset.metas if m.abort_reason)
+
+
 @pytest.mark.parametrize("victim", ["episode_node", "teleop_node", "robot_node"])
 def test_kill_9_of_any_node_loses_at_most_one_episode(launch, tmp_path, victim):
     out = tmp_path / "data"
@@ -106,10 +130,11 @@ def test_kill_9_of_any_node_loses_at_most_one_episode(launch, tmp_path, victim):
     [
         ({"task": "Widow250SingleObjGrisp-v0"}, "Widow250SingleObjGrasp-v0"),
         ({"teleop": "spacenav"}, "teleop:=scripted"),
-        ({"episodes": 0}, "episodes is 0"),
+        ({"episodes": 0}, "/sim/episode/episodes is 0"),
+        ({"seed": -1}, "use a whole number of 0 or more"),
         ({"out": "/proc/nothing"}, "choose another"),
     ],
-    ids=["task", "teleop", "episodes", "out"],
+    ids=["task", "teleop", "episodes", "seed", "out"],
 )
 def test_bad_input_is_one_line(launch, args, words):
     text = launch("collect.launch", **args).wait()

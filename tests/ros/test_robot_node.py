@@ -91,6 +91,20 @@ def test_stop_service_ends_motion_until_rearm(actor):
     assert not actor.call("reset").success
 
 
+def test_rearm_alone_moves_nothing(actor):
+    """Also when it comes so soon after the stop that the loop never saw the arm stopped."""
+    actor.answer = lambda stamp: [joy(stamp, [0.1] * 8)] if len(actor.ticks) < 5 else []
+    actor.call("reset")
+    wait_for(lambda: len(actor.ticks) == 5, "five ticks")
+    assert actor.call("stop").success and actor.call("rearm").success
+    count = len(actor.ticks)
+    actor.answer = lambda stamp: [joy(stamp, [0.1] * 8)]
+    time.sleep(0.7)
+    assert len(actor.ticks) == count, "only a reset may start motion again"
+    assert actor.call("reset").success
+    wait_for(lambda: actor.ticks[-1]["truncated"], "the episode after the reset")
+
+
 @pytest.mark.parametrize(
     "axes", [[float("nan")] * 8, [0.5] * 7, [], [float("inf")] + [0.0] * 7], ids=str
 )
@@ -155,8 +169,9 @@ def test_spec_is_announced(actor, node):
         ({"task": "Widow250SingleObjGrisp-v0"}, ["Widow250SingleObjGrasp-v0"]),
         ({"robot": "panda", "task": TASK}, ["panda", "robot:=sim"]),
         ({"task": TASK, "action_timeout": -1}, ["action_timeout", "-1"]),
+        ({"task": TASK, "image_size": "many"}, ["image_size", "many"]),
     ],
-    ids=["task", "robot", "timeout"],
+    ids=["task", "robot", "timeout", "size"],
 )
 def test_bad_parameters_are_one_line_and_exit_code_2(node, params, words):
     process, log = node("robot_node.py", **params)

@@ -131,7 +131,9 @@ def test_bc_needs_no_reward(make_dataset, tmp_path):
 
 
 def test_a_batch_as_large_as_the_data_is_fine(make_dataset, tmp_path):
-    assert train(config(make_dataset(), batch_size=30, steps=1, algo="bc"), tmp_path / "run").is_dir()
+    assert train(
+        config(make_dataset(), batch_size=30, steps=1, algo="bc"), tmp_path / "run"
+    ).is_dir()
 
 
 @pytest.mark.parametrize("moment", ["sampling", "saving"])

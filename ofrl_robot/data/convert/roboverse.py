@@ -239,7 +239,7 @@ def _write(trajectory: Trajectory, meta: EpisodeMeta, folder: Path) -> None:
             tick = _tick(trajectory, step)
             writer.observe(tick)
             action = trajectory.actions[step]
-            writer.act(Applied(tick.stamp_ns, action, action, POLICY, time_ns=tick.stamp_ns))
+            writer.act(Applied(tick.stamp_ns, action, action, POLICY))
         writer.observe(_tick(trajectory, len(trajectory)))
         writer.finish(SUCCESS if trajectory.rewards[-1] > 0 else FAILURE, LABEL_SOURCE)
     except BaseException:

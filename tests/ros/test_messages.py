@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import messages
 import numpy as np
 import pytest
-import wires
 
 from ofrl_robot.control.signals import Applied, Tick
 from ofrl_robot.errors import ConfigError
@@ -15,28 +15,28 @@ STAMP = 1_700_000_000_123_456_789
 
 def test_image_round_trip_and_row_padding():
     pixels = np.random.default_rng(0).integers(0, 256, (5, 7, 3), dtype=np.uint8)
-    message = wires.image_message(pixels, STAMP, "image")
-    assert np.array_equal(wires.image_pixels(message), pixels)
+    message = messages.image_message(pixels, STAMP, "image")
+    assert np.array_equal(messages.image_pixels(message), pixels)
     padded = np.zeros((5, 24), np.uint8)
     padded[:, :21] = pixels.reshape(5, 21)
     message.step, message.data = 24, padded.tobytes()
-    assert np.array_equal(wires.image_pixels(message), pixels)
+    assert np.array_equal(messages.image_pixels(message), pixels)
     message.encoding = "bgr8"
-    assert np.array_equal(wires.image_pixels(message), pixels[..., ::-1])
+    assert np.array_equal(messages.image_pixels(message), pixels[..., ::-1])
 
 
 def test_unknown_encoding_is_named():
-    message = wires.image_message(np.zeros((2, 2, 3), np.uint8), STAMP, "wrist")
+    message = messages.image_message(np.zeros((2, 2, 3), np.uint8), STAMP, "wrist")
     message.encoding = "yuv422"
     with pytest.raises(ConfigError, match="wrist.*yuv422"):
-        wires.image_pixels(message)
+        messages.image_pixels(message)
 
 
 def test_applied_round_trip():
     applied = Applied(
         STAMP, np.linspace(-1, 1, 8), np.linspace(-2, 2, 8), "human", ("range",), True
     )
-    back = wires.applied_from(wires.applied_message(applied))
+    back = messages.applied_from(messages.applied_message(applied))
     assert (back.stamp_ns, back.source, back.limited, back.intervention) == (
         STAMP, "human", True, True,
     )  # fmt: skip
@@ -45,13 +45,13 @@ def test_applied_round_trip():
 
 
 def test_stamp_keeps_nanoseconds():
-    assert wires.stamp_of(STAMP).to_nsec() == STAMP
+    assert messages.stamp_of(STAMP).to_nsec() == STAMP
 
 
 def test_tick_message_names_state_and_bookkeeping():
     spec = widowx_observation()
     tick = Tick(STAMP, 3, {}, np.arange(10.0), reward=1.0, truncated=True)
-    message = wires.tick_message(tick, spec, seed=42)
+    message = messages.tick_message(tick, spec, seed=42)
     values = dict(zip(message.name, message.position))
     assert values["ee_z"] == 2.0
     assert (values["step"], values["seed"], values["reward"]) == (3, 42, 1.0)

@@ -1,0 +1,176 @@
+"""Between the library's signals and ROS messages. Standard messages only; no cv_bridge.
+
+The topics are described in docs/ros_interface.md.
+"""
+
+from __future__ import annotations
+
+import collections
+import threading
+from typing import Any, Dict, List
+
+import numpy as np
+import rospy
+from geometry_msgs.msg import PoseStamped
+from sensor_msgs.msg import Image, JointState, Joy
+from wires import QUEUE, Events
+
+from ofrl_robot.control.signals import Applied, Command, Tick
+from ofrl_robot.errors import ConfigError
+from ofrl_robot.specs import ObservationSpec
+
+IMAGE_BUFFER = 2**24  # bytes; rospy's default of 64 KiB makes images stale (0.6 s measured)
+SOURCES = {"teleop/action": "human", "policy/action": "policy"}
+BOOKKEEPING = ("step", "seed", "reward", "terminated", "truncated")
+
+
+def stamp_of(ns: int) -> rospy.Time:
+    return rospy.Time(ns // 1_000_000_000, ns % 1_000_000_000)
+
+
+def image_message(pixels: np.ndarray, stamp_ns: int, frame: str) -> Image:
+    """uint8 RGB (H, W, 3) -> Image, rgb8."""
+    message = Image(encoding="rgb8", height=pixels.shape[0], width=pixels.shape[1])
+    message.header.stamp, message.header.frame_id = stamp_of(stamp_ns), frame
+    message.step, message.data = pixels.shape[1] * 3, np.ascontiguousarray(pixels).tobytes()
+    return message
+
+
+def image_pixels(message: Image) -> np.ndarray:
+    """Image -> uint8 RGB (H, W, 3), read-only. Raises ConfigError for other encodings."""
+    if message.encoding not in ("rgb8", "bgr8"):
+        raise ConfigError(
+            "image encoding {!r}".format(message.encoding), "publish rgb8 or bgr8",
+            message.header.frame_id,
+        )  # fmt: skip
+    rows = np.frombuffer(message.data, np.uint8).reshape(message.height, message.step)
+    pixels = rows[:, : message.width * 3].reshape(message.height, message.width, 3)
+    return pixels[..., ::-1] if message.encoding == "bgr8" else pixels
+
+
+def named_values(values: Dict[str, float], stamp_ns: int, frame: str = "") -> JointState:
+    """Named float64 values as a JointState (names and positions)."""
+    message = JointState(name=list(values), position=[float(v) for v in values.values()])
+    message.header.stamp, message.header.frame_id = stamp_of(stamp_ns), frame
+    return message
+
+
+def tick_message(tick: Tick, spec: ObservationSpec, seed: int) -> JointState:
+    """State vector and bookkeeping of a tick; images travel apart with the same stamp."""
+    values = dict(zip(spec.state_names, tick.state))
+    values.update(zip(BOOKKEEPING, (tick.step, seed, tick.reward, tick.terminated, tick.truncated)))
+    return named_values(values, tick.stamp_ns, "base")
+
+
+def pose_message(tick: Tick) -> PoseStamped:
+    """End-effector pose in the robot's base frame, from the first seven state entries."""
+    message = PoseStamped()
+    message.header.stamp, message.header.frame_id = stamp_of(tick.stamp_ns), "base"
+    position, orientation = message.pose.position, message.pose.orientation
+    position.x, position.y, position.z = tick.state[:3]
+    orientation.x, orientation.y, orientation.z, orientation.w = tick.state[3:7]
+    return message
+
+
+def action_message(action: np.ndarray, stamp_ns: int, source: str) -> Joy:
+    """An action: axes in ActionSpec order, the stamp of the tick it answers, who sent it."""
+    message = Joy(axes=[float(a) for a in action])
+    message.header.stamp, message.header.frame_id = stamp_of(stamp_ns), source
+    return message
+
+
+def applied_message(applied: Applied) -> Joy:
+    """What was applied: axes applied then requested, buttons = (limited, intervention)."""
+    axes = np.concatenate([applied.action, applied.requested])
+    message = action_message(axes, applied.stamp_ns, applied.source)
+    message.buttons = [int(applied.limited), int(applied.intervention)]
+    return message
+
+
+def applied_from(message: Joy) -> Applied:
+    """Inverse of :func:`applied_message`; the names of the limits are not transmitted."""
+    axes = np.asarray(message.axes, np.float64)
+    half = len(axes) // 2
+    return Applied(
+        stamp_ns=message.header.stamp.to_nsec(),
+        action=axes[:half],
+        requested=axes[half:],
+        source=message.header.frame_id,
+        reasons=("limited",) if message.buttons[0] else (),
+        intervention=bool(message.buttons[1]),
+    )
+
+
+def command_from(message: Joy, source: str) -> Command:
+    return Command(message.header.stamp.to_nsec(), np.asarray(message.axes, np.float64), source)
+
+
+def ground_truth_message(tick: Tick) -> JointState:
+    values = {
+        "{}/{}".format(name, i): entry
+        for name, array in tick.ground_truth.items()
+        for i, entry in enumerate(array)
+    }
+    return named_values(values, tick.stamp_ns, "base")
+
+
+class TickAssembler:
+    """Puts tick, images and ground truth of one stamp together; they come on several sockets.
+
+    Complete ticks are queued in ``events`` as ("tick", parts), for :meth:`assemble`.
+
+    Args:
+        spec: which cameras and state entries belong to a tick.
+        ground_truth: also wait for the simulator's ground truth.
+    """
+
+    def __init__(self, spec: ObservationSpec, events: Events, ground_truth: bool = False) -> None:
+        self._spec, self._events = spec, events
+        self._wanted = {"tick"} | {c.name for c in spec.cameras}
+        self._wanted |= {"ground_truth"} if ground_truth else set()
+        self._parts: "collections.OrderedDict[int, Dict[str, Any]]" = collections.OrderedDict()
+        self._lock = threading.Lock()
+        self.subscribers = [self._subscribe("tick", JointState, "tick")]
+        for camera in spec.cameras:
+            topic = "camera/{}/image_raw".format(camera.name)
+            self.subscribers.append(self._subscribe(topic, Image, camera.name))
+        if ground_truth:
+            self.subscribers.append(self._subscribe("ground_truth", JointState, "ground_truth"))
+
+    def _subscribe(self, topic: str, kind: type, part: str) -> rospy.Subscriber:
+        return rospy.Subscriber(
+            topic, kind, self._take, callback_args=part, tcp_nodelay=True, buff_size=IMAGE_BUFFER
+        )
+
+    def _take(self, message: Any, part: str) -> None:
+        stamp = message.header.stamp.to_nsec()
+        with self._lock:
+            parts = self._parts.setdefault(stamp, {})
+            parts[part] = message
+            if self._wanted <= set(parts):
+                del self._parts[stamp]
+                self._events.put("tick", parts)
+            while len(self._parts) > QUEUE:  # parts whose siblings were lost
+                self._parts.popitem(last=False)
+
+    def assemble(self, parts: Dict[str, Any]) -> "tuple[Tick, int]":
+        """(tick, seed of its episode) from complete parts. Raises ConfigError on a bad image."""
+        stamp = parts["tick"].header.stamp.to_nsec()
+        values = dict(zip(parts["tick"].name, parts["tick"].position))
+        truth: Dict[str, List[float]] = {}
+        if "ground_truth" in parts:
+            message = parts["ground_truth"]
+            for name, value in zip(message.name, message.position):
+                truth.setdefault(name.rsplit("/", 1)[0], []).append(value)
+        tick = Tick(
+            stamp_ns=stamp,
+            step=int(values["step"]),
+            images={c.name: c.apply(image_pixels(parts[c.name])) for c in self._spec.cameras},
+            state=np.array([values[name] for name in self._spec.state_names]),
+            reward=values["reward"],
+            terminated=bool(values["terminated"]),
+            truncated=bool(values["truncated"]),
+            image_stamps_ns={c.name: stamp for c in self._spec.cameras},
+            ground_truth={name: np.array(entries) for name, entries in truth.items()},
+        )
+        return tick, int(values["seed"])
