@@ -37,10 +37,6 @@ class ActionSpec:
     def size(self) -> int:
         return len(self.names)
 
-    def index(self, name: str) -> Optional[int]:
-        """Position of ``name`` in the vector, or None when this arm has no such entry."""
-        return self.names.index(name) if name in self.names else None
-
     def to_dict(self) -> Dict[str, Any]:
         return dataclasses.asdict(self)
 

@@ -9,6 +9,7 @@ import argparse
 import json
 import os
 import re
+import shutil
 import socket
 import subprocess
 import sys
@@ -16,6 +17,7 @@ import time
 from pathlib import Path
 from typing import Any, Dict, List
 
+from ofrl_robot.errors import OfrlError
 from ofrl_robot.evaluation.trials import TrialReport, report_trials
 from ofrl_robot.policy.checkpoint import SELECTED
 from ofrl_robot.workflow.report import write_report
@@ -120,14 +122,23 @@ class Demo:
         words += ["{}:={}".format(k, v) for k, v in args.items()]
         print("$ " + " ".join(words[:1] + words[3:]).replace(str(ROOT) + "/", ""), flush=True)
         self.ros_log.mkdir(parents=True, exist_ok=True)
-        with open(str(self.ros_log / "roslaunch.log"), "a") as log, subprocess.Popen(
+        log_path = self.ros_log / "roslaunch.log"
+        with open(str(log_path), "a") as log, subprocess.Popen(
             words, env=self.environment, cwd=str(ROOT), stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT, universal_newlines=True,
         ) as process:  # fmt: skip
-            for line in process.stdout or ():
-                log.write(line)
-                if NODE_LINE.match(line):
-                    print("  " + line.rstrip().replace(str(ROOT) + "/", ""), flush=True)
+            try:
+                for line in process.stdout or ():
+                    log.write(line)
+                    if NODE_LINE.match(line):
+                        print("  " + line.rstrip().replace(str(ROOT) + "/", ""), flush=True)
+            except KeyboardInterrupt:
+                # roslaunch got the same Ctrl-C: let it end its nodes before we go
+                for line in process.stdout or ():
+                    log.write(line)
+                raise
+        if process.returncode != 0:
+            sys.exit("demo: roslaunch {} failed; see {}".format(launch, log_path))
 
     def call(self, command: List[str]) -> None:
         code = subprocess.call(command, env=self.environment, cwd=str(ROOT))
@@ -161,8 +172,13 @@ def main() -> None:
     parser.add_argument("--trials", type=int, default=50, help="per policy (default: 50)")
     parser.add_argument("--noise", type=float, default=0.1, help="of the actions (default: 0.1)")
     arguments = parser.parse_args()
+    if shutil.which("roslaunch") is None:
+        sys.exit("demo: no roslaunch; install ROS 1 (`make setup` names the packages)")
     try:
         Demo(**vars(arguments)).go()
+    except OfrlError as error:
+        print("demo: {}; the log is runs/*-ros-log/roslaunch.log".format(error), file=sys.stderr)
+        sys.exit(2)
     except KeyboardInterrupt:
         sys.exit("demo: interrupted; whole episodes and checkpoints are kept")
 

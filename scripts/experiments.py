@@ -8,13 +8,20 @@ training and a finished evaluation are not repeated.
 from __future__ import annotations
 
 import argparse
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 from typing import Dict, List, NamedTuple, Tuple
 
 from ofrl_robot.evaluation.trials import rate_text, report_trials
-from ofrl_robot.training.run_folder import CONFIG, checkpoint_path, checkpoint_steps
+from ofrl_robot.policy.checkpoint import checkpoint_hash
+from ofrl_robot.training.run_folder import (
+    CONFIG,
+    checkpoint_path,
+    checkpoint_steps,
+    read_config,
+)
 from ofrl_robot.workflow.selection import select_checkpoint
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -45,11 +52,10 @@ class Experiment(NamedTuple):
 EXPERIMENTS: Dict[str, Experiment] = {
     "grasp-cql": Experiment(GRASP, "grasp_cql", seeds=(0, 1, 2), every=True),
     "grasp-cql-raw-actor": Experiment(GRASP, "grasp_cql", ("--actor-average", "1"), every=True),
-    "grasp-cql-plain": Experiment(GRASP, "grasp_cql", ("--actor-bc-weight", "0"), every=True),
-    "grasp-cql-weight-5": Experiment(
-        GRASP, "grasp_cql", ("--actor-bc-weight", "0", "--cql-weight", "5"), every=True
-    ),
-    "grasp-cql-slow-target": Experiment(GRASP, "grasp_cql", ("--target-rate", "0.005"), every=True),
+    "grasp-cql-no-bc": Experiment(GRASP, "grasp_cql", ("--actor-bc-weight", "0"), every=True),
+    "grasp-cql-weight-5": Experiment(GRASP, "grasp_cql", ("--cql-weight", "5"), every=True),
+    "grasp-cql-alpha-1": Experiment(GRASP, "grasp_cql", ("--initial-alpha", "1"), every=True),
+    "grasp-cql-one-sample": Experiment(GRASP, "grasp_cql", ("--target-samples", "1"), every=True),
     "grasp-bc": Experiment(GRASP, "grasp_bc", seeds=(0, 1, 2), sample=True),
     "tray-cql": Experiment(TRAY, "pick_tray_cql", seeds=(0,), every=True),
     "tray-bc": Experiment(TRAY, "grasp_bc", sample=True),
@@ -71,21 +77,34 @@ def dataset(task: str) -> Path:
     return folder
 
 
+def finished(run: Path) -> bool:
+    """Whether the run has the checkpoint of its last step."""
+    if not (run / CONFIG).is_file():
+        return False
+    return checkpoint_path(run, read_config(run)["train"]["steps"]).is_file()
+
+
 def evaluate(run: Path, step: int, trials: int, sample: bool) -> str:
     """Trials of one checkpoint; read from disk when they were run before."""
     name = "{}-{}{}".format(run.name, step, "-sampled" if sample else "")
     out = ROOT / "datasets" / "experiments" / "trials" / name
-    have = report_trials(out).trials if out.is_dir() and list(out.glob("*.h5")) else 0
-    if have and have < trials:
-        for episode in out.glob("*.h5"):  # a broken-off evaluation is run again, whole
-            episode.unlink()
-    if have < trials:
+    if not evaluated(out, checkpoint_path(run, step), trials):
+        shutil.rmtree(str(out), ignore_errors=True)  # broken off, or of another policy
         flags = ["--sample"] if sample else []
         call(
             "ofrl", "evaluate", checkpoint_path(run, step), "--trials", trials, "--out", out, *flags
         )
     report = report_trials(out)
     return "{}/{}".format(report.successes, report.trials)
+
+
+def evaluated(out: Path, checkpoint: Path, trials: int) -> bool:
+    """Whether ``out`` holds that many trials of that very checkpoint."""
+    if not out.is_dir() or not list(out.glob("*.h5")):
+        return False
+    report = report_trials(out)
+    same = report.policy.get("sha256") == checkpoint_hash(checkpoint)
+    return same and report.trials == trials
 
 
 def run_experiment(name: str, trials: int) -> List[str]:
@@ -105,7 +124,8 @@ def run_experiment(name: str, trials: int) -> List[str]:
     lines += ["|---|---|---|---|---|---|"]
     for seed in experiment.seeds:
         run = ROOT / "runs" / "experiments" / "{}-seed{}".format(name, seed)
-        if not (run / CONFIG).is_file():
+        if not finished(run):
+            shutil.rmtree(str(run), ignore_errors=True)  # a training that was broken off
             config = ROOT / "config" / "training" / (experiment.config + ".yaml")
             call("ofrl", "train", data, "--config", config, *experiment.flags,
                  "--seed", seed, "--out", run.parent, "--name", run.name)  # fmt: skip
@@ -132,13 +152,12 @@ def main() -> None:
     parser.add_argument("--only", nargs="*", choices=sorted(EXPERIMENTS), help="run these")
     parser.add_argument("--trials", type=int, default=50, help="per checkpoint (default: 50)")
     arguments = parser.parse_args()
-    results = ROOT / "runs" / "experiments" / "results.md"
-    results.parent.mkdir(parents=True, exist_ok=True)
+    results = ROOT / "runs" / "experiments" / "results"
+    results.mkdir(parents=True, exist_ok=True)
     for name in arguments.only or EXPERIMENTS:
         lines = run_experiment(name, arguments.trials)
         print("\n".join(lines), flush=True)
-        with open(str(results), "a") as out:
-            out.write("\n".join(lines) + "\n")
+        (results / (name + ".md")).write_text("\n".join(lines) + "\n")
 
 
 if __name__ == "__main__":

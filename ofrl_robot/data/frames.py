@@ -111,6 +111,10 @@ def _build(dataset: Dataset, camera: str, root: Path, folder: Path) -> None:
         np.savez(str(temporary / "transitions.npz"), **arrays)
         (temporary / "store.json").write_text(json.dumps({"shape": shape}))
         os.rename(str(temporary), str(folder))
+        # an older state of the dataset is of no use, and each holds all its frames
+        for older in (dataset.folder / ".cache").glob("*-{}-{}".format(camera, _LAYOUT)):
+            if older.name != folder.name:
+                shutil.rmtree(str(older), ignore_errors=True)
     except OSError as error:
         if not (folder / "store.json").exists():  # else another process built it meanwhile
             raise DatasetError(
