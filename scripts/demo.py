@@ -39,10 +39,10 @@ class Demo:
 
     def __init__(self, name: str, episodes: int, trials: int, noise: float) -> None:
         self.episodes, self.trials, self.noise = episodes, trials, noise
-        self.data = ROOT / "datasets" / name
-        self.trials_folder = ROOT / "datasets" / (name + "-trials")
-        self.run, self.bc_run = ROOT / "runs" / name, ROOT / "runs" / (name + "-bc")
-        self.ros_log = ROOT / "runs" / (name + "-ros-log")
+        self.data = Path("datasets") / name
+        self.trials_folder = Path("datasets") / (name + "-trials")
+        self.run, self.bc_run = Path("runs") / name, Path("runs") / (name + "-bc")
+        self.ros_log = Path("runs") / (name + "-ros-log")
         for folder in (self.data, self.trials_folder, self.run, self.bc_run):
             set_aside(folder)
         # an own master on a free port: a robot that runs on this machine is not disturbed
@@ -51,7 +51,8 @@ class Demo:
             os.environ,
             ROS_MASTER_URI="http://127.0.0.1:{}".format(self.port),
             ROS_IP="127.0.0.1",
-            ROS_LOG_DIR=str(self.ros_log),
+            ROS_LOG_DIR=str(ROOT / self.ros_log),
+            PWD=str(ROOT),  # what the launch files take relative paths from
         )
 
     def go(self) -> None:
@@ -80,7 +81,7 @@ class Demo:
             )
 
     def train(self, run: Path, config: str) -> None:
-        command = ["ofrl", "train", str(self.data), "--config", str(ROOT / config)]
+        command = ["ofrl", "train", str(self.data), "--config", config]
         self.call(command + ["--out", str(run.parent), "--name", run.name])
 
     def deploy(self, name: str, run: Path, sample: bool = False) -> TrialReport:
@@ -152,7 +153,7 @@ def set_aside(folder: Path) -> None:
         stamp = time.strftime("%Y%m%d-%H%M%S", time.localtime(folder.stat().st_mtime))
         kept = folder.with_name("{}-{}".format(folder.name, stamp))
         folder.rename(kept)
-        print("kept the earlier {} as {}".format(folder.relative_to(ROOT), kept.relative_to(ROOT)))
+        print("kept the earlier {} as {}".format(folder, kept))
 
 
 def free_port() -> int:
@@ -172,6 +173,7 @@ def main() -> None:
     parser.add_argument("--trials", type=int, default=50, help="per policy (default: 50)")
     parser.add_argument("--noise", type=float, default=0.1, help="of the actions (default: 0.1)")
     arguments = parser.parse_args()
+    os.chdir(str(ROOT))
     if shutil.which("roslaunch") is None:
         sys.exit("demo: no roslaunch; install ROS 1 (`make setup` names the packages)")
     try:

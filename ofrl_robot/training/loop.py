@@ -143,6 +143,12 @@ class _Loop:
                         metrics = self._probe.measure(self._algorithm)
                         self._save(step, metrics)
                         probes.write(step, metrics)
+                        # a line a checkpoint: the history, and all that a log file shows
+                        text = "checkpoint {:>6}  {:.1f} steps/s  {}"
+                        progress.console.print(
+                            text.format(step, progress.tasks[0].speed or 0.0, _short(metrics)),
+                            highlight=False,
+                        )
         finally:
             losses.close()
             probes.close()
@@ -182,5 +188,12 @@ class _Loop:
 
 
 def _short(row: Dict[str, float]) -> str:
-    names = (("data_q", "Q"), ("td_error", "TD"), ("cql_term", "CQL"), ("actor_loss", "actor"))
+    """Dataset Q, TD error, CQL term (un-multiplied), losses: those that the row has."""
+    names = (
+        ("data_q", "Q"),
+        ("td_error", "TD"),
+        ("cql_term", "CQL"),
+        ("actor_loss", "actor"),
+        ("data_log_prob", "log pi(data)"),
+    )
     return "  ".join("{} {:.3g}".format(label, row[k]) for k, label in names if k in row)
