@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from pathlib import Path
 from typing import Dict
 
@@ -127,6 +128,7 @@ class _Loop:
         try:
             with progress:
                 bar = progress.add_task(self._config.algo, total=train.steps, rate="", metrics="")
+                start = time.monotonic()
                 while self._algorithm.step < train.steps:
                     values = self._algorithm.update(self._sampler.sample())
                     step = self._algorithm.step
@@ -144,11 +146,12 @@ class _Loop:
                         self._save(step, metrics)
                         probes.write(step, metrics)
                         # a line a checkpoint: the history, and all that a log file shows
-                        text = "checkpoint {:>6}  {:.1f} steps/s  {}"
-                        progress.console.print(
-                            text.format(step, progress.tasks[0].speed or 0.0, _short(metrics)),
-                            highlight=False,
+                        words = (
+                            "checkpoint {:>6}".format(step),
+                            _rate(step, start),
+                            _short(metrics),
                         )
+                        progress.console.print("  ".join(words), highlight=False)
         finally:
             losses.close()
             probes.close()
@@ -185,6 +188,11 @@ class _Loop:
         )
         weights = self._algorithm.average_actor.state_dict()
         save_checkpoint(run_folder.checkpoint_path(self._folder, step), header, weights)
+
+
+def _rate(step: int, start: float) -> str:
+    """Steps per second since ``start`` (monotonic seconds), probes and checkpoints included."""
+    return "{:.1f} steps/s".format(step / max(time.monotonic() - start, 1e-6))
 
 
 def _short(row: Dict[str, float]) -> str:
