@@ -31,15 +31,15 @@ SPECS = (
 
 
 def entries(spec, names):
-    return [spec.index(n) for n in names if spec.index(n) is not None]
+    return [spec.names.index(n) for n in names if n in spec.names]
 
 
 def translation(spec, action):
     """(3,) m asked for, 0 along an axis that the spec does not have."""
     delta = np.zeros(3)
     for axis, name in enumerate("xyz"):
-        if spec.index(name) is not None:
-            delta[axis] = action[spec.index(name)] * spec.scale[spec.index(name)]
+        if name in spec.names:
+            delta[axis] = action[spec.names.index(name)] * spec.scale[spec.names.index(name)]
     return delta
 
 
@@ -143,7 +143,7 @@ def test_an_unknown_place_becomes_hold():
 @pytest.mark.parametrize("sign", [1.0, -1.0])
 @pytest.mark.parametrize("name", WIDOWX_ACTION.names)
 def test_excess_both_ways_on_every_entry(name, sign):
-    index = WIDOWX_ACTION.index(name)
+    index = WIDOWX_ACTION.names.index(name)
     action = np.zeros(8)
     action[index] = 1.7 * sign
     applied, reasons = limit(action, HERE, WIDOWX_ACTION, WIDE)

@@ -31,7 +31,7 @@ def act(**entries: float) -> np.ndarray:
     """An action vector by entry name."""
     action = np.zeros(specs.WIDOWX_ACTION.size)
     for name, value in entries.items():
-        action[specs.WIDOWX_ACTION.index(name)] = value
+        action[specs.WIDOWX_ACTION.names.index(name)] = value
     return action
 
 
@@ -183,7 +183,7 @@ def test_reset_state_is_the_documented_one(env):
 def test_displacement_per_action_is_the_documented_lag(env, entry, value, low, high):
     """Mean of the first two steps of a move, before the workspace box gets in the way."""
     start = env.reset(seed=0)[0]["state"]
-    index = specs.WIDOWX_ACTION.index(entry)
+    index = specs.WIDOWX_ACTION.names.index(entry)
     for _ in range(2):
         state = env.step(act(**{entry: value}))[0]["state"]
     assert low <= abs(state[index] - start[index]) / 2 <= high
