@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Dict
 
 import torch
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from ofrl_robot.algos.base import Algorithm
 from ofrl_robot.algos.registry import make_algorithm
@@ -120,9 +120,9 @@ class _Loop:
         losses = run_folder.CsvLog(self._folder / run_folder.LOSSES, board, "train/")
         probes = run_folder.CsvLog(self._folder / run_folder.METRICS, board, "probe/")
         progress = Progress(
-            TextColumn("{task.description}"), BarColumn(bar_width=24),
-            TextColumn("{task.completed}/{task.total} steps"),
-            TextColumn("{task.fields[rate]}"), TimeElapsedColumn(), TextColumn("eta"),
+            TextColumn("{task.description}"), BarColumn(bar_width=8),  # fits 80 columns
+            TextColumn("{task.completed}/{task.total}"),
+            TextColumn("{task.fields[rate]}"), TextColumn("eta"),
             TimeRemainingColumn(), TextColumn("{task.fields[metrics]}"),
         )  # fmt: skip
         try:
@@ -136,11 +136,9 @@ class _Loop:
                         row = {k: float(v) for k, v in values.items()}
                         self._require_finite(row, step)
                         losses.write(step, row)
-                        speed = progress.tasks[0].speed or 0.0
                         progress.update(
-                            bar, completed=step, rate="{:.1f} steps/s".format(speed),
-                            metrics=_short(row),
-                        )  # fmt: skip
+                            bar, completed=step, rate=_rate(step, start), metrics=_short(row)
+                        )
                     if step % train.checkpoint_every == 0 or step == train.steps:
                         metrics = self._probe.measure(self._algorithm)
                         self._save(step, metrics)
@@ -196,12 +194,8 @@ def _rate(step: int, start: float) -> str:
 
 
 def _short(row: Dict[str, float]) -> str:
-    """Dataset Q, TD error, CQL term (un-multiplied), losses: those that the row has."""
-    names = (
-        ("data_q", "Q"),
-        ("td_error", "TD"),
-        ("cql_term", "CQL"),
-        ("actor_loss", "actor"),
-        ("data_log_prob", "log pi(data)"),
-    )
+    """Dataset Q, TD error and un-multiplied CQL term, or what imitation has instead."""
+    names = (("data_q", "Q"), ("td_error", "TD"), ("cql_term", "CQL"))
+    if "data_q" not in row:
+        names = (("actor_loss", "loss"), ("data_log_prob", "log pi(data)"))
     return "  ".join("{} {:.3g}".format(label, row[k]) for k, label in names if k in row)
