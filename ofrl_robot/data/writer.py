@@ -70,11 +70,6 @@ class EpisodeWriter:
         self._file = h5py.File(self._disk, "w")
         self._group = self._file.create_group(schema.GROUP)
 
-    @property
-    def steps(self) -> int:
-        """Transitions recorded so far."""
-        return self._actions
-
     def observe(self, tick: Tick) -> None:
         """Record the observation of a tick, and the reward of the transition that led to it."""
         if tick.step != self._observations or tick.step != self._actions:

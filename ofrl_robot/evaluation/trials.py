@@ -1,4 +1,4 @@
-"""Success rates, honestly: k of n with a Wilson interval, aborts and interventions apart.
+"""Success rates, honestly: k of n with a Wilson interval, aborts and missing labels apart.
 
 Every number is read back from episode files on disk, so simulated, ROS and hand-labelled trials
 are counted by the same code, and the counter is what was saved.

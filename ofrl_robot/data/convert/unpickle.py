@@ -1,6 +1,6 @@
 """Reads pickled numpy arrays and plain containers without giving the file any power.
 
-``np.load(allow_pickle=True)`` runs whatever the file asks for. Here a pickle can build numbers,
+numpy's own loader of object arrays runs whatever the file asks for. Here a pickle can build numbers,
 text, bytes, lists, tuples, dicts and numpy arrays and scalars, and nothing else: no name is
 imported, no callable of the file's choice is called, no declared size is believed.
 """
