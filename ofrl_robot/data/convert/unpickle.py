@@ -1,8 +1,8 @@
 """Reads pickled numpy arrays and plain containers without giving the file any power.
 
-numpy's own loader of object arrays runs whatever the file asks for. Here a pickle can build numbers,
-text, bytes, lists, tuples, dicts and numpy arrays and scalars, and nothing else: no name is
-imported, no callable of the file's choice is called, no declared size is believed.
+numpy's own loader of object arrays runs whatever the file asks for. Here a pickle can build
+numbers, text, bytes, lists, tuples, dicts and numpy arrays and scalars, and nothing else: no name
+is imported, no callable of the file's choice is called, no declared size is believed.
 """
 
 from __future__ import annotations
