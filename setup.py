@@ -33,7 +33,7 @@ setup(
         "torch>=2.0",
         "h5py>=3.8",  # 3.7, Debian's own, does not load beside numpy 2
         "pybullet>=3.2.5",
-        "gymnasium>=0.29",
+        "gymnasium>=1.1",
         "safetensors>=0.4",
         "opencv-python-headless>=4.7",
         "scipy>=1.9",

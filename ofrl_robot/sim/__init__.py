@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Tuple
 import gymnasium
 
 from ofrl_robot.sim.tasks import NAMESPACE, REGISTRY, find
+from ofrl_robot.sim.vector import make_vec
 
 if TYPE_CHECKING:
     from ofrl_robot.sim.env import WidowXEnv
@@ -24,13 +25,12 @@ for _task_id in TASK_IDS:
         )
 
 
-def make(task_id: str, image_size: int = 48, **kwargs: Any) -> WidowXEnv:
+def make(task_id: str, **kwargs: Any) -> WidowXEnv:
     """Build the environment of ``task_id`` without wrappers.
 
     Args:
         task_id: one of :data:`TASK_IDS` (the ``ofrl_robot/`` prefix may be there or not).
-        image_size: side of the square image, pixels.
-        **kwargs: ``render_mode`` and ``render_size`` of ``WidowXEnv``.
+        **kwargs: those of :class:`~ofrl_robot.sim.env.WidowXEnv`.
 
     Raises:
         ConfigError: unknown task id.
@@ -38,7 +38,7 @@ def make(task_id: str, image_size: int = 48, **kwargs: Any) -> WidowXEnv:
     task_class = find(task_id)  # before the physics engine is loaded, for a quick answer
     from ofrl_robot.sim.env import WidowXEnv
 
-    return WidowXEnv(task_class.spec.id, image_size=image_size, **kwargs)
+    return WidowXEnv(task_class.spec.id, **kwargs)
 
 
-__all__ = ["TASK_IDS", "make"]
+__all__ = ["TASK_IDS", "make", "make_vec"]

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from typing import Dict, Sequence, Tuple
 
 import numpy as np
 
+from ofrl_robot.errors import ConfigError
 from ofrl_robot.sim.engine import pybullet
-from ofrl_robot.sim.world import World
+from ofrl_robot.sim.world import TIME_STEP_S, World
 
 BASE_POSITION = (0.6, 0.0, -0.4)
 END_EFFECTOR_LINK = 8  # gripper_bar_link; its centre of mass is "the end effector"
@@ -24,6 +26,9 @@ JOINT_NAMES = (
 RESET_JOINTS = (1.57, -0.6, -0.6, 0.0, -1.57, 0.0, 0.0, 0.036, -0.036)
 GRIPPER_OPEN = (0.036, -0.036)
 GRIPPER_CLOSED = (0.015, -0.015)
+
+STEP_SUBSTEPS = 10
+CONTROL_PERIOD_S = STEP_SUBSTEPS * TIME_STEP_S
 
 WORKSPACE_LOW = np.array([0.4, -0.2, -0.34])
 WORKSPACE_HIGH = np.array([0.8, 0.4, -0.10])
@@ -42,42 +47,75 @@ _IK_RANGE = tuple(low - high for low, high in zip(_IK_LOWER, _IK_UPPER))
 _IK_DAMPING = (0.001,) * len(MOVABLE_JOINTS)
 
 
+@dataclasses.dataclass(frozen=True)
+class Actuators:
+    """What the motors of the arm do less well than ideal ones.
+
+    Attributes:
+        lag_s: time constant of the first-order lag between a commanded joint target and the
+            one that the position loop sees, s; the latter is renewed once a step.
+        stiction_rad: a joint that is asked to move by less than this stays where it is, rad.
+
+    Raises:
+        ConfigError: a value is negative or not finite.
+    """
+
+    lag_s: float = 0.0
+    stiction_rad: float = 0.0
+
+    def __post_init__(self) -> None:
+        require_at_least_zero("lag_s", self.lag_s)
+        require_at_least_zero("stiction_rad", self.stiction_rad)
+
+
+def require_at_least_zero(name: str, value: float) -> None:
+    """Raise ConfigError unless ``value`` is finite and not negative."""
+    if not 0.0 <= value < math.inf:
+        raise ConfigError("{} {} is not possible".format(name, value), "use 0 or more")
+
+
+IDEAL_ACTUATORS = Actuators()
+
+
 class WidowXArm:
     """One arm, loaded at its reset pose with the gripper open."""
 
-    def __init__(self, world: World) -> None:
+    def __init__(self, world: World, actuators: Actuators = IDEAL_ACTUATORS) -> None:
         self._world = world
-        self._body = world.load("wx250s", BASE_POSITION)
+        self._actuators = actuators
+        self.body = world.load("wx250s", BASE_POSITION)
         self.gripper_open = True
         self.reset_joints()
 
     def reset_joints(self) -> None:
         """Teleport every joint to the reset pose at rest, gripper open."""
         for joint, value in zip(MOVABLE_JOINTS, RESET_JOINTS):
-            pybullet.resetJointState(self._body, joint, value, physicsClientId=self._world.client)
+            pybullet.resetJointState(self.body, joint, value, physicsClientId=self._world.client)
         self.gripper_open = True
+        self._targets = np.array(RESET_JOINTS[:7])  # what the lagging motors were last told
 
     def end_effector(self) -> Tuple[np.ndarray, np.ndarray]:
-        """Position (3,) m and quaternion xyzw (4,) of the end effector, world axes."""
+        """Position (3,) m and quaternion xyzw (4,) of the end effector, world axes.
+
+        As the engine cached it in the last substep, before that substep moved the joints: the
+        published data was recorded, and its actions were aimed, with that lag of 1/240 s.
+        """
         state = pybullet.getLinkState(
-            self._body,
-            END_EFFECTOR_LINK,
-            computeForwardKinematics=1,
-            physicsClientId=self._world.client,
+            self.body, END_EFFECTOR_LINK, physicsClientId=self._world.client
         )
         return np.array(state[0]), np.array(state[1])
 
     def fingers(self) -> np.ndarray:
         """Left and right finger joint positions, float64 (2,) m."""
         states = pybullet.getJointStates(
-            self._body, (LEFT_FINGER, RIGHT_FINGER), physicsClientId=self._world.client
+            self.body, (LEFT_FINGER, RIGHT_FINGER), physicsClientId=self._world.client
         )
         return np.array([state[0] for state in states])
 
     def joints(self) -> Dict[str, float]:
         """Position of every movable joint by name, rad (fingers: m)."""
         states = pybullet.getJointStates(
-            self._body, MOVABLE_JOINTS, physicsClientId=self._world.client
+            self.body, MOVABLE_JOINTS, physicsClientId=self._world.client
         )
         return {name: state[0] for name, state in zip(JOINT_NAMES, states)}
 
@@ -98,7 +136,7 @@ class WidowXArm:
         euler = np.array(pybullet.getEulerFromQuaternion(quaternion.tolist()))
         euler = euler + np.asarray(delta_euler_deg) * (math.pi / 180.0)
         joints = pybullet.calculateInverseKinematics(
-            self._body,
+            self.body,
             END_EFFECTOR_LINK,
             targetPosition=target.tolist(),
             targetOrientation=pybullet.getQuaternionFromEuler(euler.tolist()),
@@ -113,22 +151,39 @@ class WidowXArm:
             physicsClientId=self._world.client,
         )
         fingers = GRIPPER_OPEN if self.gripper_open else GRIPPER_CLOSED
+        if self._actuators != IDEAL_ACTUATORS:
+            joints = self._imperfect(np.array(joints[:7]))
         self._command(MOVABLE_JOINTS[:7], joints[:7], ARM_FORCE)
         self._command(MOVABLE_JOINTS[7:], fingers, FINGER_FORCE)
+
+    def _imperfect(self, targets: np.ndarray) -> np.ndarray:
+        """Joint targets (7,) rad as lag and stiction let them through."""
+        if self._actuators.lag_s > 0.0:
+            passed = 1.0 - math.exp(-CONTROL_PERIOD_S / self._actuators.lag_s)
+            targets = self._targets + passed * (targets - self._targets)
+        self._targets = targets
+        states = pybullet.getJointStates(
+            self.body, MOVABLE_JOINTS[:7], physicsClientId=self._world.client
+        )
+        measured = np.array([state[0] for state in states])
+        stuck = np.abs(targets - measured) < self._actuators.stiction_rad
+        return np.where(stuck, measured, targets)
 
     def command_neutral(self, gripper_open: bool) -> None:
         """Set motor targets to the reset pose, and the gripper as told.
 
+        Lag and stiction are left out: a homing move of 313 ms outlasts them.
         ``gripper_open`` follows the fingers here: a flag that kept its old value would move
         the fingers back at the next step and drop what they hold.
         """
         self.gripper_open = bool(gripper_open)
         fingers = GRIPPER_OPEN if self.gripper_open else GRIPPER_CLOSED
+        self._targets = np.array(RESET_JOINTS[:7])  # or a lag would pull the arm back from here
         self._command(MOVABLE_JOINTS, RESET_JOINTS[:7] + fingers, NEUTRAL_FORCE)
 
     def _command(self, joints: Sequence[int], targets: Sequence[float], force: float) -> None:
         pybullet.setJointMotorControlArray(
-            self._body,
+            self.body,
             joints,
             pybullet.POSITION_CONTROL,
             targetPositions=targets,

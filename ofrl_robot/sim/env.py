@@ -1,161 +1,184 @@
-"""The simulated WidowX 250 as a gymnasium environment: actions, observations, episodes."""
+"""The simulated WidowX 250 as a gymnasium environment: spaces, episodes, imperfections."""
 
 from __future__ import annotations
 
-from typing import Any, Dict, Optional, Tuple
+from typing import Any, Dict, Optional, Tuple, Union
 
 import gymnasium
 import numpy as np
+from typing_extensions import Literal
 
 from ofrl_robot import specs
 from ofrl_robot.errors import ConfigError, RobotError
-from ofrl_robot.sim.arm import WidowXArm
-from ofrl_robot.sim.tasks import TaskSpec, find
-from ofrl_robot.sim.tasks.base import TABLE_POSITION
-from ofrl_robot.sim.world import TIME_STEP_S, Camera, World
+from ofrl_robot.sim.arm import CONTROL_PERIOD_S
+from ofrl_robot.sim.backends import make_simulation
+from ofrl_robot.sim.options import Backend
+from ofrl_robot.sim.realism import PRESETS, Imperfections, Realism, preset
+from ofrl_robot.sim.simulation import Simulation
+from ofrl_robot.sim.tasks import TaskSpec
 
-STEP_SUBSTEPS = 10
-TOGGLE_SUBSTEPS = 75  # the fingers need longer than one control step
-NEUTRAL_SUBSTEPS = 75
 CAMERA_NAME = "image"
 STATE_BOUND = 100.0
+ImageFormat = Literal["chw", "hwc", "uint8"]
+IMAGE_FORMATS = ("chw", "hwc", "uint8")
+
+Observation = Dict[str, np.ndarray]
 
 
 class WidowXEnv(gymnasium.Env):
-    """One arm, one table, one task.
+    """One arm, one table, one task; actions, observations and rewards are roboverse's.
 
     Action, float32 Box(-1, 1, (8,)), see ``specs.WIDOWX_ACTION``: end-effector displacement
     (x, y, z; rotation), gripper (> 0.5 opens, < -0.5 closes, else keeps), neutral (> 0.5).
-    Observation: ``image`` uint8 RGB (S, S, 3) and ``state`` float64 (10,). Reward: 1.0 at
-    every step at which the task's success condition holds, else 0.0. Episodes are never
-    terminated; they are truncated at ``task.horizon``.
+
+    Observation, a dict of
+
+    - ``image``: float32 (3 * S * S,) in [0, 1], channels first then rows (``image_format``
+      "chw"), or rows first ("hwc": roboverse's ``transpose_image=False``), or uint8 RGB
+      (S, S, 3) ("uint8");
+    - ``state``: float64 (10,), ``specs.WIDOWX_STATE_NAMES``;
+    - ``object_position`` (3,) m and ``object_orientation`` (4,) xyzw of the target object,
+      float64: privileged, for learning from state; nothing that is recorded holds them.
+
+    Reward: 1.0 at every step at which the task's success condition holds, else 0.0. Episodes
+    are never terminated; they are truncated at ``task.horizon``.
 
     Args:
         task_id: a key of ``ofrl_robot.sim.TASK_IDS``.
-        image_size: side of the square image, pixels.
+        image_size: side S of the square image, pixels.
+        image_format: "chw", "hwc" or "uint8".
+        sim_backend: "embedded", or "roboverse" for the real one where it is installed.
+        realism: "off", "mild", "harsh" or a :class:`~ofrl_robot.sim.realism.Realism`.
+        num_objects: size of the pool that a many-object task draws from (0: the task's own).
+        roboverse_bugs: bring back the stale gripper flag after a neutral action.
         render_mode: None or "rgb_array".
         render_size: side of the image that :meth:`render` draws, pixels.
+
+    Raises:
+        ConfigError: unknown task, backend or preset; a value outside its range.
     """
 
     metadata = {"render_modes": ["rgb_array"], "render_fps": 24}
     action_spec = specs.WIDOWX_ACTION
-    control_rate_hz = 1.0 / (STEP_SUBSTEPS * TIME_STEP_S)
+    control_rate_hz = 1.0 / CONTROL_PERIOD_S
 
     def __init__(
         self,
         task_id: str,
         image_size: int = 48,
+        image_format: ImageFormat = "chw",
+        sim_backend: Backend = "embedded",
+        realism: Union[str, Realism] = "off",
+        num_objects: int = 0,
+        roboverse_bugs: bool = False,
         render_mode: Optional[str] = None,
         render_size: int = 256,
     ) -> None:
-        self._world: Optional[World] = None
-        self._arm: Optional[WidowXArm] = None
-        self._task = find(task_id)()
+        self._simulation: Optional[Simulation] = None
         if not 1 <= int(image_size) <= 4096:
             raise ConfigError("image_size {} is not in 1..4096".format(image_size), "use 48")
+        if image_format not in IMAGE_FORMATS:
+            raise ConfigError(
+                "image_format {!r} is unknown".format(image_format),
+                "use {}".format(" or ".join(IMAGE_FORMATS)),
+            )
         if render_mode not in (None, "rgb_array"):
             raise ConfigError("render_mode {!r} is unknown".format(render_mode), "use rgb_array")
         self.image_size = int(image_size)
+        self.image_format = image_format
+        self.realism = preset(realism)
         self.render_mode = render_mode
         self.render_size = int(render_size)
         self.observation_spec = specs.widowx_observation(self.image_size, CAMERA_NAME)
         self.action_space = gymnasium.spaces.Box(-1.0, 1.0, (self.action_spec.size,), np.float32)
-        self.observation_space = gymnasium.spaces.Dict(
-            {
-                CAMERA_NAME: gymnasium.spaces.Box(
-                    0, 255, self.observation_spec.cameras[0].shape, np.uint8
-                ),
-                "state": gymnasium.spaces.Box(
-                    -STATE_BOUND,
-                    STATE_BOUND,
-                    (len(self.observation_spec.state_names),),
-                    np.float64,
-                ),
-            }
-        )
-        self._camera = Camera((0.6, 0.2, -0.28), distance=0.29, yaw_deg=180.0, pitch_deg=-40.0)
-        self._scale = np.array(self.action_spec.scale)
+        self.observation_space = self._spaces()
         self._steps = 0
+        self._imperfections: Optional[Imperfections] = None
+        self._simulation = make_simulation(
+            task_id, sim_backend, self.realism.actuators, num_objects, roboverse_bugs
+        )
+        self.task: TaskSpec = self._simulation.task
 
     @property
-    def task(self) -> TaskSpec:
-        """The facts of the task: id, horizon, success key, scripted policy."""
-        return self._task.spec
+    def simulation(self) -> Simulation:
+        """The physics behind this environment. Raises RobotError once closed."""
+        if self._simulation is None:
+            raise RobotError("the environment is closed", "make a new one")
+        return self._simulation
 
     def reset(
         self, *, seed: Optional[int] = None, options: Optional[Dict[str, Any]] = None
-    ) -> Tuple[Dict[str, np.ndarray], Dict[str, Any]]:
-        """Rebuild the world and place the objects; ``seed`` is the only source of chance."""
+    ) -> Tuple[Observation, Dict[str, Any]]:
+        """Rebuild the world and place the objects; ``seed`` is the only source of chance.
+
+        Raises:
+            ConfigError: the objects do not fit in a bounded number of tries.
+        """
         super().reset(seed=seed)
-        if self._world is None or not self._world.is_open:
-            self._world = World()
-        self._world.clear()
-        self._world.load("table", TABLE_POSITION, fixed=True)
-        self._arm = WidowXArm(self._world)
-        self._task.build(self._world, self.np_random)
-        # The objects fall for some substeps; the arm must not have sagged meanwhile.
-        self._arm.reset_joints()
+        self.simulation.reset(self.np_random)
         self._steps = 0
-        return self._observe(), self._info()
+        self._imperfections = None
+        if self.realism != PRESETS["off"]:
+            rng = np.random.default_rng(int(self.np_random.integers(2**62)))
+            self._imperfections = Imperfections(self.realism, rng, self.action_spec.size)
+        return self._observe()
 
     def step(
         self, action: np.ndarray
-    ) -> Tuple[Dict[str, np.ndarray], float, bool, bool, Dict[str, Any]]:
-        """Apply one action (8,): 10 substeps, 75 for a gripper toggle, 75 more for neutral."""
-        world, arm = self._require_ready()
+    ) -> Tuple[Observation, float, bool, bool, Dict[str, Any]]:
+        """Apply one action (8,): 42 ms, 313 ms for a gripper toggle, 313 ms more for neutral.
+
+        Raises:
+            RobotError: wrong shape or not finite (nothing moves), or no running episode.
+        """
         command = self._checked(action)
-        threshold = self.action_spec.gripper_threshold
-        gripper, neutral = command[6], command[7]
-
-        toggled = gripper < -threshold if arm.gripper_open else gripper > threshold
-        if toggled:
-            arm.gripper_open = not arm.gripper_open
-        arm.command_delta(command[:3] * self._scale[:3], command[3:6] * self._scale[3:6])
-        world.step(TOGGLE_SUBSTEPS if toggled else STEP_SUBSTEPS)
-        if self.task.use_neutral_action and neutral > threshold:
-            arm.command_neutral(self.task.neutral_gripper_open)
-            world.step(NEUTRAL_SUBSTEPS)
-
+        if self._imperfections is not None:
+            command = self._imperfections.delayed(command)
+        self.simulation.step(command)
         self._steps += 1
-        info = self._info()
+        observation, info = self._observe()
         truncated = self._steps >= self.task.horizon
-        return self._observe(), float(info["success"]), False, truncated, info
+        return observation, float(info["success"]), False, truncated, info
 
     def ground_truth(self) -> Dict[str, np.ndarray]:
         """Privileged state for scripted policies: float64 arrays, m, world axes.
 
-        ``ee_position`` (3,), ``gripper_open`` (1,), ``object_position`` (3,) and, where the
-        task has one, ``container_position`` (3,). Never part of an observation.
+        ``ee_position`` (3,), ``gripper_open`` (1,), ``object_position`` (3,) and what else the
+        task has. Free of noise and never recorded.
         """
-        world, arm = self._require_ready()
-        truth = {
-            "ee_position": arm.end_effector()[0],
-            "gripper_open": np.array([float(arm.gripper_open)]),
-        }
-        truth.update(self._task.ground_truth(world))
-        return truth
+        return self.simulation.ground_truth()
 
     def joints(self) -> Dict[str, float]:
         """Joint positions by the vendor's names, rad (fingers: m)."""
-        return self._require_ready()[1].joints()
+        return self.simulation.joints()
 
     def render(self) -> Optional[np.ndarray]:
         """The policy's camera at ``render_size``: uint8 RGB, or None without a render mode."""
-        if self.render_mode is None:
-            return None
-        world, _ = self._require_ready()
-        return self._camera.render(world, self.render_size)
+        return None if self.render_mode is None else self.simulation.image(self.render_size)
 
     def close(self) -> None:
-        """Give the physics client back. Calling it again does nothing."""
-        world, self._world, self._arm = self._world, None, None
-        if world is not None:
-            world.close()
+        """Give the physics engine back. Calling it again does nothing."""
+        simulation, self._simulation = self._simulation, None
+        if simulation is not None:
+            simulation.close()
 
-    def _require_ready(self) -> Tuple[World, WidowXArm]:
-        if self._world is None or self._arm is None:
-            raise RobotError("the simulator has no running episode", "call reset() first")
-        return self._world, self._arm
+    def _spaces(self) -> gymnasium.spaces.Dict:
+        def state(size: int) -> gymnasium.spaces.Box:
+            return gymnasium.spaces.Box(-STATE_BOUND, STATE_BOUND, (size,), np.float64)
+
+        shape = self.observation_spec.cameras[0].shape
+        if self.image_format == "uint8":
+            image = gymnasium.spaces.Box(0, 255, shape, np.uint8)
+        else:
+            image = gymnasium.spaces.Box(0.0, 1.0, (int(np.prod(shape)),), np.float32)
+        return gymnasium.spaces.Dict(
+            {
+                "object_position": state(3),
+                "object_orientation": state(4),
+                "state": state(len(self.observation_spec.state_names)),
+                CAMERA_NAME: image,
+            }
+        )
 
     def _checked(self, action: np.ndarray) -> np.ndarray:
         """The action as float64 (8,) clipped to [-1, 1]; refused before anything moves."""
@@ -180,15 +203,27 @@ class WidowXEnv(gymnasium.Env):
             )
         return np.clip(command, -1.0, 1.0)
 
-    def _observe(self) -> Dict[str, np.ndarray]:
-        world, arm = self._require_ready()
-        return {
-            CAMERA_NAME: self._camera.render(world, self.image_size),
-            "state": arm.state(),
+    def _observe(self) -> Tuple[Observation, Dict[str, Any]]:
+        simulation = self.simulation
+        image, state, age = simulation.image(self.image_size), simulation.state(), 0
+        if self._imperfections is not None:
+            image, age = self._imperfections.seen(image)
+            state = self._imperfections.measured(state)
+        position, orientation = simulation.object_pose()
+        info = simulation.info()
+        info["success"] = bool(info[self.task.success_key])
+        info["image_age_s"] = age * CONTROL_PERIOD_S
+        observation = {
+            "object_position": position,
+            "object_orientation": orientation,
+            "state": state,
+            CAMERA_NAME: self._formatted(image),
         }
+        return observation, info
 
-    def _info(self) -> Dict[str, Any]:
-        world, arm = self._require_ready()
-        info: Dict[str, Any] = dict(self._task.info(world, arm.end_effector()[0]))
-        info["success"] = info[self.task.success_key]
-        return info
+    def _formatted(self, image: np.ndarray) -> np.ndarray:
+        if self.image_format == "uint8":
+            return image
+        if self.image_format == "chw":
+            image = image.transpose(2, 0, 1)
+        return image.reshape(-1).astype(np.float32) / np.float32(255.0)

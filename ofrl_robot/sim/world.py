@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import os
-from typing import Optional, Sequence, Tuple
+from typing import TYPE_CHECKING, Optional, Sequence, Set, Tuple
 
 import numpy as np
 
 from ofrl_robot.sim.engine import pybullet
 
+if TYPE_CHECKING:
+    from ofrl_robot.sim.items import Item
+
 ASSETS = os.path.join(os.path.dirname(os.path.abspath(__file__)), "assets")
 TIME_STEP_S = 1.0 / 240.0
+TABLE_POSITION = (0.75, -0.2, -0.375)  # centre of the table's upper face, m
 GRAVITY = -10.0
 SOLVER_ITERATIONS = 150
+ITEM_MASS_KG = 0.05
 
 
 class World:
@@ -24,6 +29,7 @@ class World:
 
     def __init__(self) -> None:
         self.client: int = pybullet.connect(pybullet.DIRECT)
+        self.table = -1  # body id, after clear
 
     @property
     def is_open(self) -> bool:
@@ -39,7 +45,7 @@ class World:
                 pass
 
     def clear(self) -> None:
-        """Remove every body and set the engine's parameters.
+        """Remove every body but a fresh table and set the engine's parameters.
 
         The world is rebuilt at each reset rather than restored from a saved state: contact
         and motor warm-starting then always begin empty, which is what makes a seed give the
@@ -53,6 +59,7 @@ class World:
             physicsClientId=self.client,
         )
         pybullet.setGravity(0.0, 0.0, GRAVITY, physicsClientId=self.client)
+        self.table = self.load("table", TABLE_POSITION, fixed=True)
 
     def load(
         self,
@@ -70,6 +77,44 @@ class World:
             basePosition=tuple(float(v) for v in position),
             baseOrientation=tuple(float(v) for v in quaternion),
             useFixedBase=fixed,
+            flags=pybullet.URDF_USE_INERTIA_FROM_FILE,
+            physicsClientId=self.client,
+        )
+
+    def add(
+        self,
+        item: Item,
+        position: Sequence[float],
+        quaternion: Sequence[float] = (0.0, 0.0, 0.0, 1.0),
+    ) -> int:
+        """Build ``item``, 0.05 kg, with its frame at ``position`` (m), ``quaternion`` (xyzw).
+
+        Returns the body id.
+        """
+        kinds = {
+            "box": pybullet.GEOM_BOX,
+            "cylinder": pybullet.GEOM_CYLINDER,
+            "sphere": pybullet.GEOM_SPHERE,
+        }
+        # The engine wants every list in full length and picks what each shape needs.
+        shapes = dict(
+            shapeTypes=[kinds[part.shape] for part in item.parts],
+            halfExtents=[part.half_extents.tolist() for part in item.parts],
+            radii=[part.size[0] for part in item.parts],
+            lengths=[part.size[-1] for part in item.parts],
+            physicsClientId=self.client,
+        )
+        places = [list(part.position) for part in item.parts]
+        return pybullet.createMultiBody(
+            ITEM_MASS_KG,
+            pybullet.createCollisionShapeArray(collisionFramePositions=places, **shapes),
+            pybullet.createVisualShapeArray(
+                visualFramePositions=places,
+                rgbaColors=[[*part.color, 1.0] for part in item.parts],
+                **shapes,
+            ),
+            [float(v) for v in position],
+            [float(v) for v in quaternion],
             physicsClientId=self.client,
         )
 
@@ -77,6 +122,48 @@ class World:
         """Advance physics by ``substeps`` of 1/240 s."""
         for _ in range(substeps):
             pybullet.stepSimulation(physicsClientId=self.client)
+
+    def move(self, body: int, position: Sequence[float], quaternion: Sequence[float]) -> None:
+        """Put a free body somewhere, at rest: position (3,) m, quaternion (4,) xyzw."""
+        pybullet.resetBasePositionAndOrientation(
+            body,
+            [float(v) for v in position],
+            [float(v) for v in quaternion],
+            physicsClientId=self.client,
+        )
+        pybullet.resetBaseVelocity(body, (0, 0, 0), (0, 0, 0), physicsClientId=self.client)
+
+    def ignore_contacts(self, body: int, other: int) -> None:
+        """Let two bodies pass through each other."""
+        for link in range(-1, pybullet.getNumJoints(body, physicsClientId=self.client)):
+            for other_link in range(-1, pybullet.getNumJoints(other, physicsClientId=self.client)):
+                pybullet.setCollisionFilterPair(
+                    body, other, link, other_link, 0, physicsClientId=self.client
+                )
+
+    def set_joint(self, body: int, joint: int, value: float) -> None:
+        """Put a joint at ``value`` (rad or m), at rest."""
+        pybullet.resetJointState(body, joint, float(value), physicsClientId=self.client)
+
+    def hold_joint(self, body: int, joint: int, force: float) -> None:
+        """Switch on a motor that holds the joint still with at most ``force`` (N or N m)."""
+        pybullet.setJointMotorControl2(
+            body,
+            joint,
+            pybullet.VELOCITY_CONTROL,
+            targetVelocity=0.0,
+            force=force,
+            physicsClientId=self.client,
+        )
+
+    def link_position(self, body: int, link: int) -> np.ndarray:
+        """Centre of mass (3,) m of a link, as cached by the last substep."""
+        return np.array(pybullet.getLinkState(body, link, physicsClientId=self.client)[0])
+
+    def touching(self, body: int) -> Set[int]:
+        """Ids of the bodies that ``body`` is in contact with since the last substep."""
+        points = pybullet.getContactPoints(bodyA=body, physicsClientId=self.client)
+        return {point[2] for point in points}
 
     def pose(self, body: int) -> Tuple[np.ndarray, np.ndarray]:
         """Centre-of-mass position (3,) m and quaternion xyzw (4,) of a body's base, float64."""

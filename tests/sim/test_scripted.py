@@ -24,7 +24,7 @@ def succeeds(env, policy, seed: int) -> bool:
 @pytest.mark.parametrize("task_id", TASK_IDS)
 @pytest.mark.parametrize("noise, least", [(0.0, 9), (0.1, 7)])
 def test_success_floor(task_id, noise, least):
-    env = make(task_id, image_size=8)
+    env = make(task_id, image_size=8, image_format="uint8")
     policy = make_scripted(task_id, noise)
     assert sum(succeeds(env, policy, seed) for seed in range(10)) >= least
     env.close()
@@ -40,7 +40,7 @@ def test_holding_still_does_not_succeed():
 
 @pytest.mark.parametrize("task_id", TASK_IDS)
 def test_actions_repeat_by_seed_and_stay_in_bounds(task_id):
-    env = make(task_id, image_size=8)
+    env = make(task_id, image_size=8, image_format="uint8")
     env.reset(seed=3)
     truth = env.ground_truth()
     env.close()

@@ -1,4 +1,4 @@
-"""The simulated tasks. A new one is one module here and one line in the registry."""
+"""The simulated tasks. A new one is a class in the ``TASKS`` of its family."""
 
 from __future__ import annotations
 
@@ -6,16 +6,14 @@ import difflib
 from typing import Dict, Tuple, Type
 
 from ofrl_robot.errors import ConfigError
+from ofrl_robot.sim.tasks import button, drawer, grasp, pick_place
 from ofrl_robot.sim.tasks.base import Task, TaskSpec
-from ofrl_robot.sim.tasks.grasp import SingleObjGrasp
-from ofrl_robot.sim.tasks.pick_tray import PickTray
 
-_CLASSES: Tuple[Type[Task], ...] = (
-    SingleObjGrasp,
-    PickTray,
-)
+_FAMILIES = (grasp, pick_place, button, drawer)
 
-REGISTRY: Dict[str, Type[Task]] = {task.spec.id: task for task in _CLASSES}
+REGISTRY: Dict[str, Type[Task]] = {
+    task.spec.id: task for family in _FAMILIES for task in family.TASKS
+}
 NAMESPACE = "ofrl_robot"
 
 

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING, Callable, ClassVar, Dict
+from typing import TYPE_CHECKING, Any, Callable, ClassVar, Dict, Tuple
 
 import numpy as np
 
 from ofrl_robot.errors import ConfigError
 
 if TYPE_CHECKING:  # naming the tasks must not load the physics engine
+    from ofrl_robot.sim.arm import WidowXArm
     from ofrl_robot.sim.world import World
 
-TABLE_POSITION = (0.75, -0.2, -0.375)  # centre of the table's upper face, m
+TABLE_HEIGHT = -0.375  # of its upper face, m
 SETTLE_SUBSTEPS = 50
 PLACEMENT_TRIES = 100
 
@@ -33,6 +34,7 @@ class TaskSpec:
         scripted_policy: name of the scripted policy that solves it.
         use_neutral_action: whether action entry 7 moves the arm to its reset pose.
         neutral_gripper_open: gripper state that the neutral action commands.
+        object_pool: objects that an episode may draw its object from (1: always the same).
     """
 
     id: str
@@ -42,27 +44,59 @@ class TaskSpec:
     scripted_policy: str
     use_neutral_action: bool = False
     neutral_gripper_open: bool = True
+    object_pool: int = 1
 
 
 class Task:
-    """Base class: subclasses set ``spec`` and fill in the three hooks.
+    """Base class: subclasses set ``spec`` and fill in the hooks.
 
-    A task owns the ids of the bodies it loaded; the environment owns world and arm.
+    A task owns the ids of the bodies it loaded; the simulation owns world and arm. All
+    positions are float64 in m, quaternions xyzw, world axes.
+
+    Args:
+        num_objects: size of the pool that each episode draws its object from; 0 for the
+            task's own. Only tasks with ``spec.object_pool`` above 1 have a choice.
+
+    Raises:
+        ConfigError: ``num_objects`` is outside what the task offers.
     """
 
     spec: ClassVar[TaskSpec]
 
+    def __init__(self, num_objects: int = 0) -> None:
+        pool = self.spec.object_pool
+        if num_objects and not 1 <= num_objects <= pool:
+            raise ConfigError(
+                "num_objects {} is not in 1..{}".format(num_objects, pool),
+                "leave it out" if pool == 1 else "choose a size in that range",
+                self.spec.id,
+            )
+        self.num_objects = num_objects or pool
+        self.target = -1  # body id of the object that success is about, set by build
+
     def build(self, world: World, rng: np.random.Generator) -> None:
-        """Load the task's objects into an empty world that has the table and the arm."""
+        """Load the objects into a world that has table and arm, and set ``self.target``."""
         raise NotImplementedError
 
-    def info(self, world: World, ee_position: np.ndarray) -> Dict[str, bool]:
-        """Success conditions now, by roboverse's key names."""
-        raise NotImplementedError
+    def start(self, world: World, arm: WidowXArm) -> None:
+        """Last touch once the arm stands at its reset pose (nothing, for most tasks)."""
+
+    def info(self, world: World, ee_position: np.ndarray) -> Dict[str, Any]:
+        """Success conditions now, by roboverse's key names; subclasses add theirs."""
+        grasped = is_grasped(world.pose(self.target)[0], ee_position)
+        return {"grasp_success": grasped, "grasp_success_target": grasped}
+
+    def target_pose(self, world: World) -> Tuple[np.ndarray, np.ndarray]:
+        """Position (3,) and quaternion (4,) of the object that success is about."""
+        return world.pose(self.target)
 
     def ground_truth(self, world: World) -> Dict[str, np.ndarray]:
-        """Privileged float64 arrays for scripted policies (positions in m, world axes)."""
-        raise NotImplementedError
+        """Privileged arrays for scripted policies; subclasses add theirs."""
+        return {"object_position": world.pose(self.target)[0]}
+
+    def restore(self, world: World, first: Dict[str, np.ndarray]) -> None:
+        """Put the objects where a recorded episode had them; see ``EmbeddedSimulation``."""
+        world.move(self.target, first["object_position"], first["object_orientation"])
 
 
 def place(

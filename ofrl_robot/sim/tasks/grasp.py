@@ -1,18 +1,18 @@
-"""Widow250SingleObjGrasp-v0: pick a block up from the table."""
+"""Grasping from the table: one block, lifted in the gripper."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar, Dict
+import dataclasses
+from typing import TYPE_CHECKING, ClassVar, Sequence, Tuple, Type
 
 import numpy as np
 
-from ofrl_robot.sim.tasks.base import SETTLE_SUBSTEPS, Task, TaskSpec, is_grasped
+from ofrl_robot.sim.tasks.base import SETTLE_SUBSTEPS, Task, TaskSpec
 
 if TYPE_CHECKING:
     from ofrl_robot.sim.world import World
 
-SPAWN_LOW = np.array([0.53, 0.15, -0.30])
-SPAWN_HIGH = np.array([0.68, 0.25, -0.30])
+UPSIDE = (0.0, 0.0, 1.0, 0.0)  # half a turn about z, as the data has it
 
 
 class SingleObjGrasp(Task):
@@ -25,14 +25,32 @@ class SingleObjGrasp(Task):
         success_key="grasp_success_target",
         scripted_policy="grasp",
     )
+    spawn_low: ClassVar[Sequence[float]] = (0.53, 0.15, -0.30)
+    spawn_high: ClassVar[Sequence[float]] = (0.68, 0.25, -0.30)
 
     def build(self, world: World, rng: np.random.Generator) -> None:
-        self._block = world.load("block", rng.uniform(SPAWN_LOW, SPAWN_HIGH))
+        position = rng.uniform(self.spawn_low, self.spawn_high)
+        self.target = world.load("block", position, UPSIDE)
         world.step(SETTLE_SUBSTEPS)
 
-    def info(self, world: World, ee_position: np.ndarray) -> Dict[str, bool]:
-        grasped = is_grasped(world.pose(self._block)[0], ee_position)
-        return {"grasp_success": grasped, "grasp_success_target": grasped}
 
-    def ground_truth(self, world: World) -> Dict[str, np.ndarray]:
-        return {"object_position": world.pose(self._block)[0]}
+class GraspEasy(SingleObjGrasp):
+    """The same with the block always at one place."""
+
+    spec: ClassVar[TaskSpec] = dataclasses.replace(
+        SingleObjGrasp.spec,
+        id="Widow250GraspEasy-v0",
+        description="Grasp the block, always at the same place, and lift it.",
+    )
+    spawn_low = spawn_high = (0.60, 0.20, -0.30)
+
+
+class MultiTaskGrasp(SingleObjGrasp):
+    """Roboverse names two objects here and loads the first, so it is SingleObjGrasp."""
+
+    spec: ClassVar[TaskSpec] = dataclasses.replace(
+        SingleObjGrasp.spec, id="Widow250MultiTaskGrasp-v0"
+    )
+
+
+TASKS: Tuple[Type[Task], ...] = (SingleObjGrasp, GraspEasy, MultiTaskGrasp)

@@ -1,0 +1,238 @@
+"""Picking up and putting down: an object and a container."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING, Any, ClassVar, Dict, Sequence, Tuple, Type
+
+import numpy as np
+
+from ofrl_robot.sim.items import catalogue
+from ofrl_robot.sim.tasks.base import SETTLE_SUBSTEPS, TABLE_HEIGHT, Task, TaskSpec, place
+from ofrl_robot.sim.tasks.grasp import UPSIDE
+
+if TYPE_CHECKING:
+    from ofrl_robot.sim.arm import WidowXArm
+    from ofrl_robot.sim.world import World
+
+DROP_HEIGHT = -0.30  # from which objects fall on the table, m
+BLOCK_UNDERSIDE = 0.012  # of the block below its frame, m
+
+# How roboverse's PlaceTray starts, from a state saved there: the joints of the arm (waist to
+# propeller, rad), the place of the object between the fingers, its underside's height.
+HOLDING_JOINTS = (1.56385, -0.57983, -0.63496, 0.0005, -1.51506, -0.00839, 0.00189)
+HELD_XY = (0.6000, 0.1527)
+HELD_UNDERSIDE = -0.2436
+CLOSING_FINGERS = 0.027  # from here the fingers close on it; the widest object needs 0.026 m
+CLOSING_SUBSTEPS = 15
+ARM_BRAKE = 500.0  # N m; holds the arm still meanwhile
+
+
+@dataclasses.dataclass(frozen=True)
+class Container:
+    """Something to put the object into or onto.
+
+    Attributes:
+        asset: name of its URDF, whose frame is on the table.
+        low, high: where it may stand (2,) m.
+        top: height of its rim or upper face, m.
+        clearance: least xy distance between its centre and the object's at the start, m.
+        placed_height, placed_radius: the object counts as placed below this height and within
+            this xy distance of the centre, m. Held or released, it makes no difference.
+    """
+
+    asset: str
+    low: Tuple[float, float]
+    high: Tuple[float, float]
+    top: float
+    clearance: float = 0.11
+    placed_height: float = -0.32
+    placed_radius: float = 0.04
+
+
+TRAY = Container("tray", (0.50, 0.25), (0.50, 0.25), top=-0.345)
+BOWL = Container("bowl", (0.50, 0.26), (0.70, 0.26), top=-0.330)
+BOX = Container("box", (0.50, 0.23), (0.70, 0.23), top=-0.325)
+CUBE = Container(
+    "cube", (0.50, 0.22), (0.70, 0.24), top=-0.325,
+    clearance=0.10, placed_height=-0.23, placed_radius=0.03,
+)  # fmt: skip
+
+
+class PickTray(Task):
+    """A block outside a fixed tray; success is having it low inside the tray."""
+
+    spec: ClassVar[TaskSpec] = TaskSpec(
+        id="Widow250PickTray-v0",
+        horizon=40,
+        description="Pick the block up and drop it into the tray.",
+        success_key="place_success_target",
+        scripted_policy="pick_place",
+        use_neutral_action=True,
+        neutral_gripper_open=False,
+    )
+    container: ClassVar[Container] = TRAY
+    spawn_low: ClassVar[Sequence[float]] = (0.49, 0.18)
+    spawn_high: ClassVar[Sequence[float]] = (0.75, 0.27)
+    in_gripper: ClassVar[bool] = False
+
+    def build(self, world: World, rng: np.random.Generator) -> None:
+        self.draw(rng)
+        # Both places are drawn anew until they are far enough apart, as roboverse does.
+        clearance = self.container.clearance
+        spot = place(
+            rng,
+            np.array([*self.container.low, *self.spawn_low]),
+            np.array([*self.container.high, *self.spawn_high]),
+            lambda both: float(np.linalg.norm(both[:2] - both[2:])) > clearance,
+            self.spec.id,
+        )
+        self._container = np.array([spot[0], spot[1], TABLE_HEIGHT])
+        world.load(self.container.asset, self._container, fixed=True)
+        if self.in_gripper:
+            self.target = self.load_object(world, self._held_position())
+        else:
+            self.target = self.load_object(world, (spot[2], spot[3], DROP_HEIGHT))
+            world.step(SETTLE_SUBSTEPS)
+
+    def draw(self, rng: np.random.Generator) -> None:
+        """Choose this episode's object; where there is a choice."""
+
+    def load_object(self, world: World, position: Sequence[float]) -> int:
+        """Body id of this episode's object, loaded with its frame at ``position`` (3,) m."""
+        return world.load("block", position, UPSIDE)
+
+    def underside(self) -> float:
+        """Depth of this episode's object below its frame, m."""
+        return BLOCK_UNDERSIDE
+
+    def _held_position(self) -> Tuple[float, float, float]:
+        return (*HELD_XY, HELD_UNDERSIDE + self.underside())
+
+    def start(self, world: World, arm: WidowXArm) -> None:
+        if not self.in_gripper:
+            return
+        from ofrl_robot.sim.arm import LEFT_FINGER, MOVABLE_JOINTS, RIGHT_FINGER
+
+        for joint, value in zip(MOVABLE_JOINTS, HOLDING_JOINTS):
+            world.set_joint(arm.body, joint, value)
+        world.set_joint(arm.body, LEFT_FINGER, CLOSING_FINGERS)
+        world.set_joint(arm.body, RIGHT_FINGER, -CLOSING_FINGERS)
+        arm.gripper_open = False
+        arm.command_delta(np.zeros(3), np.zeros(3))
+        for joint in MOVABLE_JOINTS[:7]:
+            world.hold_joint(arm.body, joint, ARM_BRAKE)
+        for _ in range(CLOSING_SUBSTEPS):  # it hangs in the air until the fingers have it
+            world.move(self.target, self._held_position(), UPSIDE)
+            world.step(1)
+
+    def info(self, world: World, ee_position: np.ndarray) -> Dict[str, Any]:
+        item = world.pose(self.target)[0]
+        off_centre = float(np.linalg.norm(item[:2] - self._container[:2]))
+        low = float(item[2]) < self.container.placed_height
+        placed = low and off_centre < self.container.placed_radius
+        info = super().info(world, ee_position)
+        return dict(info, place_success=placed, place_success_target=placed)
+
+    def ground_truth(self, world: World) -> Dict[str, np.ndarray]:
+        return dict(
+            super().ground_truth(world),
+            container_position=self._container.copy(),
+            container_top=np.array([self.container.top]),
+            container_radius=np.array([self.container.placed_radius]),
+        )
+
+
+class PlaceTray(PickTray):
+    """The same with the block in the closed gripper at the start, always the same way."""
+
+    spec: ClassVar[TaskSpec] = dataclasses.replace(
+        PickTray.spec,
+        id="Widow250PlaceTray-v0",
+        description="Drop the block, held in the gripper, into the tray.",
+        scripted_policy="place",
+    )
+    in_gripper = True
+
+
+class PickTrayMult(PickTray):
+    """PickTray with one of many objects, drawn at each reset from the first ``num_objects``."""
+
+    spec: ClassVar[TaskSpec] = dataclasses.replace(
+        PickTray.spec,
+        id="Widow250PickTrayMult-v0",
+        description="Pick the object up, one of many, and drop it into the tray.",
+        object_pool=35,
+    )
+
+    def draw(self, rng: np.random.Generator) -> None:
+        self._index = int(rng.integers(self.num_objects))
+        self._item = catalogue(self.num_objects)[self._index]
+
+    def load_object(self, world: World, position: Sequence[float]) -> int:
+        return world.add(self._item, position, UPSIDE)
+
+    def underside(self) -> float:
+        return -float(self._item.low[2])
+
+    def info(self, world: World, ee_position: np.ndarray) -> Dict[str, Any]:
+        return dict(super().info(world, ee_position), object_index=self._index)
+
+
+class PlaceTrayMult(PickTrayMult):
+    """PlaceTray with one of many objects."""
+
+    spec: ClassVar[TaskSpec] = dataclasses.replace(
+        PickTrayMult.spec,
+        id="Widow250PlaceTrayMult-v0",
+        description="Drop the object, one of many, held in the gripper, into the tray.",
+        scripted_policy="place",
+    )
+    in_gripper = True
+
+
+class SinglePutInBowl(PickTray):
+    """A block and a bowl, both at random places."""
+
+    spec: ClassVar[TaskSpec] = dataclasses.replace(
+        PickTray.spec,
+        id="Widow250SinglePutInBowl-v0",
+        description="Pick the block up and drop it into the bowl.",
+        use_neutral_action=False,
+        neutral_gripper_open=True,
+    )
+    container = BOWL
+    spawn_high = (0.59, 0.27)
+
+
+class PutInBox(SinglePutInBowl):
+    """A block and an open box. Roboverse names a second object here and does not load it."""
+
+    spec: ClassVar[TaskSpec] = dataclasses.replace(
+        SinglePutInBowl.spec,
+        id="Widow250PutInBox-v0",
+        description="Pick the block up and drop it into the box.",
+    )
+    container = BOX
+
+
+class PlaceOnCube(SinglePutInBowl):
+    """A block and a cube. Roboverse names a second object here and does not load it."""
+
+    spec: ClassVar[TaskSpec] = dataclasses.replace(
+        SinglePutInBowl.spec,
+        id="Widow250PlaceOnCube-v0",
+        description="Pick the block up and put it on the cube.",
+    )
+    container = CUBE
+
+
+TASKS: Tuple[Type[Task], ...] = (
+    PickTray,
+    PlaceTray,
+    PickTrayMult,
+    PlaceTrayMult,
+    SinglePutInBowl,
+    PutInBox,
+    PlaceOnCube,
+)
