@@ -9,7 +9,7 @@ RUN := env -u ROS_PACKAGE_PATH -u ROS_MASTER_URI -u ROS_HOSTNAME -u ROS_DISTRO -
 	-u CMAKE_PREFIX_PATH -u PYTHONPATH -u PYTHONHOME ROS_IP=127.0.0.1 \
 	bash -c '. scripts/env.sh && "$$@"' run
 
-.PHONY: help setup test lint demo experiments clean
+.PHONY: help setup test lint demo experiments gallery bench clean
 
 help:  ## list the targets
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -29,6 +29,13 @@ demo: setup  ## collect, train, diagnose and deploy in simulation, through ROS
 
 experiments: setup  ## reproduce the tables of the experiments page
 	@$(RUN) python scripts/experiments.py $(ARGS)
+
+gallery: setup  ## render and measure every simulated task for its page
+	@$(RUN) python scripts/task_gallery.py $(ARGS)
+
+# PYTHONPATH comes back: a clone of roboverse can only be named there.
+bench: setup  ## measure the simulator, beside the real roboverse where that is importable
+	@$(RUN) env PYTHONPATH="$(PYTHONPATH)" python bench/sim.py $(ARGS)
 
 clean:  ## remove .venv, builds and caches; datasets/ and runs/ stay
 	rm -rf .venv build dist *.egg-info .pytest_cache .ruff_cache .hypothesis

@@ -11,10 +11,12 @@ ofrl data info datasets/grasp
 from __future__ import annotations
 
 import dataclasses
+import functools
 import os
 import sys
+import time
 from pathlib import Path
-from typing import Any, Generic, List, Optional, Sequence, Tuple, TypeVar, Union
+from typing import Any, Callable, Generic, List, Optional, Sequence, Tuple, TypeVar, Union
 
 import tyro
 import yaml
@@ -24,6 +26,7 @@ from ofrl_robot import __version__
 from ofrl_robot.algos.config import AlgoConfig, config_class
 from ofrl_robot.errors import ConfigError, OfrlError
 from ofrl_robot.nets.config import NetConfig
+from ofrl_robot.sim.options import SimOptions
 from ofrl_robot.training.config import RunConfig, TrainConfig
 
 Positional = tyro.conf.Positional
@@ -46,22 +49,43 @@ class Collect:
     """Standard deviation of the noise added to every action entry (1 = full scale)."""
     seed: int = 0
     """Seed of the first episode; the next has seed + 1, and so on."""
-    image_size: int = 48
-    """Pixels per side of the recorded image."""
+    sim: SimOptions = SimOptions()
+    policy: str = ""
+    """Scripted policy (empty: the one that solves the task)."""
+    workers: int = 1
+    """Processes to record in, 0 for one a core; the episodes are the same with any number."""
     operator: str = ""
     """Who collects, stored in every episode."""
 
     def run(self) -> None:
-        from ofrl_robot.robots.actors import ScriptedActor
-        from ofrl_robot.robots.runner import episode_meta
-        from ofrl_robot.robots.sim import SimRobot
+        from ofrl_robot.robots.parallel import available_cores, record_parallel
+        from ofrl_robot.robots.runner import episode_meta, record_episodes
 
         _at_least("episodes", self.episodes, 1)
         _at_least("seed", self.seed, 0)
-        robot = SimRobot(self.task, self.image_size)
-        actor = ScriptedActor(self.task, self.noise)
-        meta = episode_meta(robot, actor="scripted", operator=self.operator)
-        _record(robot, actor, self.out, self.episodes, self.seed, meta)
+        _at_least("workers", self.workers, 0)
+        robot, actor = self.robot_and_actor()
+        meta = episode_meta(robot, actor.settings, actor="scripted", operator=self.operator)
+        workers = min(self.workers or available_cores(), self.episodes)
+        if workers == 1:
+            record = functools.partial(record_episodes, robot, actor)
+        else:
+            robot.close()  # was built to know its specs, and to refuse what cannot be built
+            record = functools.partial(record_parallel, self.robot_and_actor, workers)
+        try:
+            successes = _record(record, self.out, self.episodes, self.seed, meta)
+        finally:
+            robot.close()
+        print("recorded now: {} of {} succeeded".format(successes, self.episodes))
+        _print_total(self.out)
+
+    def robot_and_actor(self) -> Tuple[Any, Any]:
+        """One of each, as every process that records needs them."""
+        from ofrl_robot.robots.actors import ScriptedActor
+        from ofrl_robot.robots.sim import SimRobot
+
+        actor = ScriptedActor(self.task, self.noise, self.policy)
+        return SimRobot(self.task, self.sim), actor
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,12 +104,13 @@ class Evaluate:
     """Seed of the first trial; keep it away from the seeds of collection."""
     sample: bool = False
     """Draw actions from the policy instead of taking its mode."""
+    sim: SimOptions = SimOptions(image_size=0)
 
     def run(self) -> None:
         from ofrl_robot.data.schema import episode_paths
         from ofrl_robot.policy.checkpoint import resolve_checkpoint
         from ofrl_robot.policy.policy import Policy
-        from ofrl_robot.robots.runner import episode_meta
+        from ofrl_robot.robots.runner import episode_meta, record_episodes
         from ofrl_robot.robots.sim import SimRobot
 
         _at_least("trials", self.trials, 1)
@@ -93,13 +118,21 @@ class Evaluate:
         if self.out.is_dir() and episode_paths(self.out):
             raise ConfigError("holds episodes already", "choose a new folder for trials", self.out)
         policy = Policy(resolve_checkpoint(self.policy), self.sample)
-        robot = SimRobot(self.task or policy.header.task, policy.header.image_shape[0])
+        options = self.sim
+        if not options.image_size:
+            options = dataclasses.replace(options, image_size=policy.header.image_shape[0])
+        robot = SimRobot(self.task or policy.header.task, options)
         policy.require_specs(
             robot.action_spec, robot.observation_spec, robot.control_rate_hz, "robot sim"
         )
         print("policy: {}".format(policy.path))
         meta = episode_meta(robot, actor="policy", policy=policy.identity())
-        _record(robot, policy, self.out, self.trials, self.seed, meta)
+        record = functools.partial(record_episodes, robot, policy)
+        try:
+            _record(record, self.out, self.trials, self.seed, meta)
+        finally:
+            robot.close()
+        _print_total(self.out)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -209,6 +242,31 @@ class Data:
         self.command.run()
 
 
+@dataclasses.dataclass(frozen=True)
+class Sim:
+    """Hold the embedded simulator against recordings of the real roboverse."""
+
+    job: Positional[Literal["replay"]]
+    """What to do: replay (feed the recorded actions and compare where they lead)."""
+    file: Positional[Path]
+    """Roboverse .npy file of scripted trajectories."""
+    env: str = ""
+    """Task id (empty: taken from the file name where it is there)."""
+    report: Optional[Path] = None
+    """JSON file to write."""
+
+    def run(self) -> None:
+        from ofrl_robot.evaluation.fidelity import replay_file, require_writable, write_report
+
+        if self.report is not None:
+            require_writable(self.report)
+        fidelity = replay_file(self.file, self.env, print)
+        print("\n".join(fidelity.lines()))
+        if self.report is not None:
+            write_report(fidelity, self.report)
+            print("report: {}".format(self.report))
+
+
 def _commands(argv: Sequence[str]) -> Any:
     """Union of all verbs; ``train`` takes the settings of the algorithm that argv names."""
     return Union[
@@ -218,6 +276,7 @@ def _commands(argv: Sequence[str]) -> Any:
         Annotated[Evaluate, subcommand("evaluate")],
         Annotated[Report, subcommand("report")],
         Annotated[Data, subcommand("data")],
+        Annotated[Sim, subcommand("sim")],
     ]
 
 
@@ -298,31 +357,38 @@ def _at_least(name: str, value: int, low: int) -> None:
         raise ConfigError("{} {} is below {}".format(name, value, low))
 
 
-def _record(robot: Any, actor: Any, out: Path, count: int, seed: int, meta: Any) -> None:
-    """Record episodes with a progress bar, then print the count that lies on disk."""
+def _record(record: Callable[..., None], out: Path, count: int, seed: int, meta: Any) -> int:
+    """Record episodes with a progress bar; returns how many of them succeeded.
+
+    Args:
+        record: called as (out, count, seed, meta, on_episode).
+    """
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-    from ofrl_robot.evaluation.trials import report_trials
-    from ofrl_robot.robots.runner import record_episodes
-
-    successes = 0
-    bar = Progress(TextColumn("episodes"), BarColumn(bar_width=24),
+    successes, start = 0, time.monotonic()
+    bar = Progress(TextColumn("episodes"), BarColumn(bar_width=16),
                    TextColumn("{task.completed}/{task.total} saved"),
-                   TextColumn("{task.fields[successes]} successes"), TextColumn("eta"),
+                   TextColumn("{task.fields[successes]} successes"),
+                   TextColumn("{task.fields[rate]:.1f}/s"), TextColumn("eta"),
                    TimeRemainingColumn())  # fmt: skip
     with bar:
-        task = bar.add_task("", total=count, successes=0)
+        task = bar.add_task("", total=count, successes=0, rate=0.0)
 
         def saved(done: int, label: int) -> None:
             nonlocal successes
             successes += label == 1
-            bar.update(task, completed=done, successes=successes)
+            rate = done / (time.monotonic() - start)
+            bar.update(task, completed=done, successes=successes, rate=rate)
 
-        try:
-            record_episodes(robot, actor, out, count, seed, meta, saved)
-        finally:
-            robot.close()
-    print("{}: {}".format(out, report_trials(out).line()))
+        record(out, count, seed, meta, saved)
+    return successes
+
+
+def _print_total(folder: Path) -> None:
+    """The count that lies on disk."""
+    from ofrl_robot.evaluation.trials import report_trials
+
+    print("{}: {}".format(folder, report_trials(folder).line()))
 
 
 if __name__ == "__main__":

@@ -68,6 +68,9 @@ class EpisodeNode:
         self._wait_for_actor()
         # the server itself says who it is: what is recorded is what really ran
         self._policy = json.loads(rospy.get_param("policy")) if self._actor == "policy" else {}
+        self._environment = dict(self._robot.environment)
+        if self._actor == "teleop":
+            self._environment.update(json.loads(rospy.get_param("teleop/settings")))
         if self._folder is None:
             self._folder = self._trials_folder()
             self._prepare()
@@ -144,6 +147,7 @@ class EpisodeNode:
             observation_spec=self._robot.observation_spec,
             control_rate_hz=self._robot.control_rate_hz,
             policy=self._policy,
+            environment=self._environment,
             seed=seed,
             operator=str(rospy.get_param("~operator", "")),
         )

@@ -22,6 +22,7 @@ from ofrl_robot.specs import ObservationSpec
 IMAGE_BUFFER = 2**24  # bytes; rospy's default of 64 KiB makes images stale (0.6 s measured)
 SOURCES = {"teleop/action": "human", "policy/action": "policy"}
 BOOKKEEPING = ("step", "seed", "reward", "terminated", "truncated")
+IMAGE_AGE = "image_age/{}"  # of a camera in a tick: s since the capture of the frame it shows
 
 
 def stamp_of(ns: int) -> rospy.Time:
@@ -56,10 +57,19 @@ def named_values(values: Dict[str, float], stamp_ns: int, frame: str = "") -> Jo
 
 
 def tick_message(tick: Tick, spec: ObservationSpec, seed: int) -> JointState:
-    """State vector and bookkeeping of a tick; images travel apart with the same stamp."""
+    """State vector and bookkeeping of a tick, and which frames it shows; those travel apart."""
     values = dict(zip(spec.state_names, tick.state))
     values.update(zip(BOOKKEEPING, (tick.step, seed, tick.reward, tick.terminated, tick.truncated)))
+    for camera in spec.cameras:
+        captured = tick.image_stamps_ns.get(camera.name, tick.stamp_ns)
+        values[IMAGE_AGE.format(camera.name)] = (tick.stamp_ns - captured) * 1e-9
     return named_values(values, tick.stamp_ns, "base")
+
+
+def capture_stamp(message: JointState, camera: str) -> int:
+    """When the frame that a tick shows was captured, ns: the stamp of its Image message."""
+    age = dict(zip(message.name, message.position))[IMAGE_AGE.format(camera)]
+    return message.header.stamp.to_nsec() - int(round(age * 1e9))
 
 
 def pose_message(tick: Tick) -> PoseStamped:
@@ -115,8 +125,9 @@ def ground_truth_message(tick: Tick) -> JointState:
 
 
 class TickAssembler:
-    """Puts tick, images and ground truth of one stamp together; they come on several sockets.
+    """Puts tick, ground truth and images together; they come on several sockets.
 
+    An image is stamped with its capture: a tick may show one that came with an earlier tick.
     Complete ticks are queued in ``events`` as ("tick", parts), for :meth:`assemble`.
 
     Args:
@@ -126,9 +137,12 @@ class TickAssembler:
 
     def __init__(self, spec: ObservationSpec, events: Events, ground_truth: bool = False) -> None:
         self._spec, self._events = spec, events
-        self._wanted = {"tick"} | {c.name for c in spec.cameras}
-        self._wanted |= {"ground_truth"} if ground_truth else set()
+        self._wanted = {"tick", "ground_truth"} if ground_truth else {"tick"}
+        # both by stamp, oldest first
         self._parts: "collections.OrderedDict[int, Dict[str, Any]]" = collections.OrderedDict()
+        self._frames: "Dict[str, collections.OrderedDict[int, Image]]" = {
+            c.name: collections.OrderedDict() for c in spec.cameras
+        }
         self._lock = threading.Lock()
         self.subscribers = [self._subscribe("tick", JointState, "tick")]
         for camera in spec.cameras:
@@ -145,13 +159,30 @@ class TickAssembler:
     def _take(self, message: Any, part: str) -> None:
         stamp = message.header.stamp.to_nsec()
         with self._lock:
-            parts = self._parts.setdefault(stamp, {})
-            parts[part] = message
-            if self._wanted <= set(parts):
-                del self._parts[stamp]
-                self._events.put("tick", parts)
-            while len(self._parts) > QUEUE:  # parts whose siblings were lost
-                self._parts.popitem(last=False)
+            if part in self._frames:
+                self._frames[part][stamp] = message
+            else:
+                self._parts.setdefault(stamp, {})[part] = message
+            for pending in list(self._parts):
+                self._complete(pending)
+            for kept in (self._parts, *self._frames.values()):
+                while len(kept) > QUEUE:  # their siblings were lost
+                    kept.popitem(last=False)
+
+    def _complete(self, stamp: int) -> None:
+        """Queue the tick of that stamp if all of it is there."""
+        parts = self._parts[stamp]
+        if not self._wanted <= set(parts):
+            return
+        shown = {name: capture_stamp(parts["tick"], name) for name in self._frames}
+        if not all(shown[name] in frames for name, frames in self._frames.items()):
+            return
+        for name, frames in self._frames.items():
+            parts[name] = frames[shown[name]]
+            while next(iter(frames)) < shown[name]:  # the next tick shows this one or a newer one
+                frames.popitem(last=False)
+        del self._parts[stamp]
+        self._events.put("tick", parts)
 
     def assemble(self, parts: Dict[str, Any]) -> "tuple[Tick, int]":
         """(tick, seed of its episode) from complete parts. Raises ConfigError on a bad image."""
@@ -170,7 +201,9 @@ class TickAssembler:
             reward=values["reward"],
             terminated=bool(values["terminated"]),
             truncated=bool(values["truncated"]),
-            image_stamps_ns={c.name: stamp for c in self._spec.cameras},
+            image_stamps_ns={
+                c.name: parts[c.name].header.stamp.to_nsec() for c in self._spec.cameras
+            },
             ground_truth={name: np.array(entries) for name, entries in truth.items()},
         )
         return tick, int(values["seed"])

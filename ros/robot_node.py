@@ -32,17 +32,24 @@ def make_robot(kind: str):
     """Backend by name."""
     if kind == "sim":
         from ofrl_robot.robots.sim import SimRobot
+        from ofrl_robot.sim.options import SimOptions
 
-        size = wires.int_param("image_size", 48, low=8)
+        options = SimOptions(
+            image_size=wires.int_param("image_size", 48, low=8),
+            sim_backend=wires.word_param("sim_backend", "embedded"),
+            realism=wires.word_param("realism", "off"),
+            num_objects=wires.int_param("num_objects", 0, low=0),
+            roboverse_bugs=wires.bool_param("roboverse_bugs", False),
+        )
         # simulated time starts at the wall clock: stamps are unique across episodes and nodes
-        return SimRobot(rospy.get_param("~task"), size, origin_ns=time.time_ns)
+        return SimRobot(rospy.get_param("~task"), options, origin_ns=time.time_ns)
     raise ConfigError("unknown robot {!r}".format(kind), "use robot:=sim")
 
 
 class RobotNode:
     def __init__(self) -> None:
         self._robot = make_robot(rospy.get_param("~robot", "sim"))
-        self._lockstep = bool(rospy.get_param("~lockstep", True))
+        self._lockstep = wires.bool_param("lockstep", True)
         self._timeout = wires.seconds_param("action_timeout", 2.0)
         silent = wires.int_param("max_silent_ticks", 3, low=1)
         self._loop = ControlLoop(self._robot, max_silent_ticks=silent)
@@ -65,6 +72,7 @@ class RobotNode:
             c.name: publisher("camera/{}/image_raw".format(c.name), Image)
             for c in self._robot.observation_spec.cameras
         }
+        self._captured = dict.fromkeys(self._images, 0)  # stamps of the frames sent last
         self._tick = publisher("tick", JointState)
         self._truth = publisher("ground_truth", JointState)
         self._pose = publisher("ee_pose", PoseStamped)
@@ -198,10 +206,13 @@ class RobotNode:
         self._publish_status()
 
     def _publish(self, tick: Tick) -> None:
-        """Everything observed at a tick, the tick itself last."""
+        """Everything observed at a tick, the tick itself last; of the frames only new ones."""
         stamp = tick.stamp_ns
         for name, pixels in tick.images.items():
-            self._images[name].publish(messages.image_message(pixels, stamp, name))
+            captured = tick.image_stamps_ns[name]
+            if captured != self._captured[name]:
+                self._images[name].publish(messages.image_message(pixels, captured, name))
+                self._captured[name] = captured
         if tick.ground_truth:
             self._truth.publish(messages.ground_truth_message(tick))
         self._pose.publish(messages.pose_message(tick))

@@ -6,6 +6,8 @@ Devices: ``scripted`` (simulation: a scripted policy with action noise).
 
 import prelude  # noqa: F401, I001 (first: quiet Ctrl-C while the rest is imported)
 
+import json
+
 import rospy
 import wires
 from acting import ActorLoop
@@ -18,13 +20,17 @@ def make_device(kind: str, task: str):
     if kind == "scripted":
         from ofrl_robot.robots.actors import ScriptedActor
 
-        return ScriptedActor(task, wires.noise_param("noise", 0.1))
+        policy = wires.word_param("policy", "auto")
+        return ScriptedActor(
+            task, wires.noise_param("noise", 0.1), policy="" if policy == "auto" else policy
+        )
     raise ConfigError("unknown teleop device {!r}".format(kind), "use teleop:=scripted")
 
 
 def main() -> None:
     robot = wires.RemoteRobot()
     device = make_device(rospy.get_param("~device", "scripted"), robot.task)
+    rospy.set_param("~settings", json.dumps(device.settings))
     ActorLoop(robot, device, "teleop", ground_truth=True).run()
 
 

@@ -34,6 +34,9 @@ def run_node(name: str, main: Callable[[], None]) -> None:
         sys.exit(2)
     except rospy.ROSInterruptException:
         pass  # Ctrl-C or roslaunch stopping us while we waited
+    except rospy.exceptions.ROSInitException:
+        if not rospy.is_shutdown():  # else stopped before init_node was through
+            raise
 
 
 def raise_on_shutdown() -> None:
@@ -76,6 +79,7 @@ def publish_spec(robot: Any) -> None:
         "task": robot.task,
         "horizon": robot.horizon,
         "control_rate_hz": robot.control_rate_hz,
+        "environment": robot.environment,
         "action_spec": robot.action_spec.to_dict(),
         "observation_spec": robot.observation_spec.to_dict(),
     }
@@ -104,6 +108,7 @@ class RemoteRobot:
         self.name: str = spec["robot"]
         self.task: str = spec["task"]
         self.control_rate_hz: float = spec["control_rate_hz"]
+        self.environment: Dict[str, Any] = spec["environment"]
         self.action_spec = ActionSpec.from_dict(spec["action_spec"])
         self.observation_spec = ObservationSpec.from_dict(spec["observation_spec"])
 
@@ -216,6 +221,21 @@ def int_param(name: str, default: int, low: int) -> int:
 def noise_param(name: str, default: float) -> float:
     """A private number of at least 0. Raises ConfigError otherwise."""
     return _number_param(name, default, float, "use 0 or more", lambda value: value >= 0)
+
+
+def bool_param(name: str, default: bool) -> bool:
+    """A private true or false. Raises ConfigError otherwise: any text would count as true."""
+    value = rospy.get_param("~" + name, default)
+    if not isinstance(value, bool):
+        full_name = rospy.resolve_name("~" + name)
+        raise ConfigError("{} is {!r}".format(full_name, value), "use true or false")
+    return value
+
+
+def word_param(name: str, default: str) -> str:
+    """A private parameter as text; who uses it says which words there are."""
+    value = rospy.get_param("~" + name, default)
+    return "off" if value is False else str(value)  # YAML, so rosrun, reads a bare off as false
 
 
 def _number_param(name: str, default: Any, kind: type, fix: str, valid: Callable) -> Any:

@@ -29,6 +29,7 @@ class FakeRobot:
     action_spec = ACTION
     observation_spec = observation_spec(4)
     limits = Limits((-1.0, -1.0, -1.0), (1.0, 1.0, 1.0), max_translation=0.12, max_rotation=10.0)
+    environment = {"gravity": 9.8}
 
     def __init__(self) -> None:
         self.received, self.seeds, self.stops = [], [], 0

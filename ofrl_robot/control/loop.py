@@ -7,7 +7,7 @@ recorded as applied is what the driver got, and no path to the arm goes round th
 from __future__ import annotations
 
 import dataclasses
-from typing import Dict, Optional, Protocol
+from typing import Any, Dict, Optional, Protocol
 
 import numpy as np
 
@@ -22,7 +22,10 @@ OPERATOR, ACTOR_SILENT, ROBOT_FAULT = "operator", "actor_silent", "robot_fault"
 
 
 class Robot(Protocol):
-    """One arm, real or simulated. :meth:`apply` returns at once on hardware."""
+    """One arm, real or simulated. :meth:`apply` returns at once on hardware.
+
+    ``environment`` holds the settings of a simulator, to be stored with its episodes.
+    """
 
     name: str
     task: str
@@ -31,6 +34,7 @@ class Robot(Protocol):
     observation_spec: ObservationSpec
     control_rate_hz: float
     limits: Limits
+    environment: Dict[str, Any]
 
     def reset(self, seed: int) -> None:
         """Go to the start of an episode; ``seed`` places the simulated objects."""

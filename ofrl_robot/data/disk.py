@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import io
 import os
 import re
@@ -40,18 +41,49 @@ class PatientFile(io.FileIO):
             return size or 0
 
 
-def open_partial(folder: Path) -> Tuple[Path, PatientFile]:
-    """Create ``episode_N.h5.partial`` with the next free number; never opens an existing one."""
+def partial_path(folder: Path, index: int) -> Path:
+    """Where episode number ``index`` lies while it is being written."""
+    return folder / (schema.episode_name(index) + ".partial")
+
+
+def open_partial(folder: Path, index: Optional[int] = None) -> Tuple[Path, PatientFile]:
+    """Create ``episode_N.h5.partial``; never opens an existing one.
+
+    Args:
+        index: its number; None for the next free one.
+
+    Raises DatasetError when ``index`` is taken, finished or partial, or the disk refuses.
+    """
     try:
-        index = next_index(folder)
+        number = next_index(folder) if index is None else index
         while True:
-            path = folder / (schema.episode_name(index) + ".partial")
             try:
-                return path, PatientFile(str(path), "x+")
-            except FileExistsError:  # another recorder took the number between look and open
-                index += 1
+                return _claim(folder, number)
+            except FileExistsError as error:
+                if index is not None:
+                    raise _taken(folder / schema.episode_name(number)) from error
+                number += 1  # another recorder took it between look and open
     except OSError as error:
         raise disk_error(error, folder) from error
+
+
+def _claim(folder: Path, index: int) -> Tuple[Path, PatientFile]:
+    final, partial = folder / schema.episode_name(index), partial_path(folder, index)
+    if final.exists():
+        raise _exists(final)
+    return partial, PatientFile(str(partial), "x+")
+
+
+def _exists(path: Path) -> FileExistsError:
+    return FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path))
+
+
+def _taken(final: Path) -> DatasetError:
+    return DatasetError(
+        "its number is taken, so another recorder is at work in this folder",
+        "let one at a time add to it",
+        final,
+    )
 
 
 def disk_error(error: OSError, path: Path) -> DatasetError:
@@ -68,12 +100,24 @@ def next_index(folder: Path) -> int:
     return max((int(n.group(1)) for n in numbers if n), default=-1) + 1
 
 
-def publish(partial: Path) -> Path:
-    """Sync a finished partial and give it its final name; never replaces an existing file."""
+def publish(partial: Path, renumber: bool) -> Path:
+    """Sync a finished partial and give it its final name; never replaces an existing file.
+
+    Args:
+        renumber: where the name is taken, use the next free number; otherwise raise DatasetError.
+    """
     folder = partial.parent
+    final = folder / partial.name[: -len(".partial")]
     try:
         _fsync(partial)
-        final = _rename(partial, folder)
+        while True:
+            try:
+                _move(partial, final)
+                break
+            except FileExistsError as error:
+                if not renumber:
+                    raise _taken(final) from error
+                final = folder / schema.episode_name(next_index(folder))
     except OSError as error:
         raise disk_error(error, partial) from error
     with contextlib.suppress(OSError):  # not every network file system can sync a folder
@@ -81,22 +125,18 @@ def publish(partial: Path) -> Path:
     return final
 
 
-def _rename(partial: Path, folder: Path) -> Path:
-    final = folder / partial.name[: -len(".partial")]
-    while True:
-        try:
-            os.link(str(partial), str(final))
-        except FileExistsError:
-            final = folder / schema.episode_name(next_index(folder))
-            continue
-        except OSError:  # file systems without hard links (exFAT sticks)
-            if final.exists():
-                final = folder / schema.episode_name(next_index(folder))
-                continue
-            os.rename(str(partial), str(final))
-            return final
+def _move(partial: Path, final: Path) -> None:
+    """Rename, but raise FileExistsError where ``final`` exists."""
+    try:
+        os.link(str(partial), str(final))
+    except FileExistsError:
+        raise
+    except OSError:  # file systems without hard links (exFAT sticks)
+        if final.exists():
+            raise _exists(final) from None
+        os.rename(str(partial), str(final))
+    else:
         partial.unlink()
-        return final
 
 
 def _fsync(path: Path) -> None:

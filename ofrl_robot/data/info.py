@@ -24,8 +24,8 @@ def summary(folder: Path) -> Dict[str, Any]:
         ``limited`` and ``interventions`` (fractions of steps), ``reward_sum``,
         ``reward_values`` {value: count}, ``actions`` {entry: {min, mean, std, max}} (normalised),
         ``nominal_rate_hz`` and ``measured_rate_hz`` {min, max}, ``cameras`` {name: shape},
-        ``robots``, ``tasks``, ``actors``, ``operators``, ``policies``, ``bytes``,
-        ``fingerprint``.
+        ``robots``, ``tasks``, ``actors``, ``operators``, ``policies``, ``environments`` (as
+        text, empty where not recorded), ``bytes``, ``fingerprint``.
 
     Raises DatasetError naming the file when one is damaged.
     """
@@ -61,6 +61,7 @@ def summary(folder: Path) -> Dict[str, Any]:
         "actors": _distinct(m.actor for m in dataset.metas),
         "operators": _distinct(m.operator for m in dataset.metas),
         "policies": _distinct(_policy_name(m.policy) for m in dataset.metas),
+        "environments": sorted({_settings(m.environment) for m in dataset.metas}),
         "bytes": sum(path.stat().st_size for path in dataset.paths),
         "fingerprint": dataset.fingerprint(),
     }
@@ -82,6 +83,7 @@ def describe(folder: Path) -> List[str]:
         ("actor", _joined(data["actors"])),
         ("operator", _joined(data["operators"])),
         ("policy", _joined(data["policies"])),
+        ("environment", _uniform(data["environments"])),
         ("episodes", "{}, {} transitions".format(total, data["transitions"])),
         ("length", "{} min, {:g} median, {} max (steps)".format(
             lengths["min"], lengths["median"], lengths["max"])),
@@ -125,12 +127,20 @@ def _policy_name(policy: Dict[str, Any]) -> str:
     )
 
 
+def _settings(environment: Dict[str, Any]) -> str:
+    return ", ".join("{}={}".format(*item) for item in sorted(environment.items()))
+
+
 def _distinct(values: Iterable[str]) -> List[str]:
     return sorted(set(values) - {""})
 
 
 def _joined(values: List[str]) -> str:
     return "; ".join(values) or "-"
+
+
+def _uniform(values: List[str]) -> str:
+    return values[0] or "-" if len(values) == 1 else "mixed ({} settings)".format(len(values))
 
 
 def _range(values: Iterable[float]) -> Dict[str, float]:

@@ -22,6 +22,7 @@ SUFFIX = ".h5"
 
 SUCCESS, FAILURE, UNKNOWN = 1, 0, -1  # unlabelled is never success
 LABEL_NAMES = {SUCCESS: "success", FAILURE: "failure", UNKNOWN: "unknown"}
+_JSON = ("policy", "environment")  # dicts, stored as JSON text
 
 
 @dataclasses.dataclass
@@ -32,6 +33,7 @@ class EpisodeMeta:
         robot, task, operator: who did what with what.
         actor: what produced the actions ("scripted", "policy", "converted", ...).
         policy: identity of the deployed policy (checkpoint file, step, SHA-256), or empty.
+        environment: settings of the simulator and of the scripted policy, or empty.
         seed: seed of the episode's reset in simulation, -1 on hardware.
         control_rate_hz: nominal rate of the control loop.
         measured_rate_hz: ticks per second of the recorded stamps (0 until finished).
@@ -48,6 +50,7 @@ class EpisodeMeta:
     actor: str = ""
     operator: str = ""
     policy: Dict[str, Any] = dataclasses.field(default_factory=dict)
+    environment: Dict[str, Any] = dataclasses.field(default_factory=dict)
     seed: int = -1
     measured_rate_hz: float = 0.0
     success: int = UNKNOWN
@@ -59,15 +62,15 @@ class EpisodeMeta:
     format_version: int = FORMAT_VERSION
 
     def to_attrs(self) -> Dict[str, Any]:
-        """HDF5 attributes: scalars as they are, specs and policy as JSON text."""
+        """HDF5 attributes: scalars as they are, specs and dicts as JSON text."""
         attrs: Dict[str, Any] = {
             f.name: getattr(self, f.name)
             for f in dataclasses.fields(self)
-            if f.name not in ("action_spec", "observation_spec", "policy")
+            if f.name not in ("action_spec", "observation_spec") + _JSON
         }
         attrs["action_spec"] = json.dumps(self.action_spec.to_dict())
         attrs["observation_spec"] = json.dumps(self.observation_spec.to_dict())
-        attrs["policy"] = json.dumps(self.policy)
+        attrs.update({name: json.dumps(getattr(self, name)) for name in _JSON})
         return attrs
 
     @staticmethod
@@ -87,6 +90,7 @@ class EpisodeMeta:
                 where,
             )
         values: Dict[str, Any] = {}
+        attrs = {"environment": "{}", **attrs}  # the first files of version 1 lack it
         try:
             for field in dataclasses.fields(EpisodeMeta):
                 value = attrs[field.name]
@@ -95,9 +99,12 @@ class EpisodeMeta:
             values["observation_spec"] = ObservationSpec.from_dict(
                 json.loads(values["observation_spec"])
             )
-            values["policy"] = json.loads(values["policy"])
-            if values["success"] not in LABEL_NAMES or not isinstance(values["policy"], dict):
-                raise ValueError("success or policy out of range")
+            values.update({name: json.loads(values[name]) for name in _JSON})
+            if values["success"] not in LABEL_NAMES:
+                raise ValueError("success is {!r}".format(values["success"]))
+            for name in _JSON:
+                if not isinstance(values[name], dict):
+                    raise ValueError("{} is not a dict".format(name))
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise DatasetError(
                 "damaged metadata ({}: {})".format(type(error).__name__, error),

@@ -54,10 +54,17 @@ class EpisodeWriter:
     Call :meth:`observe` for tick 0, then :meth:`act` and :meth:`observe` in turn, then
     :meth:`finish` or :meth:`discard`. Steps out of order raise DatasetError: an episode with a
     hole is no episode.
+
+    Args:
+        folder: where it goes; ready, see :func:`prepare_folder`.
+        meta: its attributes; what only the end shows is filled in by :meth:`finish`.
+        index: its number. A number that is taken raises DatasetError, here or at the end; with
+            None it is the next free one, also at the end.
     """
 
-    def __init__(self, folder: Path, meta: schema.EpisodeMeta) -> None:
+    def __init__(self, folder: Path, meta: schema.EpisodeMeta, index: Optional[int] = None) -> None:
         self.meta = meta
+        self._renumber = index is None
         self._shapes = {c.name: c.shape for c in meta.observation_spec.cameras}
         self._pending: Dict[str, List[Any]] = {}
         self._observations = 0
@@ -66,7 +73,7 @@ class EpisodeWriter:
         self._first_stamp = 0
         # microseconds: the fingerprint of a dataset tells episodes of equal size apart by this
         meta.created = datetime.datetime.now(datetime.timezone.utc).isoformat()
-        self._partial, self._disk = disk.open_partial(folder)
+        self._partial, self._disk = disk.open_partial(folder, index)
         self._file = h5py.File(self._disk, "w")
         self._group = self._file.create_group(schema.GROUP)
 
@@ -148,7 +155,7 @@ class EpisodeWriter:
         self._file.close()
         self._require_written()
         self._disk.close()
-        return disk.publish(self._partial)
+        return disk.publish(self._partial, self._renumber)
 
     def discard(self) -> None:
         """Drop the episode and its partial file."""

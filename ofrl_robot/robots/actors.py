@@ -5,7 +5,7 @@ A :class:`~ofrl_robot.policy.policy.Policy` is an actor as it stands.
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Any, Dict, Protocol
 
 import numpy as np
 
@@ -30,13 +30,20 @@ class ScriptedActor:
     """A scripted policy in the teleoperator's seat; reads the simulator's ground truth.
 
     Args:
-        task: simulator task id. noise: standard deviation of the action noise (1 = full scale).
+        task: simulator task id.
+        noise: standard deviation of the action noise (1 = full scale).
+        policy: name of the scripted policy; empty for the one that solves the task.
     """
 
     source = HUMAN
 
-    def __init__(self, task: str, noise: float = 0.1) -> None:
-        self._policy = make_scripted(task, noise)
+    def __init__(self, task: str, noise: float = 0.1, policy: str = "") -> None:
+        self._policy = make_scripted(task, noise, policy)
+
+    @property
+    def settings(self) -> Dict[str, Any]:
+        """What to store with the episodes: name of the policy, noise."""
+        return {"policy": self._policy.name, "noise": self._policy.noise}
 
     def reset(self, seed: int) -> None:
         self._policy.reset(seed)

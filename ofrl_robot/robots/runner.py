@@ -6,9 +6,9 @@ The ROS nodes run the same :class:`~ofrl_robot.control.loop.ControlLoop` and the
 
 from __future__ import annotations
 
-import copy
+import dataclasses
 from pathlib import Path
-from typing import Callable, Optional
+from typing import Any, Callable, Dict, Optional
 
 import numpy as np
 
@@ -20,14 +20,22 @@ from ofrl_robot.data.writer import EpisodeWriter, prepare_folder
 from ofrl_robot.robots.actors import Actor
 
 
-def episode_meta(robot: Robot, **fields: object) -> EpisodeMeta:
-    """Metadata of an episode on ``robot``; ``fields`` are further :class:`EpisodeMeta` values."""
+def episode_meta(
+    robot: Robot, environment: Optional[Dict[str, Any]] = None, **fields: object
+) -> EpisodeMeta:
+    """Metadata of an episode on ``robot``.
+
+    Args:
+        environment: settings to store beside those of the robot itself.
+        **fields: further :class:`EpisodeMeta` values.
+    """
     return EpisodeMeta(
         robot=robot.name,
         task=robot.task,
         action_spec=robot.action_spec,
         observation_spec=robot.observation_spec,
         control_rate_hz=robot.control_rate_hz,
+        environment={**robot.environment, **(environment or {})},
         **fields,  # type: ignore[arg-type]
     )
 
@@ -41,10 +49,9 @@ def record_episodes(
     meta: EpisodeMeta,
     on_episode: Optional[Callable[[int, int], None]] = None,
 ) -> None:
-    """Record ``count`` episodes.
+    """Record ``count`` episodes, numbered on from the highest number in ``folder``.
 
-    The episode that becomes number i of the folder has seed ``first_seed + i``, so that adding
-    to a dataset never repeats a seed.
+    Number i has seed ``first_seed + i``, so that adding to a dataset never repeats a seed.
 
     Args:
         on_episode: called with (episodes saved so far, label of the last) after each.
@@ -53,19 +60,30 @@ def record_episodes(
     """
     first = prepare_folder(folder, robot.action_spec, robot.observation_spec)
     loop = ControlLoop(robot)
-    for index in range(count):
-        episode = copy.copy(meta)
-        episode.seed = first_seed + first + index
-        writer = EpisodeWriter(folder, episode)
-        try:
-            label = run_episode(loop, actor, writer, episode.seed)
-            writer.finish(label, SIMULATOR)
-        except BaseException:
-            loop.stop(OPERATOR)
-            writer.discard()
-            raise
+    for done in range(count):
+        label = record_episode(loop, actor, folder, first + done, first_seed, meta)
         if on_episode is not None:
-            on_episode(index + 1, label)
+            on_episode(done + 1, label)
+
+
+def record_episode(
+    loop: ControlLoop, actor: Actor, folder: Path, number: int, first_seed: int, meta: EpisodeMeta
+) -> int:
+    """Record episode ``number`` of ``folder`` with seed ``first_seed + number``; its label.
+
+    Raises DatasetError when the number is taken. Whatever is raised, the robot is stopped and
+    nothing of the episode stays.
+    """
+    seed = first_seed + number
+    writer = EpisodeWriter(folder, dataclasses.replace(meta, seed=seed), number)
+    try:
+        label = run_episode(loop, actor, writer, seed)
+        writer.finish(label, SIMULATOR)
+    except BaseException:
+        loop.stop(OPERATOR)
+        writer.discard()
+        raise
+    return label
 
 
 def run_episode(loop: ControlLoop, actor: Actor, writer: EpisodeWriter, seed: int) -> int:

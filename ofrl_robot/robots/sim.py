@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Callable, Dict
+from typing import Any, Callable, Dict, Optional
 
 import numpy as np
 
@@ -11,6 +11,7 @@ from ofrl_robot.control.limiter import Limits
 from ofrl_robot.control.signals import Tick
 from ofrl_robot.errors import RobotError
 from ofrl_robot.sim import arm
+from ofrl_robot.sim.options import SimOptions
 
 
 class SimRobot:
@@ -18,7 +19,7 @@ class SimRobot:
 
     Args:
         task: simulator task id, e.g. ``Widow250SingleObjGrasp-v0``.
-        image_size: pixels per side of the camera image.
+        options: image size, backend, realism and what else the simulator lets one choose.
         origin_ns: gives the stamp at which an episode starts; zero by default, so that an
             episode is a function of its seed alone. Simulated time never runs back.
     """
@@ -26,9 +27,13 @@ class SimRobot:
     name = "sim"
 
     def __init__(
-        self, task: str, image_size: int = 48, origin_ns: Callable[[], int] = lambda: 0
+        self,
+        task: str,
+        options: Optional[SimOptions] = None,
+        origin_ns: Callable[[], int] = lambda: 0,
     ) -> None:
-        self._env = sim.make(task, image_size=image_size)
+        self.environment = (options or SimOptions()).to_dict()
+        self._env = sim.make(task, image_format="uint8", **self.environment)
         self.task = task
         self.action_spec = self._env.action_spec
         self.observation_spec = self._env.observation_spec
@@ -47,11 +52,11 @@ class SimRobot:
         self._origin_ns, self._start_ns = origin_ns, 0
 
     def reset(self, seed: int) -> None:
-        observation, _ = self._env.reset(seed=seed)
+        observation, info = self._env.reset(seed=seed)
         before = self._tick.stamp_ns if self._tick is not None else 0
         origin = self._origin_ns()
         self._start_ns = max(before, origin) if origin else 0
-        self._tick = self._make_tick(0, observation, 0.0, False, False)
+        self._tick = self._make_tick(0, observation, info, 0.0, False, False)
 
     def observe(self) -> Tick:
         if self._tick is None:
@@ -66,8 +71,8 @@ class SimRobot:
 
     def apply(self, action: np.ndarray) -> None:
         step = self.observe().step + 1
-        observation, reward, terminated, truncated, _ = self._env.step(action)
-        self._tick = self._make_tick(step, observation, reward, terminated, truncated)
+        observation, reward, terminated, truncated, info = self._env.step(action)
+        self._tick = self._make_tick(step, observation, info, reward, terminated, truncated)
 
     def stop(self) -> None:
         """Nothing moves in simulation unless stepped."""
@@ -76,9 +81,18 @@ class SimRobot:
         self._env.close()
 
     def _make_tick(
-        self, step: int, observation: Any, reward: float, terminated: bool, truncated: bool
+        self,
+        step: int,
+        observation: Any,
+        info: Dict[str, Any],
+        reward: float,
+        terminated: bool,
+        truncated: bool,
     ) -> Tick:
-        stamp = self._start_ns + (step + 1) * int(round(1e9 / self.control_rate_hz))
+        period = int(round(1e9 / self.control_rate_hz))
+        stamp = self._start_ns + (step + 1) * period
+        # in whole periods: a frame that is seen twice has one capture time, to the nanosecond
+        captured = stamp - period * int(round(info["image_age_s"] * self.control_rate_hz))
         return Tick(
             stamp_ns=stamp,
             step=step,
@@ -87,6 +101,6 @@ class SimRobot:
             reward=float(reward),
             terminated=bool(terminated),
             truncated=bool(truncated),
-            image_stamps_ns={self._camera: stamp},
+            image_stamps_ns={self._camera: captured},
             ground_truth=self._env.ground_truth(),
         )

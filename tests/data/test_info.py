@@ -40,6 +40,16 @@ def test_description_names_everything_and_is_aligned(folder):
     assert len({len(line) for line in lines[-WIDOWX_ACTION.size - 1 :]}) == 1
 
 
+def test_environment_is_shown_when_it_is_one(tmp_path, make):
+    def row():
+        return next(line for line in describe(tmp_path) if line.startswith("environment"))
+
+    make.episode(tmp_path, meta=make.meta(environment={"sim_backend": "embedded", "noise": 0.1}))
+    assert row().split(None, 1)[1] == "noise=0.1, sim_backend=embedded"
+    make.episode(tmp_path)
+    assert row().split(None, 1)[1] == "mixed (2 settings)"
+
+
 def test_no_reward_at_all(tmp_path, make):
     make.episode(tmp_path, cut=True)
     assert summary(tmp_path)["first_success_step"] is None

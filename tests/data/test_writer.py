@@ -68,6 +68,39 @@ def test_two_recorders_in_one_folder_take_two_numbers(tmp_path, make):
     assert taken.read_bytes() == b"copied in meanwhile"
 
 
+def test_a_given_number_is_that_or_an_error(tmp_path, make, state_of):
+    def writer():
+        return EpisodeWriter(tmp_path, make.meta(), index=3)
+
+    running = writer()
+    with pytest.raises(DatasetError, match="episode_000003.h5: its number is taken"):
+        writer()  # partial
+    make.record(running, *make.ticks(3))
+    assert running.finish(SUCCESS, "test").name == "episode_000003.h5"
+    before = state_of(tmp_path)
+    with pytest.raises(DatasetError, match="its number is taken"):
+        writer()  # finished
+    assert state_of(tmp_path) == before
+
+
+def test_a_given_number_that_is_taken_meanwhile_is_not_changed(tmp_path, make, state_of):
+    writer = EpisodeWriter(tmp_path, make.meta(), index=3)
+    make.record(writer, *make.ticks(3))
+    (tmp_path / "episode_000003.h5").write_bytes(b"copied in meanwhile")
+    with pytest.raises(DatasetError, match="its number is taken"):
+        writer.finish(SUCCESS, "test")
+    writer.discard()
+    assert [content for _, content in state_of(tmp_path)] == [b"copied in meanwhile"]
+
+
+def test_environment_is_stored_and_may_be_missing(tmp_path, make):
+    path, _, _ = make.episode(tmp_path, meta=make.meta(environment={"realism": "mild", "noise": 1}))
+    assert read_episode(path).meta.environment == {"realism": "mild", "noise": 1}
+    with h5py.File(str(path), "r+") as file:
+        del file["data/demo_0"].attrs["environment"]  # as files were first written
+    assert read_episode(path).meta.environment == {}
+
+
 def _skip_a_tick(writer, ticks, applied):
     writer.observe(ticks[0])
     writer.act(applied[0])

@@ -1,0 +1,240 @@
+"""Speed of the simulator beside the real roboverse's, on one core, in one run.
+
+Each of both runs in a process of its own, pinned to the same core, and they take turns:
+A B A B ... A turn is some timed resets and 200 timed steps with the same random actions, the
+picture included; the gripper is not toggled and the neutral action not used, which both would
+multiply the length of a step. Printed are the medians over all turns. The clock is the CPU
+time of the process: what else runs on the core does not count, and on an idle one it is the
+time that passes.
+
+    python bench/sim.py
+    PYTHONPATH=path/to/roboverse python bench/sim.py --roboverse-python other/venv/bin/python
+
+Without roboverse only ours is measured. It is on no registry; the interpreter that imports it
+needs pybullet, numpy, and gym or gymnasium.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import json
+import os
+import platform
+import shutil
+import statistics
+import subprocess
+import sys
+import time
+from typing import Any, Callable, Dict, List, Optional, Tuple
+
+OURS, REAL = "ofrl_robot", "roboverse"
+TASKS = (
+    "Widow250SingleObjGrasp-v0",
+    "Widow250PickTray-v0",
+    "Widow250DoubleDrawerOpenGraspNeutral-v0",
+)
+IMAGE_SIZE = 48
+RESETS = 3  # a turn
+WARM_UP = 10  # steps before anything is timed
+
+
+# -- a process that is measured: runs where only one of both packages is installed -----------
+
+
+def make_ours(task: str) -> Tuple[Callable[[int], Any], Callable[[Any], Any]]:
+    """(reset by seed, step) of our environment."""
+    from ofrl_robot import sim
+
+    env = sim.make(task, image_size=IMAGE_SIZE)
+    return lambda seed: env.reset(seed=seed), env.step
+
+
+def make_real(task: str) -> Tuple[Callable[[int], Any], Callable[[Any], Any]]:
+    """(reset by seed, step) of the real one; its class, as gym's wrappers refuse it today."""
+    import numpy as np
+
+    try:
+        import gym  # noqa: F401
+    except ImportError:
+        sys.modules["gym"] = importlib.import_module("gymnasium")
+    registration = importlib.import_module("roboverse.envs.registration")
+    spec = {s["id"]: s for s in registration.ENVIRONMENT_SPECS}[task]
+    module, name = spec["entry_point"].split(":")
+    env = getattr(importlib.import_module(module), name)(
+        observation_img_dim=IMAGE_SIZE, **spec["kwargs"]
+    )
+
+    def reset(seed: int) -> None:
+        np.random.seed(seed)
+        env.reset()
+
+    return reset, env.step
+
+
+def serve(side: str, task: str) -> None:
+    """Answer every line ``{"seed": s, "steps": n}`` with CPU seconds, until the input ends."""
+    import numpy as np
+
+    # what the packages print must not come between the answers
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
+
+    def answer(values: Dict[str, Any]) -> None:
+        answers.write(json.dumps(values) + "\n")
+        answers.flush()
+
+    def actions(seed: int, count: int) -> Any:
+        batch = np.zeros((count, 8))
+        batch[:, :6] = np.random.default_rng(seed).uniform(-1.0, 1.0, (count, 6))
+        return batch
+
+    try:
+        reset, step = {OURS: make_ours, REAL: make_real}[side](task)
+        reset(0)
+        for action in actions(0, WARM_UP):
+            step(action)
+    except Exception as error:
+        return answer({"error": "{}: {}".format(type(error).__name__, error)})
+    answer({"ready": True})
+    for line in sys.stdin:
+        order = json.loads(line)
+        resets = []
+        for k in range(RESETS):
+            start = time.process_time()
+            reset(order["seed"] + k)
+            resets.append(time.process_time() - start)
+        batch = actions(order["seed"], order["steps"])
+        start = time.process_time()
+        for action in batch:
+            step(action)
+        answer({"reset": resets, "step": (time.process_time() - start) / order["steps"]})
+
+
+# -- the process that measures ---------------------------------------------------------------
+
+
+class Contestant:
+    """A process that serves one side of one task, pinned to ``core`` where that can be done."""
+
+    def __init__(self, python: str, side: str, task: str, core: Optional[int]) -> None:
+        self._process = subprocess.Popen(
+            [python, os.path.abspath(__file__), "--serve", side, task],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            env=dict(os.environ, OMP_NUM_THREADS="1"),
+            universal_newlines=True,
+        )
+        if core is not None:
+            os.sched_setaffinity(self._process.pid, {core})
+        self.error: str = self._read().get("error", "")
+        self.resets: List[float] = []
+        self.steps: List[float] = []
+
+    def turn(self, seed: int, steps: int) -> None:
+        self._process.stdin.write(json.dumps({"seed": seed, "steps": steps}) + "\n")
+        self._process.stdin.flush()
+        times = self._read()
+        if "error" in times:
+            sys.exit("bench: {}".format(times["error"]))
+        self.resets += times["reset"]
+        self.steps.append(times["step"])
+
+    def result(self) -> Dict[str, float]:
+        return {
+            "steps_per_s": 1.0 / statistics.median(self.steps),
+            "reset_ms": 1000.0 * statistics.median(self.resets),
+        }
+
+    def close(self) -> None:
+        self._process.communicate()
+
+    def _read(self) -> Dict[str, Any]:
+        line = self._process.stdout.readline()
+        if line:
+            return json.loads(line)
+        return {"error": "its process died (exit code {})".format(self._process.wait())}
+
+
+def compare(task: str, arguments: argparse.Namespace, core: Optional[int]) -> Dict[str, Any]:
+    """Medians of both sides of one task, and their ratios; only ours where the real one fails."""
+    pythons = {OURS: sys.executable, REAL: arguments.roboverse_python}
+    sides = {}
+    try:
+        for side, python in pythons.items():
+            sides[side] = Contestant(python, side, task, core)
+        if sides[OURS].error:
+            sys.exit("bench: {}".format(sides[OURS].error))
+        running = {side: c for side, c in sides.items() if not c.error}
+        for seed in range(arguments.repeats):
+            for contestant in running.values():
+                contestant.turn(seed, arguments.steps)
+        result: Dict[str, Any] = {side: c.result() for side, c in running.items()}
+    finally:
+        for contestant in sides.values():
+            contestant.close()
+    if REAL in result:
+        ours, real = result[OURS], result[REAL]
+        result["times_the_steps_per_s"] = ours["steps_per_s"] / real["steps_per_s"]
+        result["times_faster_reset"] = real["reset_ms"] / ours["reset_ms"]
+    else:
+        result["roboverse_error"] = sides[REAL].error
+    return result
+
+
+def row(name: str, result: Dict[str, Any]) -> str:
+    text = "{:<42}".format(name)
+    for side in (OURS, REAL):
+        if side in result:
+            text += "{:7.0f} steps/s {:6.1f} ms |".format(*result[side].values())
+    if REAL in result:
+        text += " {times_the_steps_per_s:5.2f}x {times_faster_reset:6.1f}x".format(**result)
+    return text
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--steps", type=int, default=200, help="a turn (default: 200)")
+    parser.add_argument("--repeats", type=int, default=5, help="turns of each (default: 5)")
+    parser.add_argument("--json", metavar="FILE", help="write medians and ratios to it")
+    parser.add_argument(
+        "--roboverse-python", metavar="PATH",
+        default=os.environ.get("ROBOVERSE_PYTHON") or sys.executable,
+        help="interpreter that can import roboverse (default: $ROBOVERSE_PYTHON, or this one)",
+    )  # fmt: skip
+    parser.add_argument("--serve", nargs=2, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.serve:
+        return serve(*arguments.serve)
+    if arguments.steps < 1 or arguments.repeats < 1:
+        parser.error("--steps and --repeats must be 1 or more")
+    if shutil.which(arguments.roboverse_python) is None:
+        parser.error("no such interpreter: {}".format(arguments.roboverse_python))
+    core = max(os.sched_getaffinity(0)) if hasattr(os, "sched_setaffinity") else None
+    print("{0}x{0} pixels, {1} turns of {2} steps, core {3} of {4}".format(
+        IMAGE_SIZE, arguments.repeats, arguments.steps, core, os.cpu_count()))  # fmt: skip
+    print("{:<42}{:<28}{:<29}{}".format("", OURS, REAL, "steps  resets"))
+    results: Dict[str, Any] = {}
+    for task in TASKS:
+        results[task] = compare(task, arguments, core)
+        print(row(task, results[task]), flush=True)
+    errors = {r["roboverse_error"] for r in results.values() if "roboverse_error" in r}
+    for error in sorted(errors):
+        print("roboverse was not measured: {}".format(error))
+    if arguments.json:
+        report = {
+            "image_size": IMAGE_SIZE,
+            "steps": arguments.steps,
+            "repeats": arguments.repeats,
+            "cpu": platform.processor() or platform.machine(),
+            "tasks": results,
+        }
+        with open(arguments.json, "w") as file:
+            file.write(json.dumps(report, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()
