@@ -280,6 +280,16 @@ def _commands(argv: Sequence[str]) -> Any:
     ]
 
 
+class _SettingsLoader(yaml.SafeLoader):
+    """Safe YAML in which only true and false are truth values: `realism: off` is a word."""
+
+
+_SettingsLoader.yaml_implicit_resolvers = {
+    first: [pair for pair in pairs if pair[0] != "tag:yaml.org,2002:bool" or first in "tTfF"]
+    for first, pairs in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+
+
 def expand_config(words: Sequence[str]) -> List[str]:
     """Replace ``--config FILE`` by the flags in that YAML file (``name: value`` lines).
 
@@ -294,7 +304,7 @@ def expand_config(words: Sequence[str]) -> List[str]:
         raise ConfigError("--config needs a file")
     path = Path(words[at + 1])
     try:
-        values = yaml.safe_load(path.read_text()) or {}
+        values = yaml.load(path.read_text(), _SettingsLoader) or {}
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise ConfigError(
             "cannot be read ({})".format(str(error).splitlines()[0]), "give a YAML file", path

@@ -24,7 +24,7 @@ def main() -> None:
     ckpt = wires.path_param("ckpt")
     if ckpt is None:
         raise ConfigError("no checkpoint given", "set ckpt:=<run folder or checkpoint file>")
-    policy = Policy(resolve_checkpoint(ckpt), bool(rospy.get_param("~sample", False)))
+    policy = Policy(resolve_checkpoint(ckpt), wires.bool_param("sample", False))
     robot = wires.RemoteRobot()
     policy.require_specs(
         robot.action_spec,

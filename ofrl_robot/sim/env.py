@@ -117,15 +117,14 @@ class WidowXEnv(gymnasium.Env):
         super().reset(seed=seed)
         self.simulation.reset(self.np_random)
         self._steps = 0
+        # drawn in any case: where the objects lie next must not depend on realism
+        rng = np.random.default_rng(int(self.np_random.integers(2**62)))
         self._imperfections = None
         if self.realism != PRESETS["off"]:
-            rng = np.random.default_rng(int(self.np_random.integers(2**62)))
             self._imperfections = Imperfections(self.realism, rng, self.action_spec.size)
         return self._observe()
 
-    def step(
-        self, action: np.ndarray
-    ) -> Tuple[Observation, float, bool, bool, Dict[str, Any]]:
+    def step(self, action: np.ndarray) -> Tuple[Observation, float, bool, bool, Dict[str, Any]]:
         """Apply one action (8,): 42 ms, 313 ms for a gripper toggle, 313 ms more for neutral.
 
         Raises:

@@ -141,9 +141,11 @@ class World:
                     body, other, link, other_link, 0, physicsClientId=self.client
                 )
 
-    def set_joint(self, body: int, joint: int, value: float) -> None:
-        """Put a joint at ``value`` (rad or m), at rest."""
-        pybullet.resetJointState(body, joint, float(value), physicsClientId=self.client)
+    def set_joint(self, body: int, joint: int, value: float, speed: float = 0.0) -> None:
+        """Put a joint at ``value`` (rad or m), moving at ``speed`` per second."""
+        pybullet.resetJointState(
+            body, joint, float(value), float(speed), physicsClientId=self.client
+        )
 
     def hold_joint(self, body: int, joint: int, force: float) -> None:
         """Switch on a motor that holds the joint still with at most ``force`` (N or N m)."""

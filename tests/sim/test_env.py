@@ -28,16 +28,18 @@ HORIZONS = {
     "Widow250DoubleDrawerPickPlaceOpenGraspNeutral-v0": 80,
 }
 # as registered by roboverse and buildable from its public files, then those rebuilt here
-IDS = """GraspEasy MultiTaskGrasp SingleObjGrasp PickTray PlaceTray DrawerOpen DrawerOpenNeutral
+IDS = """
+GraspEasy MultiTaskGrasp SingleObjGrasp PickTray PlaceTray DrawerOpen DrawerOpenNeutral
 DrawerGrasp DrawerGraspNeutral DrawerOpenGrasp DrawerRandomizedOpen
 DrawerRandomizedOpenTwoObjGrasp DoubleDrawerOpenNeutral DoubleDrawerOpenGraspNeutral
 DoubleDrawerGraspNeutral DoubleDrawerPickPlaceOpenGraspNeutral
 DoubleDrawerCloseOpenGraspNeutral ButtonPress SinglePutInBowl PutInBox PlaceOnCube PickTrayMult
-PlaceTrayMult""".split()
+PlaceTrayMult
+"""
 
 
 def test_every_promised_id_is_there():
-    assert set(TASK_IDS) == {"Widow250{}-v0".format(name) for name in IDS}
+    assert set(TASK_IDS) == {"Widow250{}-v0".format(name) for name in IDS.split()}
 
 
 @pytest.fixture
@@ -150,9 +152,7 @@ def test_truncates_once_at_the_horizon_and_never_terminates(env):
 
 
 def test_image_size_and_render(env):
-    big = make(
-        GRASP, image_size=64, image_format="uint8", render_mode="rgb_array", render_size=96
-    )
+    big = make(GRASP, image_size=64, image_format="uint8", render_mode="rgb_array", render_size=96)
     assert big.reset(seed=0)[0]["image"].shape == (64, 64, 3)
     assert big.render().shape == (96, 96, 3)
     big.close()

@@ -154,7 +154,7 @@ def test_prior_data_is_grasps_that_end_at_neutral_and_half_of_the_suboptimal_one
             policy.reset(seed)
             for _ in range(25):
                 observation, _, _, _, info = env.step(policy.act(env.ground_truth()))
-            assert np.linalg.norm(observation["state"][:3] - home) < 0.04
+            assert np.linalg.norm(observation["state"][:3] - home) < 0.10
             count += info["grasp_success"]
         return count
 

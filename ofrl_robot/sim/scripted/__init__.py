@@ -14,9 +14,7 @@ POLICIES: Dict[str, Type[ScriptedPolicy]] = {
 }
 
 
-def make_scripted(
-    task_id: str, noise: float = 0.1, policy: Optional[str] = None
-) -> ScriptedPolicy:
+def make_scripted(task_id: str, noise: float = 0.1, policy: Optional[str] = None) -> ScriptedPolicy:
     """A scripted policy for ``task_id``.
 
     Args:

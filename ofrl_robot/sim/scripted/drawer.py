@@ -48,6 +48,9 @@ class OpenDrawer(Skill):
     grip = (0.012, 0.0, -0.01)
     above = (0.010, 0.040)  # x and y distance from which to go down: the handle lies along y
     grip_radius = 0.06  # distance from which to pull
+    # Past these the workspace ends before the drawer does: closing the fingers then pulls the
+    # handle the last 2 cm.
+    reach = (0.43, 0.77)
     opened = 0.96
     stop_progress = 0.01  # less than this in a step, and the drawer is at its stop
 
@@ -67,6 +70,8 @@ class OpenDrawer(Skill):
                 return None
             # Pressed against the handle the finger sticks to it: back off while rising.
             pressed = ee[2] < CLEAR_HEIGHT - 0.03
+            if truth["gripper_open"][0] < 0.5:
+                return move(STILL, gripper=OPEN)
             return move([-0.05 * direction if pressed else 0.0, 0.0, 0.10])
         error = truth["handle_position"] + np.array(self.grip) * [direction, 1.0, 1.0] - ee
         if (np.abs(error[:2]) > self.above).any():
@@ -74,7 +79,8 @@ class OpenDrawer(Skill):
             return move([error[0], error[1], 0.10 if low else 0.0])
         if float(np.linalg.norm(error)) > self.grip_radius:
             return move(error)
-        return move([self.pull(direction), 0.0, 0.0])
+        within = self.reach[0] < ee[0] < self.reach[1]
+        return move([self.pull(direction), 0.0, 0.0], gripper=0.0 if within else CLOSE)
 
     def pull(self, direction: float) -> float:
         """Displacement to ask for along x while the handle is held, m."""
@@ -261,7 +267,8 @@ POLICIES: Tuple[Type[ScriptedPolicy], ...] = (
     _chain("drawer_open_transfer", OpenDrawer, GoHome),
     _chain("drawer_open_transfer_suboptimal", OpenDrawerClumsily, GoHome),
     _chain("drawer_close_open_transfer", CloseTop, GoNeutral, OpenDrawer, GoHome),
-    _chain("drawer_close_open_transfer_suboptimal", CloseTop, GoNeutral, OpenDrawerClumsily, GoHome),
+    _chain("drawer_close_open_transfer_suboptimal",
+           CloseTop, GoNeutral, OpenDrawerClumsily, GoHome),
     _chain("pick_place_open", ClearBottle, GoNeutral, OpenDrawer, GoHome),
     _chain("pick_place_open_suboptimal",
            ClearBottleCarelessly, GoNeutral, OpenDrawerClumsily, GoHome),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from typing import Dict, Tuple, Type
+from typing import Dict, Type
 
 from ofrl_robot.errors import ConfigError
 from ofrl_robot.sim.tasks import button, drawer, grasp, pick_place

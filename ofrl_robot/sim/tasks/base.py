@@ -13,6 +13,7 @@ if TYPE_CHECKING:  # naming the tasks must not load the physics engine
     from ofrl_robot.sim.arm import WidowXArm
     from ofrl_robot.sim.world import World
 
+HALF_TURN = (0.0, 0.0, 1.0, 0.0)  # about z: how objects lie in the published data, xyzw
 TABLE_HEIGHT = -0.375  # of its upper face, m
 SETTLE_SUBSTEPS = 50
 PLACEMENT_TRIES = 100
@@ -106,7 +107,7 @@ def place(
     accept: Callable[[np.ndarray], bool],
     where: str,
 ) -> np.ndarray:
-    """Uniform sample (3,) m between ``low`` and ``high`` that ``accept`` takes.
+    """Uniform sample of the shape of ``low``, m, from ``low`` to ``high``, that ``accept`` takes.
 
     Raises:
         ConfigError: no sample was accepted in ``PLACEMENT_TRIES`` tries.

@@ -6,8 +6,14 @@ from typing import TYPE_CHECKING, Any, ClassVar, Dict, Tuple, Type
 
 import numpy as np
 
-from ofrl_robot.sim.tasks.base import SETTLE_SUBSTEPS, TABLE_HEIGHT, Task, TaskSpec, place
-from ofrl_robot.sim.tasks.grasp import UPSIDE
+from ofrl_robot.sim.tasks.base import (
+    HALF_TURN,
+    SETTLE_SUBSTEPS,
+    TABLE_HEIGHT,
+    Task,
+    TaskSpec,
+    place,
+)
 
 if TYPE_CHECKING:
     from ofrl_robot.sim.world import World
@@ -45,7 +51,7 @@ class ButtonPress(Task):
             lambda p: abs(float(p[0]) - self.button_xy[0]) > BOTTLE_CLEARANCE,
             self.spec.id,
         )
-        self.target = world.load("bottle", spot, UPSIDE)
+        self.target = world.load("bottle", spot, HALF_TURN)
         world.step(SETTLE_SUBSTEPS)
 
     def info(self, world: World, ee_position: np.ndarray) -> Dict[str, Any]:

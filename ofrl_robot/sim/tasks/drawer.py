@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Dict, Sequence, Tuple, Type
 
 import numpy as np
 
-from ofrl_robot.sim.tasks.base import SETTLE_SUBSTEPS, TABLE_HEIGHT, Task, TaskSpec
+from ofrl_robot.sim.tasks.base import HALF_TURN, SETTLE_SUBSTEPS, TABLE_HEIGHT, Task, TaskSpec
 
 if TYPE_CHECKING:
     from ofrl_robot.sim.world import World
@@ -87,7 +87,7 @@ class DrawerTask(Task):
         self.drawer.slide(world, at)
         x = self.drawer_position[0] + BALL_AHEAD + rng.uniform(-BALL_SPREAD, BALL_SPREAD)
         ball = (x - opened + at, self.drawer_position[1], BALL_REST)
-        self.target = world.load("ball", ball, (0.0, 0.0, 1.0, 0.0))
+        self.target = world.load("ball", ball, HALF_TURN)
         world.step(10)
 
     def info(self, world: World, ee_position: np.ndarray) -> Dict[str, Any]:
@@ -182,7 +182,7 @@ class DrawerRandomizedOpen(DrawerTask):
         self.drawer.slide(world, max(opened - closed, 0.0))
         spread = np.array([0.05, 0.06, 0.0])
         spot = rng.uniform(position - spread, position + spread) + [0.0, 0.0, 0.10]
-        self.target = world.load(self.item, spot, (0.0, 0.0, 1.0, 0.0))
+        self.target = world.load(self.item, spot, HALF_TURN)
         world.step(SETTLE_SUBSTEPS)
 
 
@@ -221,7 +221,7 @@ class DoubleDrawerOpen(DrawerTask):
         self._tray = np.array([SIDE_TRAY_XY[0], SIDE_TRAY_XY[1], TABLE_HEIGHT])
         world.load("side_tray", self._tray, fixed=True)
         spot = rng.uniform(self.bottle_low, self.bottle_high)
-        self._bottle = world.load("bottle", spot, (0.0, 0.0, 1.0, 0.0))
+        self._bottle = world.load("bottle", spot, HALF_TURN)
         world.step(SETTLE_SUBSTEPS)
 
     def info(self, world: World, ee_position: np.ndarray) -> Dict[str, Any]:

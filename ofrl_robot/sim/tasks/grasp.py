@@ -7,12 +7,10 @@ from typing import TYPE_CHECKING, ClassVar, Sequence, Tuple, Type
 
 import numpy as np
 
-from ofrl_robot.sim.tasks.base import SETTLE_SUBSTEPS, Task, TaskSpec
+from ofrl_robot.sim.tasks.base import HALF_TURN, SETTLE_SUBSTEPS, Task, TaskSpec
 
 if TYPE_CHECKING:
     from ofrl_robot.sim.world import World
-
-UPSIDE = (0.0, 0.0, 1.0, 0.0)  # half a turn about z, as the data has it
 
 
 class SingleObjGrasp(Task):
@@ -30,7 +28,7 @@ class SingleObjGrasp(Task):
 
     def build(self, world: World, rng: np.random.Generator) -> None:
         position = rng.uniform(self.spawn_low, self.spawn_high)
-        self.target = world.load("block", position, UPSIDE)
+        self.target = world.load("block", position, HALF_TURN)
         world.step(SETTLE_SUBSTEPS)
 
 

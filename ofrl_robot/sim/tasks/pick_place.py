@@ -8,8 +8,14 @@ from typing import TYPE_CHECKING, Any, ClassVar, Dict, Sequence, Tuple, Type
 import numpy as np
 
 from ofrl_robot.sim.items import catalogue
-from ofrl_robot.sim.tasks.base import SETTLE_SUBSTEPS, TABLE_HEIGHT, Task, TaskSpec, place
-from ofrl_robot.sim.tasks.grasp import UPSIDE
+from ofrl_robot.sim.tasks.base import (
+    HALF_TURN,
+    SETTLE_SUBSTEPS,
+    TABLE_HEIGHT,
+    Task,
+    TaskSpec,
+    place,
+)
 
 if TYPE_CHECKING:
     from ofrl_robot.sim.arm import WidowXArm
@@ -21,6 +27,8 @@ BLOCK_UNDERSIDE = 0.012  # of the block below its frame, m
 # How roboverse's PlaceTray starts, from a state saved there: the joints of the arm (waist to
 # propeller, rad), the place of the object between the fingers, its underside's height.
 HOLDING_JOINTS = (1.56385, -0.57983, -0.63496, 0.0005, -1.51506, -0.00839, 0.00189)
+# That state moves: without these speeds (rad/s) the replayed path is off by 2.4 mm, not 0.2.
+HOLDING_SPEEDS = (0.0458, -0.1495, 0.2602, -0.0301, -0.4107, 0.0682, -0.0194)
 HELD_XY = (0.6000, 0.1527)
 HELD_UNDERSIDE = -0.2436
 CLOSING_FINGERS = 0.027  # from here the fingers close on it; the widest object needs 0.026 m
@@ -74,7 +82,7 @@ class PickTray(Task):
     container: ClassVar[Container] = TRAY
     spawn_low: ClassVar[Sequence[float]] = (0.49, 0.18)
     spawn_high: ClassVar[Sequence[float]] = (0.75, 0.27)
-    in_gripper: ClassVar[bool] = False
+    in_gripper: ClassVar[bool] = False  # whether the object starts there
 
     def build(self, world: World, rng: np.random.Generator) -> None:
         self.draw(rng)
@@ -96,11 +104,11 @@ class PickTray(Task):
             world.step(SETTLE_SUBSTEPS)
 
     def draw(self, rng: np.random.Generator) -> None:
-        """Choose this episode's object; where there is a choice."""
+        """Choose this episode's object, where there is a choice."""
 
     def load_object(self, world: World, position: Sequence[float]) -> int:
         """Body id of this episode's object, loaded with its frame at ``position`` (3,) m."""
-        return world.load("block", position, UPSIDE)
+        return world.load("block", position, HALF_TURN)
 
     def underside(self) -> float:
         """Depth of this episode's object below its frame, m."""
@@ -112,6 +120,7 @@ class PickTray(Task):
     def start(self, world: World, arm: WidowXArm) -> None:
         if not self.in_gripper:
             return
+        # here, as naming the tasks must not load the physics engine
         from ofrl_robot.sim.arm import LEFT_FINGER, MOVABLE_JOINTS, RIGHT_FINGER
 
         for joint, value in zip(MOVABLE_JOINTS, HOLDING_JOINTS):
@@ -123,8 +132,10 @@ class PickTray(Task):
         for joint in MOVABLE_JOINTS[:7]:
             world.hold_joint(arm.body, joint, ARM_BRAKE)
         for _ in range(CLOSING_SUBSTEPS):  # it hangs in the air until the fingers have it
-            world.move(self.target, self._held_position(), UPSIDE)
+            world.move(self.target, self._held_position(), HALF_TURN)
             world.step(1)
+        for joint, value, speed in zip(MOVABLE_JOINTS, HOLDING_JOINTS, HOLDING_SPEEDS):
+            world.set_joint(arm.body, joint, value, speed)
 
     def info(self, world: World, ee_position: np.ndarray) -> Dict[str, Any]:
         item = world.pose(self.target)[0]
@@ -170,7 +181,7 @@ class PickTrayMult(PickTray):
         self._item = catalogue(self.num_objects)[self._index]
 
     def load_object(self, world: World, position: Sequence[float]) -> int:
-        return world.add(self._item, position, UPSIDE)
+        return world.add(self._item, position, HALF_TURN)
 
     def underside(self) -> float:
         return -float(self._item.low[2])
