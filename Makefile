@@ -33,10 +33,14 @@ experiments: setup  ## reproduce the tables of the experiments page
 gallery: setup  ## render and measure every simulated task for its page
 	@$(RUN) python scripts/task_gallery.py $(ARGS)
 
+# One of them:  make bench BENCH=sampler ARGS="--json sampler.json"
 # PYTHONPATH comes back: a clone of roboverse can only be named there.
-bench: setup  ## measure the simulator, beside the real roboverse where that is importable
-	@$(RUN) env PYTHONPATH="$(PYTHONPATH)" python bench/sim.py $(ARGS)
+BENCH ?= sim sampler
+bench: setup  ## measure the simulator and the sampler beside what else there is, where installed
+	@bench/peers.sh
+	@$(foreach b,$(BENCH),$(RUN) env PYTHONPATH="$(PYTHONPATH)" \
+		python bench/$(b).py $(ARGS) &&) true
 
 clean:  ## remove .venv, builds and caches; datasets/ and runs/ stay
-	rm -rf .venv build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv .bench-venv build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -48,7 +48,9 @@ class Fidelity:
         What there is nothing to tell of is None.
         """
         pairs = [(r.recorded, r.replayed) for r in self.replays.values()]
-        drawers = [(a, b) for a, b in pairs if a.drawer_opened is not None]
+        drawers = [
+            (a, b) for a, b in pairs if a.drawer_opened is not None and b.drawer_opened is not None
+        ]
         openings = [
             abs(a.drawer_opening - b.drawer_opening)
             for a, b in pairs

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Optional, Sequence, Set, Tuple
 
 import numpy as np
 
+from ofrl_robot.errors import ConfigError
 from ofrl_robot.sim.engine import pybullet
 
 if TYPE_CHECKING:
@@ -25,9 +26,17 @@ class World:
 
     Without the explicit id PyBullet talks to the first client of the process, so a second
     environment would silently move the robot of the first.
+
+    Raises:
+        ConfigError: PyBullet cannot hand images over as arrays.
     """
 
     def __init__(self) -> None:
+        if not pybullet.isNumpyEnabled():
+            raise ConfigError(
+                "this pybullet was built without numpy, so its images come as Python tuples",
+                "with numpy installed: pip install --force-reinstall --no-cache-dir pybullet",
+            )
         self.client: int = pybullet.connect(pybullet.DIRECT)
         self.table = -1  # body id, after clear
 

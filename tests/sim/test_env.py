@@ -331,6 +331,16 @@ def test_options_out_of_range_are_refused_before_anything_is_built():
             make(GRASP, **wrong)
 
 
+def test_pybullet_without_numpy_is_refused(monkeypatch):
+    env = make(GRASP)
+    monkeypatch.setattr("ofrl_robot.sim.world.pybullet.isNumpyEnabled", lambda: 0)
+    with pytest.raises(ConfigError, match="built without numpy"):
+        env.reset(seed=0)
+    monkeypatch.undo()
+    env.reset(seed=0)
+    env.close()
+
+
 def test_impossible_placement_raises():
     with pytest.raises(ConfigError, match="tries"):
         place(np.random.default_rng(0), np.zeros(3), np.ones(3), lambda p: False, "here")

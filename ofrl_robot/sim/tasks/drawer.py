@@ -40,9 +40,14 @@ class Drawer:
         # The box reaches 1 cm into the table, in roboverse too, where the 32 contacts do
         # nothing (measured: it moves at 5.0 N, its motor's force) but cost most of a step.
         world.ignore_contacts(self.body, world.table)
-        self.position = np.asarray(position, float)
+        self.position = np.array(position, float)
         self.opens_to = opens_to  # +1 or -1: direction of opening along world x
         self.travel = 0.0  # what counts as fully open, m
+
+    def place(self, world: World, x: float, opens_to: float) -> None:
+        """Put the shell at ``x`` (m) facing the given way."""
+        self.position[0], self.opens_to = x, opens_to
+        world.move(self.body, self.position, OUT_TO_RIGHT if opens_to > 0 else OUT_TO_LEFT)
 
     def slide(self, world: World, travel: float, motor: bool = True) -> None:
         """Put the box ``travel`` m out of the shell, at rest."""
@@ -184,6 +189,12 @@ class DrawerRandomizedOpen(DrawerTask):
         spot = rng.uniform(position - spread, position + spread) + [0.0, 0.0, 0.10]
         self.target = world.load(self.item, spot, HALF_TURN)
         world.step(SETTLE_SUBSTEPS)
+
+    def restore(self, world: World, first: Dict[str, np.ndarray]) -> None:
+        if "drawer_x_pos" in first:  # the drawer was shut, so the nearest place is the one
+            found = float(first["drawer_x_pos"])
+            self.drawer.place(world, *min(self.places, key=lambda spot: abs(spot[0] - found)))
+        super().restore(world, first)
 
 
 class DrawerRandomizedOpenTwoObjGrasp(DrawerRandomizedOpen):
