@@ -1,0 +1,74 @@
+"""Intel RealSense cameras (their colour stream) through pyrealsense2, where it is installed."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import numpy as np
+
+from ofrl_robot.cameras.camera import ARRIVAL, DEVICE, Frame
+from ofrl_robot.errors import CameraError, ConfigError
+
+_TIMEOUT_MS = 2000
+
+
+class RealSenseCamera:
+    """A RealSense by serial number. Raises ConfigError when pyrealsense2 is not installed.
+
+    Args:
+        serial: as printed on it and by ``rs-enumerate-devices``.
+        width, height: pixels; fps: frames per second. The camera knows only some combinations.
+    """
+
+    def __init__(self, serial: str, width: int, height: int, fps: float) -> None:
+        try:
+            import pyrealsense2
+        except ImportError as error:
+            raise ConfigError(
+                "source realsense needs pyrealsense2 ({})".format(error),
+                "pip install pyrealsense2",
+            ) from error
+        self._rs: Any = pyrealsense2
+        self.binding = "serial {}".format(serial)
+        self._serial, self._mode = serial, (width, height, int(fps))
+        self._pipeline: Any = None
+
+    def open(self) -> None:
+        config, (width, height, fps) = self._rs.config(), self._mode
+        config.enable_device(self._serial)
+        config.enable_stream(self._rs.stream.color, width, height, self._rs.format.rgb8, fps)
+        pipeline = self._rs.pipeline()
+        try:
+            pipeline.start(config)
+        except RuntimeError as error:  # what pyrealsense2 raises for everything
+            raise CameraError(
+                "RealSense {} does not start at {}x{}, {} fps ({})".format(
+                    self._serial, width, height, fps, error
+                ),
+                "see rs-enumerate-devices for what is connected and what it can do",
+            ) from error
+        self._pipeline = pipeline
+
+    def read(self) -> Frame:
+        try:
+            color = self._pipeline.wait_for_frames(_TIMEOUT_MS).get_color_frame()
+        except RuntimeError as error:
+            raise CameraError(
+                "RealSense {} gave no frame ({})".format(self._serial, error), "see its plug"
+            ) from error
+        arrival = time.time_ns()
+        domain = self._rs.timestamp_domain
+        pixels = np.array(color.get_data(), np.uint8)  # a copy: the buffer is the driver's
+        if color.get_frame_timestamp_domain() in (domain.global_time, domain.system_time):
+            microseconds = int(round(color.get_timestamp() * 1e3))  # from ms since the epoch
+            return Frame(pixels, microseconds * 1000, DEVICE)
+        return Frame(pixels, arrival, ARRIVAL)  # the camera's own clock has another origin
+
+    def close(self) -> None:
+        if self._pipeline is not None:
+            pipeline, self._pipeline = self._pipeline, None
+            try:
+                pipeline.stop()
+            except RuntimeError:
+                pass  # unplugged: it has stopped already
