@@ -17,16 +17,18 @@ needs pybullet, numpy, and gym or gymnasium.
 from __future__ import annotations
 
 import argparse
+import functools
 import importlib
 import json
 import os
 import platform
 import shutil
 import statistics
-import subprocess
 import sys
 import time
 from typing import Any, Callable, Dict, List, Optional, Tuple
+
+from contestant import Contestant, Order, last_core, serve
 
 OURS, REAL = "ofrl_robot", "roboverse"
 TASKS = (
@@ -72,33 +74,21 @@ def make_real(task: str) -> Tuple[Callable[[int], Any], Callable[[Any], Any]]:
     return reset, env.step
 
 
-def serve(side: str, task: str) -> None:
-    """Answer every line ``{"seed": s, "steps": n}`` with CPU seconds, until the input ends."""
+def prepare(side: str, task: str) -> Callable[[Order], Order]:
+    """The function that answers ``{"seed": s, "steps": n}`` with CPU seconds."""
     import numpy as np
-
-    # what the packages print must not come between the answers
-    answers = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)
-
-    def answer(values: Dict[str, Any]) -> None:
-        answers.write(json.dumps(values) + "\n")
-        answers.flush()
 
     def actions(seed: int, count: int) -> Any:
         batch = np.zeros((count, 8))
         batch[:, :6] = np.random.default_rng(seed).uniform(-1.0, 1.0, (count, 6))
         return batch
 
-    try:
-        reset, step = {OURS: make_ours, REAL: make_real}[side](task)
-        reset(0)
-        for action in actions(0, WARM_UP):
-            step(action)
-    except Exception as error:
-        return answer({"error": "{}: {}".format(type(error).__name__, error)})
-    answer({"ready": True})
-    for line in sys.stdin:
-        order = json.loads(line)
+    reset, step = {OURS: make_ours, REAL: make_real}[side](task)
+    reset(0)
+    for action in actions(0, WARM_UP):
+        step(action)
+
+    def turn(order: Order) -> Order:
         resets = []
         for k in range(RESETS):
             start = time.process_time()
@@ -108,53 +98,20 @@ def serve(side: str, task: str) -> None:
         start = time.process_time()
         for action in batch:
             step(action)
-        answer({"reset": resets, "step": (time.process_time() - start) / order["steps"]})
+        return {"resets": resets, "step": (time.process_time() - start) / order["steps"]}
+
+    return turn
 
 
 # -- the process that measures ---------------------------------------------------------------
 
 
-class Contestant:
-    """A process that serves one side of one task, pinned to ``core`` where that can be done."""
-
-    def __init__(self, python: str, side: str, task: str, core: Optional[int]) -> None:
-        self._process = subprocess.Popen(
-            [python, os.path.abspath(__file__), "--serve", side, task],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            env=dict(os.environ, OMP_NUM_THREADS="1"),
-            universal_newlines=True,
-        )
-        if core is not None:
-            os.sched_setaffinity(self._process.pid, {core})
-        self.error: str = self._read().get("error", "")
-        self.resets: List[float] = []
-        self.steps: List[float] = []
-
-    def turn(self, seed: int, steps: int) -> None:
-        self._process.stdin.write(json.dumps({"seed": seed, "steps": steps}) + "\n")
-        self._process.stdin.flush()
-        times = self._read()
-        if "error" in times:
-            sys.exit("bench: {}".format(times["error"]))
-        self.resets += times["reset"]
-        self.steps.append(times["step"])
-
-    def result(self) -> Dict[str, float]:
-        return {
-            "steps_per_s": 1.0 / statistics.median(self.steps),
-            "reset_ms": 1000.0 * statistics.median(self.resets),
-        }
-
-    def close(self) -> None:
-        self._process.communicate()
-
-    def _read(self) -> Dict[str, Any]:
-        line = self._process.stdout.readline()
-        if line:
-            return json.loads(line)
-        return {"error": "its process died (exit code {})".format(self._process.wait())}
+def medians(turns: List[Order]) -> Dict[str, float]:
+    resets = [seconds for turn in turns for seconds in turn["resets"]]
+    return {
+        "steps_per_s": 1.0 / statistics.median(turn["step"] for turn in turns),
+        "reset_ms": 1000.0 * statistics.median(resets),
+    }
 
 
 def compare(task: str, arguments: argparse.Namespace, core: Optional[int]) -> Dict[str, Any]:
@@ -163,14 +120,14 @@ def compare(task: str, arguments: argparse.Namespace, core: Optional[int]) -> Di
     sides = {}
     try:
         for side, python in pythons.items():
-            sides[side] = Contestant(python, side, task, core)
+            sides[side] = Contestant(python, __file__, [side, task], core)
         if sides[OURS].error:
             sys.exit("bench: {}".format(sides[OURS].error))
-        running = {side: c for side, c in sides.items() if not c.error}
+        turns: Dict[str, List[Order]] = {side: [] for side, c in sides.items() if not c.error}
         for seed in range(arguments.repeats):
-            for contestant in running.values():
-                contestant.turn(seed, arguments.steps)
-        result: Dict[str, Any] = {side: c.result() for side, c in running.items()}
+            for side in turns:
+                turns[side].append(sides[side].ask({"seed": seed, "steps": arguments.steps}))
+        result: Dict[str, Any] = {side: medians(taken) for side, taken in turns.items()}
     finally:
         for contestant in sides.values():
             contestant.close()
@@ -208,12 +165,12 @@ def main() -> None:
     parser.add_argument("--serve", nargs=2, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.serve:
-        return serve(*arguments.serve)
+        return serve(functools.partial(prepare, *arguments.serve))
     if arguments.steps < 1 or arguments.repeats < 1:
         parser.error("--steps and --repeats must be 1 or more")
     if shutil.which(arguments.roboverse_python) is None:
         parser.error("no such interpreter: {}".format(arguments.roboverse_python))
-    core = max(os.sched_getaffinity(0)) if hasattr(os, "sched_setaffinity") else None
+    core = last_core()
     print("{0}x{0} pixels, {1} turns of {2} steps, core {3} of {4}".format(
         IMAGE_SIZE, arguments.repeats, arguments.steps, core, os.cpu_count()))  # fmt: skip
     print("{:<42}{:<28}{:<29}{}".format("", OURS, REAL, "steps  resets"))

@@ -38,12 +38,24 @@ class TrainConfig:
     """Camera the policy sees (empty = the dataset's first)."""
     cache: Optional[Path] = None
     """Folder for the frame cache (default: <dataset>/.cache)."""
+    memory_mb: int = 4096
+    """Bound on the memory that the data may take (MiB). Frames that fit are mapped, others are
+    read from disk as they are drawn."""
+    num_traj: int = 0
+    """Train on the first so many episodes (0 = all)."""
+    split: str = ""
+    """Train on this split of the dataset, e.g. train (empty = all episodes)."""
+    reward_scale: float = 1.0
+    """Rewards become reward * scale + bias."""
+    reward_bias: float = 0.0
+    """See reward_scale; -1 turns rewards of 0 and 1 into -1 and 0."""
 
     def __post_init__(self) -> None:
-        for name in ("steps", "batch_size", "checkpoint_every", "probe_size", "log_every"):
+        for name in ("steps", "batch_size", "checkpoint_every", "probe_size", "log_every",
+                     "memory_mb"):  # fmt: skip
             if getattr(self, name) < 1:
                 raise ConfigError("{} {} is below 1".format(name, getattr(self, name)))
-        for name in ("seed", "threads"):
+        for name in ("seed", "threads", "num_traj"):
             if getattr(self, name) < 0:
                 raise ConfigError("{} {} is below 0".format(name, getattr(self, name)))
 

@@ -12,8 +12,9 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from ofrl_robot.algos.base import Algorithm
 from ofrl_robot.algos.registry import make_algorithm
-from ofrl_robot.data.frames import FrameStore, frame_store
-from ofrl_robot.data.reader import Dataset, open_dataset
+from ofrl_robot.data.frames import FrameStore
+from ofrl_robot.data.mixing import Source, open_sources
+from ofrl_robot.data.reader import Dataset
 from ofrl_robot.data.sampler import UniformSampler
 from ofrl_robot.errors import ConfigError, DatasetError
 from ofrl_robot.policy.checkpoint import Header, save_checkpoint
@@ -31,10 +32,6 @@ def train(config: RunConfig, folder: Path) -> Path:
     settings = config.train
     if folder.exists():
         raise ConfigError("the run exists already", "choose another --name or remove it", folder)
-    dataset = open_dataset(config.dataset)
-    camera = settings.camera or dataset.observation_spec.cameras[0].name
-    if camera not in [c.name for c in dataset.observation_spec.cameras]:
-        raise ConfigError("no camera {!r} in the dataset".format(camera), "", config.dataset)
     try:
         device = torch.device(settings.device)
         torch.zeros(1, device=device)
@@ -43,7 +40,16 @@ def train(config: RunConfig, folder: Path) -> Path:
             "device {!r} cannot be used ({})".format(settings.device, str(error).splitlines()[0]),
             "use --device cpu",
         ) from error
-    store = frame_store(dataset, camera, settings.cache)
+    source = Source(
+        config.dataset,
+        first=settings.num_traj,
+        split=settings.split,
+        reward_scale=settings.reward_scale,
+        reward_bias=settings.reward_bias,
+    )
+    (opened,) = open_sources([source], settings.camera, settings.cache, settings.memory_mb)
+    dataset, store = opened.dataset, opened.store
+    camera = settings.camera or dataset.observation_spec.cameras[0].name
     check_trainable(dataset, store, config)
 
     if settings.threads:

@@ -34,6 +34,6 @@ class Probe:
             torch.manual_seed(self._seed)
             for start in range(0, len(self._index), _CHUNK):
                 index = self._index[start : start + _CHUNK]
-                parts.append(algorithm.probe(gather(self._store, index)))
+                parts.append(algorithm.probe(gather([self._store], [index])))
                 weights.append(len(index))
         return {k: float(np.average([p[k] for p in parts], weights=weights)) for k in parts[0]}

@@ -27,6 +27,10 @@ def batch():
         actions=rng.uniform(-0.9, 0.9, (count, ACTIONS)).astype(np.float32),
         rewards=(np.arange(count) % 3 == 0).astype(np.float32),
         terminals=np.arange(count) % 4 == 0,
+        steps=np.ones(count, np.int64),
+        next_actions=rng.uniform(-0.9, 0.9, (count, ACTIONS)).astype(np.float32),
+        has_next_action=np.arange(count) % 4 != 0,
+        returns=np.linspace(0.0, 1.0, count, dtype=np.float32),
     )
 
 

@@ -6,10 +6,12 @@ import csv
 import dataclasses
 import json
 
+import numpy as np
 import pytest
 import torch
 
 from ofrl_robot.algos.config import BCConfig, CQLConfig
+from ofrl_robot.data.reader import open_dataset, read_episode
 from ofrl_robot.data.sampler import UniformSampler
 from ofrl_robot.errors import ConfigError, DatasetError
 from ofrl_robot.nets.config import NetConfig
@@ -108,6 +110,10 @@ def test_an_existing_run_is_refused_and_untouched(make_dataset, tmp_path):
         ({"success": -1}, {}, DatasetError, "not one of 6 episodes.*success"),
         ({"reward": 0.0}, {}, DatasetError, "every reward is zero.*--algo bc"),
         ({}, {"batch_size": 31}, DatasetError, "30 transitions.*batch of 31.*--batch-size"),
+        ({}, {"num_traj": 1}, DatasetError, "5 transitions.*batch of 8"),
+        ({}, {"reward_scale": 0.0}, DatasetError, "every reward is zero.*--algo bc"),
+        ({}, {"reward_scale": float("nan")}, ConfigError, "reward_scale is nan"),
+        ({}, {"split": "train"}, DatasetError, "no splits.json.*ofrl data split"),
         ({}, {"camera": "wrist"}, ConfigError, "no camera 'wrist'"),
         ({}, {"device": "abacus"}, ConfigError, "device 'abacus'.*--device cpu"),
         ({}, {"device": "cuda:99"}, ConfigError, "device 'cuda:99'.*--device cpu"),
@@ -128,6 +134,29 @@ def test_what_cannot_be_trained_on_is_refused_and_leaves_no_run(
 def test_bc_needs_no_reward(make_dataset, tmp_path):
     folder = train(config(make_dataset(reward=0.0), "bc"), tmp_path / "run")
     assert run_folder.checkpoint_steps(folder) == [3, 6, 7]
+
+
+def test_training_uses_the_chosen_episodes_and_their_relabelled_rewards(make_dataset, tmp_path):
+    data = make_dataset(steps=8)
+    names = ["episode_{:06d}.h5".format(k) for k in (4, 1)]
+    (data / "splits.json").write_text(json.dumps({"train": names}))
+    seen = []
+
+    class Spy(UniformSampler):
+        def __init__(self, store, *args):
+            seen.append(store)
+            super().__init__(store, *args)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("ofrl_robot.training.loop.UniformSampler", Spy)
+        settings = {"split": "train", "num_traj": 1, "reward_scale": 2.0, "reward_bias": -1.0}
+        folder = train(config(data, "bc", steps=1, **settings), tmp_path / "run")
+    (store,) = seen
+    np.testing.assert_array_equal(store.rewards, [-1] * 7 + [1])
+    dataset = open_dataset(data)
+    np.testing.assert_allclose(store.actions, read_episode(dataset.paths[1]).actions, atol=2e-5)
+    header, _ = load_checkpoint(run_folder.checkpoint_path(folder, 1))
+    assert header.dataset_fingerprint == dataset.fingerprint()  # the report looks for it
 
 
 def test_a_batch_as_large_as_the_data_is_fine(make_dataset, tmp_path):
@@ -183,13 +212,13 @@ def test_a_diverged_run_ends_with_the_last_good_checkpoint_named(
 
 
 @pytest.mark.parametrize("name", ["steps", "batch_size", "checkpoint_every", "probe_size",
-                                  "log_every"])  # fmt: skip
+                                  "log_every", "memory_mb"])  # fmt: skip
 def test_a_count_below_one_is_refused_by_name(name):
     with pytest.raises(ConfigError, match="{} 0 is below 1".format(name)):
         TrainConfig(**{name: 0})
 
 
-@pytest.mark.parametrize("name", ["threads", "seed"])
+@pytest.mark.parametrize("name", ["threads", "seed", "num_traj"])
 def test_a_number_below_zero_is_refused_by_name(name):
     with pytest.raises(ConfigError, match="{} -1 is below 0".format(name)):
         TrainConfig(**{name: -1})
