@@ -42,6 +42,9 @@ class Robot(Protocol):
     def observe(self) -> Tick:
         """The newest observation."""
 
+    def now_ns(self) -> int:
+        """Time now by the clock that stamps its ticks, ns."""
+
     def ee_position(self) -> np.ndarray:
         """Measured end-effector position (3,) in m, base frame."""
 
@@ -133,6 +136,7 @@ class ControlLoop:
             source=HOLD if command is None else command.source,
             reasons=reasons,
             intervention=intervention,
+            applied_ns=robot.now_ns(),
         )
 
     def stop(self, reason: str) -> None:

@@ -6,7 +6,7 @@ The same three signals flow in one process (``robots.runner``) and over ROS topi
 from __future__ import annotations
 
 import dataclasses
-from typing import Dict, Tuple
+from typing import Dict, Optional, Tuple
 
 import numpy as np
 
@@ -20,14 +20,17 @@ class Tick:
     """One control period as observed by the robot; answered by a :class:`Command`.
 
     Attributes:
-        stamp_ns: time of observation, ns since the epoch (simulated time in lockstep).
+        stamp_ns: time of observation, ns since the epoch (simulated time in lockstep). It names
+            the tick; what was observed has capture times of its own.
         step: index within the episode; step 0 is the observation after reset.
         images: uint8 RGB (H, W, 3) per camera name.
         state: float64, in ``ObservationSpec.state_names`` order.
         reward: reward of the transition that ended here (0 at step 0).
         terminated, truncated: Gymnasium's meaning; either ends the episode.
         image_stamps_ns: capture time per camera.
+        state_stamp_ns: capture time of the state (None: that of the tick, filled in).
         ground_truth: simulator only, what scripted policies read; never recorded.
+        originals: the frames of ``images`` before crop and resize, where there was any.
     """
 
     stamp_ns: int
@@ -39,6 +42,12 @@ class Tick:
     truncated: bool = False
     image_stamps_ns: Dict[str, int] = dataclasses.field(default_factory=dict)
     ground_truth: Dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
+    state_stamp_ns: Optional[int] = None
+    originals: Dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.state_stamp_ns is None:
+            self.state_stamp_ns = self.stamp_ns
 
     @property
     def last(self) -> bool:
@@ -71,6 +80,8 @@ class Applied:
         source: who asked (``HUMAN``, ``POLICY``) or ``HOLD``.
         reasons: names of the limits that changed the request (empty: unchanged).
         intervention: a human overrode a policy that had also answered.
+        applied_ns: when the action left for the robot, by the robot's clock (None: the stamp of
+            the tick, filled in).
     """
 
     stamp_ns: int
@@ -79,7 +90,17 @@ class Applied:
     source: str
     reasons: Tuple[str, ...] = ()
     intervention: bool = False
+    applied_ns: Optional[int] = None
+
+    def __post_init__(self) -> None:
+        if self.applied_ns is None:
+            object.__setattr__(self, "applied_ns", self.stamp_ns)
 
     @property
     def limited(self) -> bool:
         return bool(self.reasons)
+
+    @property
+    def held(self) -> bool:
+        """Nobody answered the tick in time, so the robot held."""
+        return self.source == HOLD

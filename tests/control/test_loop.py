@@ -7,7 +7,7 @@ import pytest
 
 from ofrl_robot.control.limiter import NOT_FINITE, SHAPE, STEP, WORKSPACE
 from ofrl_robot.control.loop import ACTOR_SILENT, OPERATOR, ROBOT_FAULT, ControlLoop
-from ofrl_robot.control.signals import HOLD, HUMAN, POLICY, Command
+from ofrl_robot.control.signals import HOLD, HUMAN, POLICY, Applied, Command, Tick
 from ofrl_robot.errors import RobotError
 
 
@@ -38,6 +38,24 @@ def test_silence_holds_then_stops_and_nothing_reaches_the_driver_any_more(loop, 
         with pytest.raises(RobotError, match=ACTOR_SILENT):
             refused()
     assert len(fake_robot.received) == 2 and fake_robot.seeds == [0]
+
+
+def test_an_applied_action_says_when_it_left_and_whether_anybody_asked_for_it(loop, fake_robot):
+    fake_robot.now_ns = lambda: 5_000 + len(fake_robot.received)  # one later once it has moved
+    tick = loop.reset(0)
+    held = loop.apply(tick)
+    offer(loop, tick.stamp_ns)
+    asked = loop.apply(tick)
+    assert (held.applied_ns, asked.applied_ns) == (5_000, 5_001), "read before the arm moves"
+    assert (held.held, asked.held) == (True, False)
+
+
+def test_capture_and_application_are_at_the_tick_unless_somebody_knows_better():
+    tick = Tick(7, 0, {}, np.zeros(2))
+    assert tick.state_stamp_ns == 7
+    assert Tick(7, 0, {}, np.zeros(2), state_stamp_ns=0).state_stamp_ns == 0
+    applied = Applied(7, np.zeros(4), np.zeros(4), POLICY)
+    assert applied.applied_ns == 7
 
 
 def test_one_answer_in_time_ends_the_count_of_silence(loop, fake_robot):
