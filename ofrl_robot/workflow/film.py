@@ -9,11 +9,12 @@ from typing import Any, Dict, List, Sequence, Tuple
 import cv2
 import numpy as np
 
-from ofrl_robot.data.reader import read_episode
+from ofrl_robot.data.reader import read_episode, read_frames
 
 FRAMES = 8
 FRAME_HEIGHT = 96  # pixels, about; small frames are enlarged by a whole factor
 MOST_SUCCESSES, MOST_OTHERS = 3, 6
+PNG, JPEG = "image/png", "image/jpeg"
 _GAP = 4
 
 
@@ -56,44 +57,62 @@ def film_strip(folder: Path, row: Dict[str, Any], camera: str = "") -> Strip:
 
     Raises DatasetError when the episode is damaged.
     """
-    episode = read_episode(folder / row["file"])
+    episode = read_episode(folder / row["file"], cameras=())
     names = [c.name for c in episode.meta.observation_spec.cameras]
-    frames = episode.images[camera if camera in names else names[0]]
-    shown = np.unique(np.linspace(0, len(frames) - 1, FRAMES).round().astype(int))
-    image, kind = _join([frames[i] for i in shown])
+    shown = evenly_spaced(len(episode) + 1)
+    frames = read_frames(folder / row["file"], camera if camera in names else names[0], shown)
+    image, kind = side_by_side(frames)
     height, width = image.shape[:2]
-    # BGR is what cv2 encodes from
-    _, code = cv2.imencode(".png" if kind == "image/png" else ".jpg", image[..., ::-1])
     return Strip(
         name="seed {}".format(row["seed"]) if row["seed"] >= 0 else Path(row["file"]).stem,
         label=row["label"],
         abort_reason=row["abort_reason"],
         steps=row["steps"],
-        shown=tuple(int(i) for i in shown),
-        image=code.tobytes(),
+        shown=shown,
+        image=encode(image, kind),
         kind=kind,
         size=(width, height),
     )
 
 
-def _join(frames: Sequence[np.ndarray]) -> Tuple[np.ndarray, str]:
-    """Frames side by side on white, and the format to keep them in.
+def evenly_spaced(frames: int) -> Tuple[int, ...]:
+    """Which of so many frames a strip shows: the first, the last and some between."""
+    return tuple(int(i) for i in np.unique(np.linspace(0, frames - 1, FRAMES).round()))
+
+
+def encode(image: np.ndarray, kind: str) -> bytes:
+    """An RGB uint8 (H, W, 3) picture as ``PNG`` or ``JPEG``."""
+    suffix, options = (".png", []) if kind == PNG else (".jpg", [cv2.IMWRITE_JPEG_QUALITY, 85])
+    _, code = cv2.imencode(suffix, image[..., ::-1], options)  # BGR is what cv2 encodes from
+    return code.tobytes()
+
+
+def side_by_side(
+    frames: Sequence[np.ndarray], height: int = FRAME_HEIGHT
+) -> Tuple[np.ndarray, str]:
+    """RGB uint8 (H, W, 3) frames in a row on white, and the MIME type to keep the row in.
 
     Small frames are repeated pixel by pixel and kept exactly, so that one sees what the policy
     saw. Camera-sized ones are shrunk; as photographs they are a tenth of the size in JPEG.
     """
-    height, width = frames[0].shape[:2]
-    if height > FRAME_HEIGHT:
-        size = (max(1, round(width * FRAME_HEIGHT / height)), FRAME_HEIGHT)
-        frames = [cv2.resize(f, size, interpolation=cv2.INTER_AREA) for f in frames]
-        kind = "image/jpeg"
-    else:
-        factor = max(1, FRAME_HEIGHT // height)
-        frames = [f.repeat(factor, 0).repeat(factor, 1) for f in frames]
-        kind = "image/png"
-    gap = np.full((frames[0].shape[0], _GAP, 3), 255, np.uint8)
-    pieces = [piece for frame in frames for piece in (frame, gap)]
-    return np.concatenate(pieces[:-1], 1), kind
+    exact = all(len(frame) <= height for frame in frames)
+    frames = [_fit(frame, height) for frame in frames]
+    tallest = max(len(frame) for frame in frames)
+    pieces = []
+    for frame in frames:
+        piece = np.full((tallest, frame.shape[1] + _GAP, 3), 255, np.uint8)
+        piece[: len(frame), :-_GAP] = frame
+        pieces.append(piece)
+    return np.concatenate(pieces, 1)[:, :-_GAP], PNG if exact else JPEG
+
+
+def _fit(frame: np.ndarray, height: int) -> np.ndarray:
+    """Shrunk to ``height``, or enlarged by the whole factor that comes nearest below it."""
+    if len(frame) > height:
+        size = (max(1, round(frame.shape[1] * height / len(frame))), height)
+        return cv2.resize(frame, size, interpolation=cv2.INTER_AREA)
+    factor = height // len(frame)
+    return frame.repeat(factor, 0).repeat(factor, 1)
 
 
 def _succeeded(label: str, abort_reason: str) -> bool:

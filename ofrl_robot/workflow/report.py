@@ -7,33 +7,29 @@ the page is written only when all of it could be read.
 
 from __future__ import annotations
 
-import base64
 import dataclasses
 import datetime
-import os
 import platform
-import tempfile
 from importlib import metadata
 from pathlib import Path
 from typing import Any, Dict, List, Optional, Sequence, Tuple
 
-import jinja2
 import numpy as np
 
 from ofrl_robot import __version__
 from ofrl_robot.data.reader import open_dataset
-from ofrl_robot.errors import CheckpointError, ConfigError, DatasetError
+from ofrl_robot.errors import DatasetError
 from ofrl_robot.evaluation.trials import TrialReport, report_trials
 from ofrl_robot.policy.checkpoint import Header, checkpoint_hash, load_checkpoint
 from ofrl_robot.training import run_folder
 from ofrl_robot.workflow import diagnosis as verdicts
 from ofrl_robot.workflow.diagnosis import Diagnosis
 from ofrl_robot.workflow.film import choose, film_strip
+from ofrl_robot.workflow.pages import template, write_page
 from ofrl_robot.workflow.plots import Measured, pictures
 from ofrl_robot.workflow.selection import diagnose_run
 
 FILE = "report.html"
-_TEMPLATES = Path(__file__).resolve().parent / "templates"
 _PACKAGES = ("torch", "numpy", "scipy", "h5py", "safetensors", "pybullet", "gymnasium")
 
 _SENTENCES = {  # headline, and what it means for deployment
@@ -95,18 +91,8 @@ def write_report(
     as it was.
     """
     path = out or run / run_folder.REPORT / FILE
-    if path.is_dir():
-        raise ConfigError("is a folder", "name a file, such as {}".format(path / FILE), path)
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(str(_TEMPLATES)),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["data_uri"] = _data_uri
-    page = environment.get_template("report.html.j2").render(_contents(run, trials, compare))
-    _write_atomically(path, page)
+    page = template("report.html.j2").render(_contents(run, trials, compare))
+    write_page(path, [page], "report")
     return path
 
 
@@ -269,31 +255,3 @@ def _versions(header: Optional[Header]) -> List[Tuple[str, str]]:
         except metadata.PackageNotFoundError:
             continue  # a workstation that only reads reports need not have the simulator
     return versions
-
-
-# -- writing ----------------------------------------------------------------------------------
-
-
-def _data_uri(data: bytes, kind: str) -> str:
-    return "data:{};base64,{}".format(kind, base64.b64encode(data).decode("ascii"))
-
-
-def _write_atomically(path: Path, text: str) -> None:
-    """A reader sees the old page or the whole new one."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(".partial", path.name + ".", str(path.parent))
-        try:
-            with open(handle, "w", encoding="utf-8") as file:
-                file.write(text)
-                file.flush()
-                os.fsync(file.fileno())
-            os.chmod(temporary, 0o644)  # mkstemp's 0600 would hide the page from a web server
-            os.replace(temporary, str(path))
-        except BaseException:
-            os.unlink(temporary)
-            raise
-    except OSError as error:
-        raise CheckpointError(
-            "cannot write the report ({})".format(error.strerror), "choose another --out", path
-        ) from error

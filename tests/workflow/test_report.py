@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 import pytest
 
-from ofrl_robot.errors import CheckpointError, ConfigError, DatasetError, OfrlError
+from ofrl_robot.errors import ConfigError, DatasetError, OfrlError
 from ofrl_robot.policy.checkpoint import checkpoint_hash
 from ofrl_robot.training import run_folder
 from ofrl_robot.workflow.film import MOST_OTHERS, MOST_SUCCESSES, choose, film_strip
@@ -204,7 +204,7 @@ def test_places_that_cannot_be_written(run, tmp_path):
     with pytest.raises(ConfigError, match="is a folder"):
         write_report(run, out=tmp_path)
     (tmp_path / "file").write_text("")
-    with pytest.raises(CheckpointError, match="cannot write the report"):
+    with pytest.raises(ConfigError, match="cannot write the report"):
         write_report(run, out=tmp_path / "file" / "report.html")
 
 
