@@ -42,10 +42,13 @@ setup(
         "rich>=13",
         "tensorboard>=2.12",
         "matplotlib>=3.6",
+        "pillow>=7.1",
         "jinja2>=3.0",
         "PyYAML>=5.3",
     ],
     extras_require={
+        # only to load what `ofrl data export minari` writes
+        "minari": ["minari[hdf5]>=0.5.4; python_version >= '3.11'"],
         "dev": ["pytest>=7", "pytest-timeout", "pytest-xdist", "hypothesis", "ruff>=0.4"],
     },
 )

@@ -2,7 +2,8 @@
 
 numpy's own loader of object arrays runs whatever the file asks for. Here a pickle can build
 numbers, text, bytes, lists, tuples, dicts and numpy arrays and scalars, and nothing else: no name
-is imported, no callable of the file's choice is called, no declared size is believed.
+is imported, no callable of the file's choice is called, no declared size is believed. Memory and
+time stay in proportion to the size of the file, here and in whoever walks through what was read.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import pickle
 import re
 import struct
 from pathlib import Path
-from typing import Any, BinaryIO, Callable, Dict, Tuple
+from typing import Any, BinaryIO, Callable, Dict, Iterable, Tuple
 
 import numpy as np
 
@@ -26,6 +27,12 @@ _SCALARS = ("bool_", "bool", "int8", "int16", "int32", "int64", "uint8", "uint16
 _MAX_DIMENSIONS, _MAX_LENGTH = 32, 2**31 - 1
 _MAX_OBJECT_ARRAYS = 1000  # freeing arrays that hold arrays that hold ... uses the C stack
 _MAX_GROWTH = 16  # built bytes per byte of file: a file can refer to one big value many times
+_FREE = 2**20  # bytes that even the smallest file may build
+_OVERHEAD = 48  # bytes that a container, a memo entry or a mark takes, at the least
+_MAX_DEPTH = 100
+_DATA = frozenset(
+    (type(None), bool, int, float, str, bytes, bytearray, list, tuple, dict, np.ndarray)
+)
 _FIX = "nothing was executed; do not open this file with np.load or pickle"
 
 
@@ -76,7 +83,9 @@ def _load(file: BinaryIO, offset: int, path: Path) -> Any:
     with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
         data.seek(offset)
         try:
-            return _Unpickler(data).load()
+            value = _Unpickler(data).load()
+            _require_small_tree(value, len(data))
+            return value
         except _Refusal as refusal:
             raise HostilePickleError(
                 "the pickle {}, which is no numpy array or plain container".format(refusal),
@@ -93,6 +102,68 @@ def _load(file: BinaryIO, offset: int, path: Path) -> Any:
             ) from error
 
 
+def _require_small_tree(value: Any, size: int) -> None:
+    """Refuse what is small in memory but without end, or far too much, to whoever walks through it.
+
+    Such is a list that holds itself, and a list of ten times the same list of ten times the same
+    list: nine levels of that are a billion entries. Raises ValueError.
+
+    Names that the pickle machine needs (functions, dtypes under construction) are no data: a
+    pickle that leaves one in its value is refused, too.
+
+    Args:
+        size: of the file; in one that refers to nothing twice every entry takes a byte or more.
+    """
+    if not _is_container(value):
+        _require_data(value)
+        return
+    entries: Dict[int, int] = {}  # containers that are done: how many entries in all
+    depths: Dict[int, int] = {}
+    open_ones = set()
+    path = [(value, False)]
+    while path:
+        container, inside_done = path.pop()
+        key = id(container)
+        if key in entries:
+            continue
+        children = [child for child in _children(container) if _is_container(child)]
+        if not inside_done:
+            for child in _children(container):
+                _require_data(child)
+            open_ones.add(key)
+            path.append((container, True))
+            if any(id(child) in open_ones for child in children):
+                raise ValueError("a container holds itself")
+            path.extend((child, False) for child in children if id(child) not in entries)
+            continue
+        open_ones.discard(key)
+        entries[key] = len(container) + sum(entries[id(child)] for child in children)
+        depths[key] = 1 + max((depths[id(child)] for child in children), default=0)
+        if entries[key] > _MAX_GROWTH * size + _FREE or depths[key] > _MAX_DEPTH:
+            raise ValueError("one value is referred to far too often, or nested too deep")
+
+
+def _require_data(value: Any) -> None:
+    kind = type(value)
+    if kind in _DATA or isinstance(value, np.generic) or (kind is type and value in _SCALAR_TYPES):
+        return
+    raise _Refusal("holds a {}".format(kind.__name__))
+
+
+def _is_container(value: Any) -> bool:
+    if type(value) is np.ndarray:
+        return bool(value.dtype.hasobject)
+    return type(value) in (list, tuple, dict)
+
+
+def _children(container: Any) -> Iterable[Any]:
+    if type(container) is dict:
+        return container.values()
+    if type(container) is np.ndarray:
+        return container.flat if container.dtype.hasobject else ()
+    return container if type(container) in (list, tuple) else ()
+
+
 class _Refusal(Exception):
     """The pickle asks for something that is not admitted; text says what."""
 
@@ -104,9 +175,11 @@ class _DtypeState:
     can be passed off as object pointers.
     """
 
+    __slots__ = ("_dtype",)
+
     def __init__(self, code: str, align: bool = False, copy: bool = True) -> None:
         if not (type(code) is str and _DTYPE_CODE.fullmatch(code)):
-            raise _Refusal("asks for dtype {:.40}".format(ascii(code)))
+            raise _Refusal("asks for dtype {}".format(_shown(code)))
         self._dtype = np.dtype(code)
 
     def set_state(self, state: Any) -> None:
@@ -123,6 +196,11 @@ class _DtypeState:
         if type(value) is not _DtypeState:
             raise _Refusal("passes a {} for a dtype".format(type(value).__name__))
         return value._dtype
+
+
+def _shown(value: Any) -> str:
+    """Text for a message; of a container the type only, since its text may be without end."""
+    return ascii(value[:40]) if type(value) is str else "of type {}".format(type(value).__name__)
 
 
 def _count(shape: Any) -> int:
@@ -177,7 +255,7 @@ def _from_buffer(data: Any, dtype_state: Any, shape: Any, order: Any) -> np.ndar
 def _encode(text: Any, encoding: Any) -> bytes:
     """How protocol 2 writes bytes; any other codec might do more than encode."""
     if type(text) is not str or encoding != "latin1":
-        raise _Refusal("asks for codec {:.40}".format(ascii(encoding)))
+        raise _Refusal("asks for codec {}".format(_shown(encoding)))
     return text.encode("latin-1")
 
 
@@ -198,6 +276,7 @@ for _core in ("numpy.core", "numpy._core"):  # numpy 1 and numpy 2
     _ADMITTED[_core + ".multiarray", "scalar"] = _scalar
     _ADMITTED[_core + ".numeric", "_frombuffer"] = _from_buffer
 _ADMITTED.update({("numpy", name): np.dtype(name.rstrip("_")).type for name in _SCALARS})
+_SCALAR_TYPES = frozenset(_ADMITTED["numpy", name] for name in _SCALARS)
 _CALLABLE: Tuple[Callable[..., Any], ...] = (
     _DtypeState, _reconstruct, _scalar, _from_buffer, _encode, _empty_bytes,
 )  # fmt: skip
@@ -209,7 +288,7 @@ _CALLABLE: Tuple[Callable[..., Any], ...] = (
 class _Unpickler(pickle._Unpickler):  # type: ignore[name-defined,misc]
     def __init__(self, data: mmap.mmap) -> None:
         super().__init__(data)
-        self._budget = _MAX_GROWTH * len(data)
+        self._budget = _MAX_GROWTH * len(data) + _FREE
         self._object_arrays = 0
 
     def find_class(self, module: str, name: str) -> Any:
@@ -248,9 +327,14 @@ class _Unpickler(pickle._Unpickler):  # type: ignore[name-defined,misc]
             raise _Refusal("sets the state of a {}".format(type(target).__name__))
 
     def _spend(self, made: Any) -> None:
-        self._budget -= len(made) if type(made) is bytes else getattr(made, "nbytes", 0)
         self._object_arrays += type(made) is np.ndarray and made.dtype.hasobject
-        if self._budget < 0 or self._object_arrays > _MAX_OBJECT_ARRAYS:
+        if self._object_arrays > _MAX_OBJECT_ARRAYS:
+            raise ValueError("too many arrays of objects")
+        self._pay(len(made) if type(made) is bytes else getattr(made, "nbytes", 0))
+
+    def _pay(self, size: int = 0) -> None:
+        self._budget -= _OVERHEAD + size
+        if self._budget < 0:
             raise ValueError("far more data than the file can hold")
 
     def _extend(self, items: Any) -> None:
@@ -269,6 +353,7 @@ class _Unpickler(pickle._Unpickler):  # type: ignore[name-defined,misc]
         # only plain keys: hashing a tuple nested a million deep overflows the C stack
         if type(target) is not dict or not all(type(key) in (str, int, bool) for key in keys):
             raise ValueError("not a dict with plain keys")
+        self._pay(_OVERHEAD * len(keys))
         target.update(zip(keys, items[1::2]))
 
     def _set_item(self) -> None:
@@ -283,19 +368,36 @@ class _Unpickler(pickle._Unpickler):  # type: ignore[name-defined,misc]
         self.append(bytearray(self.read(min(length, _MAX_LENGTH))))
 
 
+_Load = Callable[[_Unpickler], None]
+
+
+def _paid(load: _Load) -> _Load:
+    """``load`` of an opcode of a byte or two that makes an object of 50 bytes or more."""
+
+    def paid(unpickler: _Unpickler) -> None:
+        unpickler._pay()
+        load(unpickler)
+
+    return paid
+
+
 _TABLE = pickle._Unpickler.dispatch  # type: ignore[attr-defined]
 _HARMLESS = (
-    pickle.PROTO, pickle.FRAME, pickle.STOP, pickle.MARK, pickle.POP, pickle.POP_MARK,
-    pickle.MEMOIZE, pickle.BINPUT, pickle.LONG_BINPUT, pickle.BINGET, pickle.LONG_BINGET,
-    pickle.NONE, pickle.NEWTRUE, pickle.NEWFALSE, pickle.BININT, pickle.BININT1, pickle.BININT2,
+    pickle.PROTO, pickle.FRAME, pickle.STOP, pickle.POP, pickle.POP_MARK,
+    pickle.BINGET, pickle.LONG_BINGET, pickle.GLOBAL, pickle.STACK_GLOBAL, pickle.NONE,
+    pickle.NEWTRUE, pickle.NEWFALSE, pickle.BININT, pickle.BININT1, pickle.BININT2,
     pickle.LONG1, pickle.LONG4, pickle.BINFLOAT, pickle.SHORT_BINBYTES, pickle.BINBYTES,
     pickle.BINBYTES8, pickle.SHORT_BINUNICODE, pickle.BINUNICODE, pickle.BINUNICODE8,
-    pickle.EMPTY_TUPLE, pickle.TUPLE, pickle.TUPLE1, pickle.TUPLE2, pickle.TUPLE3,
-    pickle.EMPTY_LIST, pickle.EMPTY_DICT, pickle.GLOBAL, pickle.STACK_GLOBAL,
+    pickle.EMPTY_TUPLE,
+)  # fmt: skip
+_COSTLY = (
+    pickle.MARK, pickle.MEMOIZE, pickle.BINPUT, pickle.LONG_BINPUT, pickle.EMPTY_LIST,
+    pickle.EMPTY_DICT, pickle.TUPLE, pickle.TUPLE1, pickle.TUPLE2, pickle.TUPLE3,
 )  # fmt: skip
 _Unpickler.dispatch = {
     **dict.fromkeys(_TABLE, _Unpickler._refuse),
     **{code[0]: _TABLE[code[0]] for code in _HARMLESS},
+    **{code[0]: _paid(_TABLE[code[0]]) for code in _COSTLY},
     pickle.INST[0]: _Unpickler._inst,
     pickle.REDUCE[0]: _Unpickler._reduce,
     pickle.BUILD[0]: _Unpickler._build,
@@ -303,5 +405,5 @@ _Unpickler.dispatch = {
     pickle.APPENDS[0]: _Unpickler._appends,
     pickle.SETITEM[0]: _Unpickler._set_item,
     pickle.SETITEMS[0]: _Unpickler._set_items,
-    pickle.BYTEARRAY8[0]: _Unpickler._bytearray8,
+    pickle.BYTEARRAY8[0]: _paid(_Unpickler._bytearray8),
 }
