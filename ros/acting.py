@@ -37,7 +37,7 @@ class ActorLoop:
 
     def run(self) -> None:
         """Until shutdown. An error of the actor is the node's own."""
-        wires.wait_connected([self._publisher, *self._assembler.subscribers])
+        wires.wait_connected([self._publisher, *self._assembler.subscribe()])
         self._ready.publish(True)
         while True:
             kind, parts = self._events.get(timeout=1.0)

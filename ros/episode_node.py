@@ -22,11 +22,15 @@ import rospy
 import wires
 from diagnostic_msgs.msg import DiagnosticStatus
 from sensor_msgs.msg import Joy
-from std_msgs.msg import Bool
+from std_msgs.msg import Bool, String
 from std_srvs.srv import Trigger, TriggerResponse
 
 from ofrl_robot.control import episode
+from ofrl_robot.control.loop import ACTOR_SILENT
 from ofrl_robot.data import labels, schema
+from ofrl_robot.data.lock import one_writer
+from ofrl_robot.data.reader import read_meta
+from ofrl_robot.data.recover import unfinished_line
 from ofrl_robot.data.schema import EpisodeMeta
 from ofrl_robot.data.writer import EpisodeWriter, prepare_folder
 from ofrl_robot.errors import ConfigError, OfrlError, RobotError
@@ -41,24 +45,34 @@ class LostTickError(RobotError):
 
 
 class EpisodeNode:
-    def __init__(self) -> None:
+    """The session: its episodes, run and recorded.
+
+    Args:
+        held: keeps the folder locked for this node.
+    """
+
+    def __init__(self, held: contextlib.ExitStack) -> None:
+        self._held = held
         self._count = wires.int_param("episodes", 1, low=1)
         self._actor = rospy.get_param("~actor", "teleop")
         self._first_seed = wires.int_param("seed", 0, low=0)
+        self._jpeg_quality = wires.int_param("jpeg_quality", 0, low=0, high=100)
         self._robot = wires.RemoteRobot()
         self._folder = wires.path_param("out")
         self._first = self._prepare() if self._folder else 0
         self._state = episode.EpisodeState()
         self._seed = 0
+        self._started = 0  # stamp of tick 0
         self._saved = self._successes = 0
 
         self._publisher = rospy.Publisher(
             "episode/state", DiagnosticStatus, queue_size=10, latch=True
         )
+        self._bulletin = rospy.Publisher("episode/saved", String, queue_size=10, latch=True)
         self._events = wires.Events()
         self._assembler = messages.TickAssembler(self._robot.observation_spec, self._events)
         subscribers = [
-            *self._assembler.subscribers,
+            *self._assembler.subscribe(),
             self._events.subscribe("applied_action", Joy, "applied"),
             self._events.subscribe("robot/status", DiagnosticStatus, "status"),
         ]
@@ -76,9 +90,12 @@ class EpisodeNode:
             self._prepare()
 
     def _prepare(self) -> int:
-        """Check the folder before anything moves; returns the number of its next episode."""
+        """Lock and check the folder before anything moves; the number of its next episode."""
+        self._held.enter_context(one_writer(self._folder))
         number = prepare_folder(self._folder, self._robot.action_spec, self._robot.observation_spec)
-        if self._actor == "policy" and number > 0:
+        if unfinished_line(self._folder):
+            rospy.logwarn(unfinished_line(self._folder))
+        if self._actor == "policy" and schema.episode_paths(self._folder):
             raise ConfigError(
                 "holds episodes already", "choose a new out:= folder for trials", self._folder
             )
@@ -155,7 +172,7 @@ class EpisodeNode:
             self._seed = seed
             self._to(episode.RESETTING)
             self._events.clear()
-            writer = EpisodeWriter(self._folder, meta)
+            writer = EpisodeWriter(self._folder, meta, jpeg_quality=self._jpeg_quality)
             saved = False
             try:
                 rospy.set_param("next_seed", seed)
@@ -165,7 +182,10 @@ class EpisodeNode:
                     rospy.loginfo("episode discarded by the operator; running it again")
                     continue
                 self._to(episode.SAVING)
-                saved = writer.finish(label, source, abort_reason) is not None
+                path = writer.finish(label, source, abort_reason)
+                saved = path is not None
+                if saved:
+                    self._tell_saved(path)
                 self._saved += saved
                 self._successes += saved and label == schema.SUCCESS
             except LostTickError as error:
@@ -177,10 +197,10 @@ class EpisodeNode:
                 self._to(episode.IDLE)
             if abort_reason:
                 raise RobotError(
-                    "the robot stopped ({}); {}".format(
+                    "the episode ended early ({}); {}".format(
                         abort_reason, "saved as aborted" if saved else "nothing to save"
                     ),
-                    "look at the arm, then launch again",
+                    "look at the arm and its cameras, then launch again",
                 )
             return saved
 
@@ -190,6 +210,8 @@ class EpisodeNode:
         ticks = {}
         while True:
             kind, payload = self._events.get(TICK_TIMEOUT)
+            if kind is None and due > 0 and self._assembler.awaited_cameras():
+                return schema.UNKNOWN, labels.NOBODY, self._reason("")
             if kind is None:
                 raise LostTickError("no tick for {:.0f} s (step {})".format(TICK_TIMEOUT, due))
             if kind == "applied":
@@ -198,7 +220,7 @@ class EpisodeNode:
             elif kind == "status":
                 reason = wires.status_reason(payload)
                 if reason:
-                    return schema.UNKNOWN, labels.NOBODY, reason
+                    return schema.UNKNOWN, labels.NOBODY, self._reason(reason)
             elif kind == "verb":
                 if payload == "discard":
                     return schema.UNKNOWN, "discard", ""
@@ -212,6 +234,7 @@ class EpisodeNode:
             while due in ticks and (due == 0 or last_stamp in applied):
                 tick = ticks.pop(due)
                 if due == 0:
+                    self._started = tick.stamp_ns
                     self._to(episode.RUNNING)
                 else:
                     writer.act(applied.pop(last_stamp))
@@ -220,6 +243,13 @@ class EpisodeNode:
                 if tick.last:
                     return labels.simulator_label(tick), labels.SIMULATOR, ""
 
+    def _reason(self, given: str) -> str:
+        """Why the robot stopped: where a camera did first, the actor has only fallen silent."""
+        cameras = self._assembler.awaited_cameras()
+        if cameras and given in ("", ACTOR_SILENT):
+            return "camera {} stopped".format(cameras[0])
+        return given
+
     # -- what it tells -----------------------------------------------------------------------
 
     def _to(self, state: str) -> None:
@@ -227,6 +257,11 @@ class EpisodeNode:
         values = {"saved": self._saved, "asked": self._count, "seed": self._seed}
         with contextlib.suppress(rospy.ROSException):  # closed at shutdown
             self._publisher.publish(wires.status_message("episode", 0, state, values))
+
+    def _tell_saved(self, path: Path) -> None:
+        """For bags: what became of the ticks that were heard."""
+        with contextlib.suppress(rospy.ROSException):  # closed at shutdown
+            self._bulletin.publish(messages.saved_message(*read_meta(path), self._started))
 
     def _progress(self, done: int, seconds: float) -> None:
         """A line now and then: saved/asked, not attempts."""
@@ -252,4 +287,9 @@ class EpisodeNode:
 
 
 if __name__ == "__main__":
-    wires.run_node("episode", lambda: EpisodeNode().run())
+
+    def main() -> None:
+        with contextlib.ExitStack() as held:
+            EpisodeNode(held).run()
+
+    wires.run_node("episode", main)

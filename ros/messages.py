@@ -6,6 +6,7 @@ The topics are described in docs/ros_interface.md.
 from __future__ import annotations
 
 import collections
+import json
 import threading
 from typing import Any, Dict, List
 
@@ -13,9 +14,11 @@ import numpy as np
 import rospy
 from geometry_msgs.msg import PoseStamped
 from sensor_msgs.msg import Image, JointState, Joy
+from std_msgs.msg import String
 from wires import QUEUE, Events
 
 from ofrl_robot.control.signals import Applied, Command, Tick
+from ofrl_robot.data.schema import EpisodeMeta
 from ofrl_robot.errors import ConfigError
 from ofrl_robot.specs import ObservationSpec
 
@@ -23,6 +26,8 @@ IMAGE_BUFFER = 2**24  # bytes; rospy's default of 64 KiB makes images stale (0.6
 SOURCES = {"teleop/action": "human", "policy/action": "policy"}
 BOOKKEEPING = ("step", "seed", "reward", "terminated", "truncated")
 IMAGE_AGE = "image_age/{}"  # of a camera in a tick: s since the capture of the frame it shows
+IMAGE_TOPIC = "camera/{}/image_raw"
+STATE_AGE = "state_age"  # of a tick: s since the capture of the state
 
 
 def stamp_of(ns: int) -> rospy.Time:
@@ -57,19 +62,37 @@ def named_values(values: Dict[str, float], stamp_ns: int, frame: str = "") -> Jo
 
 
 def tick_message(tick: Tick, spec: ObservationSpec, seed: int) -> JointState:
-    """State vector and bookkeeping of a tick, and which frames it shows; those travel apart."""
+    """State vector, its age, bookkeeping, and which frames a tick shows; those travel apart."""
     values = dict(zip(spec.state_names, tick.state))
     values.update(zip(BOOKKEEPING, (tick.step, seed, tick.reward, tick.terminated, tick.truncated)))
+    values[STATE_AGE] = (tick.stamp_ns - tick.state_stamp_ns) * 1e-9
     for camera in spec.cameras:
         captured = tick.image_stamps_ns.get(camera.name, tick.stamp_ns)
         values[IMAGE_AGE.format(camera.name)] = (tick.stamp_ns - captured) * 1e-9
     return named_values(values, tick.stamp_ns, "base")
 
 
+def step_of(message: JointState) -> int:
+    """Which step of its episode a tick is."""
+    return int(_values(message)["step"])
+
+
 def capture_stamp(message: JointState, camera: str) -> int:
     """When the frame that a tick shows was captured, ns: the stamp of its Image message."""
-    age = dict(zip(message.name, message.position))[IMAGE_AGE.format(camera)]
-    return message.header.stamp.to_nsec() - int(round(age * 1e9))
+    return _earlier(message, _values(message)[IMAGE_AGE.format(camera)])
+
+
+def state_stamp(message: JointState) -> int:
+    """When the state in a tick was captured, ns; bags of earlier versions do not say: the tick."""
+    return _earlier(message, _values(message).get(STATE_AGE, 0.0))
+
+
+def _values(message: JointState) -> Dict[str, float]:
+    return dict(zip(message.name, message.position))
+
+
+def _earlier(message: JointState, seconds: float) -> int:
+    return message.header.stamp.to_nsec() - int(round(seconds * 1e9))
 
 
 def pose_message(tick: Tick) -> PoseStamped:
@@ -90,10 +113,14 @@ def action_message(action: np.ndarray, stamp_ns: int, source: str) -> Joy:
 
 
 def applied_message(applied: Applied) -> Joy:
-    """What was applied: axes applied then requested, buttons = (limited, intervention)."""
+    """What was applied: axes applied then requested; buttons limited, intervention and when.
+
+    When: s and ns since the tick, as two whole numbers.
+    """
     axes = np.concatenate([applied.action, applied.requested])
     message = action_message(axes, applied.stamp_ns, applied.source)
-    message.buttons = [int(applied.limited), int(applied.intervention)]
+    delay = divmod(applied.applied_ns - applied.stamp_ns, 1_000_000_000)
+    message.buttons = [int(applied.limited), int(applied.intervention), *delay]
     return message
 
 
@@ -101,14 +128,32 @@ def applied_from(message: Joy) -> Applied:
     """Inverse of :func:`applied_message`; the names of the limits are not transmitted."""
     axes = np.asarray(message.axes, np.float64)
     half = len(axes) // 2
+    stamp = message.header.stamp.to_nsec()
+    seconds, nanoseconds = message.buttons[2:4] or (0, 0)  # bags of earlier versions lack them
     return Applied(
-        stamp_ns=message.header.stamp.to_nsec(),
+        stamp_ns=stamp,
         action=axes[:half],
         requested=axes[half:],
         source=message.header.frame_id,
         reasons=("limited",) if message.buttons[0] else (),
         intervention=bool(message.buttons[1]),
+        applied_ns=stamp + seconds * 1_000_000_000 + nanoseconds,
     )
+
+
+def saved_message(meta: EpisodeMeta, transitions: int, first_stamp_ns: int) -> String:
+    """What the recorder made of the episode whose tick 0 has that stamp, as JSON."""
+    attributes = meta.to_attrs()
+    return String(
+        json.dumps({"first_stamp": first_stamp_ns, "steps": transitions, "attributes": attributes})
+    )
+
+
+def saved_from(message: String) -> "tuple[EpisodeMeta, int, int]":
+    """Inverse of :func:`saved_message`; raises DatasetError for foreign or newer attributes."""
+    note = json.loads(message.data)
+    meta = EpisodeMeta.from_attrs(note["attributes"], "episode/saved")
+    return meta, int(note["steps"]), int(note["first_stamp"])
 
 
 def command_from(message: Joy, source: str) -> Command:
@@ -125,7 +170,7 @@ def ground_truth_message(tick: Tick) -> JointState:
 
 
 class TickAssembler:
-    """Puts tick, ground truth and images together; they come on several sockets.
+    """Puts tick, ground truth and images together; they come on several sockets, or from a bag.
 
     An image is stamped with its capture: a tick may show one that came with an earlier tick.
     Complete ticks are queued in ``events`` as ("tick", parts), for :meth:`assemble`.
@@ -144,19 +189,25 @@ class TickAssembler:
             c.name: collections.OrderedDict() for c in spec.cameras
         }
         self._lock = threading.Lock()
-        self.subscribers = [self._subscribe("tick", JointState, "tick")]
-        for camera in spec.cameras:
-            topic = "camera/{}/image_raw".format(camera.name)
-            self.subscribers.append(self._subscribe(topic, Image, camera.name))
-        if ground_truth:
-            self.subscribers.append(self._subscribe("ground_truth", JointState, "ground_truth"))
 
-    def _subscribe(self, topic: str, kind: type, part: str) -> rospy.Subscriber:
-        return rospy.Subscriber(
-            topic, kind, self._take, callback_args=part, tcp_nodelay=True, buff_size=IMAGE_BUFFER
-        )
+    def subscribe(self) -> List[rospy.Subscriber]:
+        """Hear the topics from now on."""
+        topics = {IMAGE_TOPIC.format(c.name): c.name for c in self._spec.cameras}
+        topics.update({name: name for name in sorted(self._wanted)})
+        return [
+            rospy.Subscriber(
+                topic,
+                JointState if part in self._wanted else Image,
+                self.take,
+                callback_args=part,
+                tcp_nodelay=True,
+                buff_size=IMAGE_BUFFER,
+            )
+            for topic, part in topics.items()
+        ]
 
-    def _take(self, message: Any, part: str) -> None:
+    def take(self, message: Any, part: str) -> None:
+        """One message: part is "tick", "ground_truth" or the name of a camera."""
         stamp = message.header.stamp.to_nsec()
         with self._lock:
             if part in self._frames:
@@ -184,19 +235,32 @@ class TickAssembler:
         del self._parts[stamp]
         self._events.put("tick", parts)
 
+    def awaited_cameras(self) -> List[str]:
+        """Cameras whose frame the oldest tick that is otherwise complete waits for."""
+        with self._lock:
+            for parts in self._parts.values():
+                if self._wanted <= set(parts):
+                    return [
+                        name
+                        for name, frames in self._frames.items()
+                        if capture_stamp(parts["tick"], name) not in frames
+                    ]
+        return []
+
     def assemble(self, parts: Dict[str, Any]) -> "tuple[Tick, int]":
         """(tick, seed of its episode) from complete parts. Raises ConfigError on a bad image."""
         stamp = parts["tick"].header.stamp.to_nsec()
-        values = dict(zip(parts["tick"].name, parts["tick"].position))
+        values = _values(parts["tick"])
         truth: Dict[str, List[float]] = {}
         if "ground_truth" in parts:
             message = parts["ground_truth"]
             for name, value in zip(message.name, message.position):
                 truth.setdefault(name.rsplit("/", 1)[0], []).append(value)
+        originals = {c.name: image_pixels(parts[c.name]) for c in self._spec.cameras}
         tick = Tick(
             stamp_ns=stamp,
             step=int(values["step"]),
-            images={c.name: c.apply(image_pixels(parts[c.name])) for c in self._spec.cameras},
+            images={c.name: c.apply(originals[c.name]) for c in self._spec.cameras},
             state=np.array([values[name] for name in self._spec.state_names]),
             reward=values["reward"],
             terminated=bool(values["terminated"]),
@@ -205,5 +269,7 @@ class TickAssembler:
                 c.name: parts[c.name].header.stamp.to_nsec() for c in self._spec.cameras
             },
             ground_truth={name: np.array(entries) for name, entries in truth.items()},
+            state_stamp_ns=state_stamp(parts["tick"]),
+            originals=originals,
         )
         return tick, int(values["seed"])

@@ -23,12 +23,12 @@ from std_srvs.srv import Trigger, TriggerResponse
 from ofrl_robot.control.loop import OPERATOR, ROBOT_FAULT, ControlLoop
 from ofrl_robot.control.pacing import Pacer
 from ofrl_robot.control.signals import Tick
-from ofrl_robot.errors import ConfigError, OfrlError
+from ofrl_robot.errors import CameraStoppedError, ConfigError, OfrlError
 
 RESET_TIMEOUT = 30.0  # s
 
 
-def make_robot(kind: str):
+def make_robot(kind: str, lockstep: bool):
     """Backend by name."""
     if kind == "sim":
         from ofrl_robot.robots.sim import SimRobot
@@ -41,15 +41,18 @@ def make_robot(kind: str):
             num_objects=wires.int_param("num_objects", 0, low=0),
             roboverse_bugs=wires.bool_param("roboverse_bugs", False),
         )
+        task = rospy.get_param("~task")
+        if not lockstep:
+            return SimRobot(task, options, clock_ns=time.time_ns)
         # simulated time starts at the wall clock: stamps are unique across episodes and nodes
-        return SimRobot(rospy.get_param("~task"), options, origin_ns=time.time_ns)
+        return SimRobot(task, options, origin_ns=time.time_ns)
     raise ConfigError("unknown robot {!r}".format(kind), "use robot:=sim")
 
 
 class RobotNode:
     def __init__(self) -> None:
-        self._robot = make_robot(rospy.get_param("~robot", "sim"))
         self._lockstep = wires.bool_param("lockstep", True)
+        self._robot = make_robot(rospy.get_param("~robot", "sim"), self._lockstep)
         self._timeout = wires.seconds_param("action_timeout", 2.0)
         silent = wires.int_param("max_silent_ticks", 3, low=1)
         self._loop = ControlLoop(self._robot, max_silent_ticks=silent)
@@ -69,7 +72,7 @@ class RobotNode:
             )
 
         self._images = {
-            c.name: publisher("camera/{}/image_raw".format(c.name), Image)
+            c.name: publisher(messages.IMAGE_TOPIC.format(c.name), Image)
             for c in self._robot.observation_spec.cameras
         }
         self._captured = dict.fromkeys(self._images, 0)  # stamps of the frames sent last
@@ -84,7 +87,7 @@ class RobotNode:
         rospy.Service("stop", Trigger, self._on_stop)
         rospy.Service("rearm", Trigger, self._on_rearm)
         rospy.Service("reset", Trigger, self._on_reset)
-        wires.publish_spec(self._robot)
+        self._spec = wires.publish_spec(self._robot)
         wires.Diagnostics("ofrl/robot", self._describe)
         self._publish_status()
 
@@ -134,6 +137,9 @@ class RobotNode:
                 if tick is not None:
                     self._episode(tick)
                     self._publish_status()
+        except CameraStoppedError as error:
+            self._stop(error.what)
+            raise
         except Exception:
             if not rospy.is_shutdown():  # else the publishers were closed under us: no fault
                 self._stop(ROBOT_FAULT)

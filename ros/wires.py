@@ -6,6 +6,7 @@ Imported by the nodes from their own folder; ``messages`` holds the conversions.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import queue
 import sys
@@ -16,6 +17,7 @@ from typing import Any, Callable, Dict, List, Optional
 
 import rospy
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
+from std_msgs.msg import String
 from std_srvs.srv import Trigger
 
 from ofrl_robot.errors import ConfigError, OfrlError, RobotError
@@ -72,21 +74,56 @@ def service(name: str) -> Callable[[], str]:
 # -- robot description -----------------------------------------------------------------------
 
 
-def publish_spec(robot: Any) -> None:
-    """Put the robot's specs on the parameter server as ``spec`` (JSON text)."""
-    spec = {
-        "robot": robot.name,
-        "task": robot.task,
-        "horizon": robot.horizon,
-        "control_rate_hz": robot.control_rate_hz,
-        "environment": robot.environment,
-        "action_spec": robot.action_spec.to_dict(),
-        "observation_spec": robot.observation_spec.to_dict(),
-    }
-    rospy.set_param("spec", json.dumps(spec))
+@dataclasses.dataclass
+class DescribedRobot:
+    """What a robot says of itself to who does not command it; horizon in steps."""
+
+    name: str
+    task: str
+    horizon: int
+    control_rate_hz: float
+    environment: Dict[str, Any]
+    action_spec: ActionSpec
+    observation_spec: ObservationSpec
+
+    def to_json(self) -> str:
+        return json.dumps(
+            {
+                "robot": self.name,
+                "task": self.task,
+                "horizon": self.horizon,
+                "control_rate_hz": self.control_rate_hz,
+                "environment": self.environment,
+                "action_spec": self.action_spec.to_dict(),
+                "observation_spec": self.observation_spec.to_dict(),
+            }
+        )
+
+    @staticmethod
+    def from_json(text: str) -> "DescribedRobot":
+        spec = json.loads(text)
+        return DescribedRobot(
+            name=spec["robot"],
+            task=spec["task"],
+            horizon=spec["horizon"],
+            control_rate_hz=spec["control_rate_hz"],
+            environment=spec["environment"],
+            action_spec=ActionSpec.from_dict(spec["action_spec"]),
+            observation_spec=ObservationSpec.from_dict(spec["observation_spec"]),
+        )
 
 
-class RemoteRobot:
+def publish_spec(robot: Any) -> rospy.Publisher:
+    """Describe the robot in parameter ``spec``, and for bags on the latched topic ``spec``."""
+    fields = [field.name for field in dataclasses.fields(DescribedRobot)]
+    text = DescribedRobot(**{name: getattr(robot, name) for name in fields}).to_json()
+    rospy.set_param("spec", text)
+    publisher = rospy.Publisher("spec", String, queue_size=1, latch=True)
+    publisher.publish(text)
+    return publisher
+
+
+class RemoteRobot(DescribedRobot):
     """The robot as the other nodes see it: its specs, from the parameter server.
 
     Raises ConfigError when no robot node has announced itself within ``timeout`` seconds.
@@ -104,13 +141,7 @@ class RemoteRobot:
                     "start the robot node in the same namespace",
                 )
             time.sleep(0.05)
-        spec = json.loads(rospy.get_param("spec"))
-        self.name: str = spec["robot"]
-        self.task: str = spec["task"]
-        self.control_rate_hz: float = spec["control_rate_hz"]
-        self.environment: Dict[str, Any] = spec["environment"]
-        self.action_spec = ActionSpec.from_dict(spec["action_spec"])
-        self.observation_spec = ObservationSpec.from_dict(spec["observation_spec"])
+        super().__init__(**vars(DescribedRobot.from_json(rospy.get_param("spec"))))
 
 
 # -- hearing ---------------------------------------------------------------------------------
@@ -212,10 +243,14 @@ def seconds_param(name: str, default: float) -> float:
     return _number_param(name, default, float, "use seconds > 0", lambda value: value > 0)
 
 
-def int_param(name: str, default: int, low: int) -> int:
-    """A private whole number of at least ``low``. Raises ConfigError otherwise."""
-    fix = "use a whole number of {} or more".format(low)
-    return _number_param(name, default, int, fix, lambda value: value >= low)
+def int_param(name: str, default: int, low: int, high: Optional[int] = None) -> int:
+    """A private whole number from ``low`` to ``high``. Raises ConfigError otherwise."""
+    fix = "use a whole number " + (
+        "of {} or more".format(low) if high is None else "from {} to {}".format(low, high)
+    )
+    return _number_param(
+        name, default, int, fix, lambda value: low <= value and (high is None or value <= high)
+    )
 
 
 def noise_param(name: str, default: float) -> float:

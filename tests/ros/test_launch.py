@@ -43,12 +43,17 @@ def test_collect_equals_the_loop_in_one_process(launch, tmp_path, realism):
         assert a.meta.seed == b.meta.seed and a.meta.success == b.meta.success
         assert a.meta.operator == "ada" and a.meta.actor == "scripted"
         assert a.meta.environment == b.meta.environment
-        for name in ("actions", "actions_requested", "rewards", "state", "limited", "timeouts"):
+        for name in ("actions", "actions_requested", "rewards", "state", "limited", "timeouts",
+                     "held"):  # fmt: skip
             assert np.array_equal(getattr(a, name), getattr(b, name)), name
         assert np.array_equal(a.images["image"], b.images["image"])
         assert (np.diff(a.timestamps["obs"]) > 0).all()
         ages = [e.timestamps["obs"] - e.timestamps["image"] for e in (a, b)]
         assert np.array_equal(*ages) and ages[0].any() == (realism == "harsh")
+        assert not a.held.any()
+        for e in (a, b):  # in simulated time nothing takes any
+            assert np.array_equal(e.timestamps["state"], e.timestamps["obs"])
+            assert np.array_equal(e.timestamps["applied"], e.timestamps["action"])
 
 
 def test_collect_train_deploy(launch, tmp_path):

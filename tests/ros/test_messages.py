@@ -32,16 +32,25 @@ def test_unknown_encoding_is_named():
         messages.image_pixels(message)
 
 
-def test_applied_round_trip():
+@pytest.mark.parametrize("delay", [0, 1, 41_666_667, 3_000_000_001, -7_200_000_000_001])
+def test_applied_round_trip(delay):
     applied = Applied(
-        STAMP, np.linspace(-1, 1, 8), np.linspace(-2, 2, 8), "human", ("range",), True
-    )
+        STAMP, np.linspace(-1, 1, 8), np.linspace(-2, 2, 8), "human", ("range",), True,
+        applied_ns=STAMP + delay,
+    )  # fmt: skip
     back = messages.applied_from(messages.applied_message(applied))
     assert (back.stamp_ns, back.source, back.limited, back.intervention) == (
         STAMP, "human", True, True,
     )  # fmt: skip
     np.testing.assert_allclose(back.action, applied.action)
     np.testing.assert_allclose(back.requested, applied.requested)
+    assert back.applied_ns == STAMP + delay
+
+
+def test_applied_of_an_earlier_version_left_with_its_tick():
+    message = messages.applied_message(Applied(STAMP, np.zeros(8), np.zeros(8), "hold"))
+    message.buttons = message.buttons[:2]
+    assert messages.applied_from(message).applied_ns == STAMP
 
 
 def test_stamp_keeps_nanoseconds():
@@ -50,9 +59,13 @@ def test_stamp_keeps_nanoseconds():
 
 def test_tick_message_names_state_and_bookkeeping():
     spec = widowx_observation()
-    tick = Tick(STAMP, 3, {}, np.arange(10.0), reward=1.0, truncated=True)
+    captured = STAMP - 12_345_678
+    tick = Tick(
+        STAMP, 3, {}, np.arange(10.0), reward=1.0, truncated=True, state_stamp_ns=captured
+    )  # fmt: skip
     message = messages.tick_message(tick, spec, seed=42)
     values = dict(zip(message.name, message.position))
     assert values["ee_z"] == 2.0
     assert (values["step"], values["seed"], values["reward"]) == (3, 42, 1.0)
     assert (values["terminated"], values["truncated"]) == (0.0, 1.0)
+    assert messages.state_stamp(message) == captured

@@ -8,6 +8,7 @@ import signal
 import threading
 import time
 
+import messages
 import pytest
 import rospy
 import wires
@@ -131,6 +132,21 @@ def test_excess_is_limited_and_both_are_published(actor):
     wait_for(lambda: actor.applied, "an applied action")
     message = actor.applied[0]
     assert message.axes[2] <= 1.0 and message.axes[8 + 2] == 5.0 and message.buttons[0] == 1
+
+
+def test_in_real_time_ticks_and_actions_have_the_time_at_which_they_happened(node):
+    node("robot_node.py", task=TASK, lockstep=False, max_silent_ticks=30)
+    rospy.wait_for_service(node.namespace + "/reset", 30)
+    actor = FakeActor(node.namespace)
+    wait_for(lambda: actor.publisher.get_num_connections() and actor.status, "the robot node")
+    begin = time.time_ns()
+    actor.call("reset")
+    wait_for(lambda: len(actor.applied) == 25, "the episode")
+    end = time.time_ns()
+    applied = [messages.applied_from(message) for message in actor.applied]
+    times = [t for one in applied for t in (one.stamp_ns, one.applied_ns)]
+    assert times == sorted(times) and begin < times[0] and times[-1] < end
+    assert all(one.applied_ns > one.stamp_ns for one in applied)
 
 
 def test_human_beats_policy_and_is_marked(actor, node):

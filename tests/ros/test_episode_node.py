@@ -1,0 +1,101 @@
+"""What the recorder makes of a camera that stops, and of what lies in its folder.
+
+The other nodes are played by hand.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import types
+
+import episode_node
+import messages
+import numpy as np
+import pytest
+import wires
+
+from ofrl_robot.control.loop import ACTOR_SILENT, OPERATOR
+from ofrl_robot.control.signals import POLICY, Applied, Tick
+from ofrl_robot.data import schema
+from ofrl_robot.data.disk import partial_path
+from ofrl_robot.data.lock import one_writer
+from ofrl_robot.data.reader import read_episode
+from ofrl_robot.data.writer import EpisodeWriter
+from ofrl_robot.errors import ConfigError, DatasetError
+from ofrl_robot.specs import WIDOWX_ACTION, widowx_observation
+
+SPEC = widowx_observation(6)
+PERIOD_NS = 200_000_000
+STEPS = 3
+
+
+@pytest.fixture
+def node(monkeypatch):
+    monkeypatch.setattr(episode_node, "TICK_TIMEOUT", 0.2)
+    node = episode_node.EpisodeNode.__new__(episode_node.EpisodeNode)
+    node._events, node._seed = wires.Events(), 7
+    node._assembler = messages.TickAssembler(SPEC, node._events)
+    node._to = lambda state: None
+    return node
+
+
+def play(node):
+    """Ticks 0 to 3 with their frames and answers, then a tick whose frame never comes."""
+    for step in range(STEPS + 2):
+        stamp = (step + 1) * PERIOD_NS
+        pixels = np.full((6, 6, 3), step, np.uint8)
+        tick = Tick(stamp, step, {"image": pixels}, np.zeros(10), image_stamps_ns={"image": stamp})
+        if step <= STEPS:
+            node._assembler.take(messages.image_message(pixels, stamp, "image"), "image")
+        node._assembler.take(messages.tick_message(tick, SPEC, 7), "tick")
+        if step <= STEPS:
+            applied = Applied(stamp, np.zeros(8), np.zeros(8), POLICY)
+            node._events.put("applied", messages.applied_message(applied))
+
+
+def stop(node, reason):
+    node._events.put("status", wires.status_message("robot", 2, "stopped", {"reason": reason}))
+
+
+@pytest.mark.parametrize(
+    ("told", "expected"),
+    [
+        (None, "camera image stopped"),  # nothing at all is heard any more
+        (ACTOR_SILENT, "camera image stopped"),  # the actor waits for the frame too
+        (OPERATOR, OPERATOR),
+    ],
+)
+def test_a_camera_that_stops_leaves_the_episode_up_to_there(node, tmp_path, told, expected):
+    meta = schema.EpisodeMeta("fake", "nothing", WIDOWX_ACTION, SPEC, 5.0)
+    writer = EpisodeWriter(tmp_path, meta)
+    play(node)
+    if told:
+        stop(node, told)
+    label, source, reason = node._record(writer)
+    assert (label, source, reason) == (schema.UNKNOWN, "", expected)
+    episode = read_episode(writer.finish(label, source, reason))
+    assert len(episode) == STEPS and episode.images["image"][:, 0, 0, 0].tolist() == [0, 1, 2, 3]
+
+
+def test_without_a_tick_it_is_lost(node, tmp_path):
+    meta = schema.EpisodeMeta("fake", "nothing", WIDOWX_ACTION, SPEC, 5.0)
+    writer = EpisodeWriter(tmp_path, meta)
+    with pytest.raises(episode_node.LostTickError):
+        node._record(writer)
+    writer.discard()
+
+
+def test_trials_go_on_beside_an_unfinished_episode_but_not_beside_finished_ones(node, tmp_path):
+    node._actor, node._folder = "policy", tmp_path
+    node._robot = types.SimpleNamespace(action_spec=WIDOWX_ACTION, observation_spec=SPEC)
+    partial_path(tmp_path, 4).write_bytes(b"of a dead recorder")
+    with contextlib.ExitStack() as node._held:
+        assert node._prepare() == 5
+        with pytest.raises(DatasetError, match="another recorder"):
+            one_writer(tmp_path).__enter__()
+    writer = EpisodeWriter(tmp_path, schema.EpisodeMeta("r", "t", WIDOWX_ACTION, SPEC, 5.0))
+    play(node)
+    stop(node, OPERATOR)
+    writer.finish(*node._record(writer))
+    with contextlib.ExitStack() as node._held, pytest.raises(ConfigError, match="already"):
+        node._prepare()
