@@ -44,3 +44,11 @@ class CheckpointError(OfrlError):
 
 class RobotError(OfrlError):
     """A robot or simulator that cannot be commanded."""
+
+
+class CameraError(OfrlError):
+    """A camera that cannot be opened or read."""
+
+
+class CameraStoppedError(CameraError):
+    """A camera that gave frames and gives no more; ``what`` names it."""

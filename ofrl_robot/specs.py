@@ -113,6 +113,8 @@ def differences(left: Any, right: Any) -> List[str]:
 
 def require_same(left: Any, right: Any, left_name: str, right_name: str, fix: str) -> None:
     """Raise :class:`SpecMismatchError` naming both sides unless the specs are equal."""
+    if left == right:  # a tenth of the time of opening 10,000 episodes otherwise
+        return
     found = differences(left, right)
     if found:
         raise SpecMismatchError(

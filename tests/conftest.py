@@ -50,6 +50,9 @@ class FakeRobot:
             truncated=self._step >= self.horizon,
         )
 
+    def now_ns(self):
+        return self.observe().stamp_ns
+
     def ee_position(self):
         return self.position
 

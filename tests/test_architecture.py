@@ -14,7 +14,7 @@ FLOORS = [
     {"control", "nets"},
     {"data", "sim", "algos"},
     {"policy"},
-    {"robots", "training", "evaluation"},
+    {"robots", "cameras", "training", "evaluation"},
     {"workflow"},
     {"cli"},
 ]

@@ -98,9 +98,12 @@ def test_words_that_are_no_command_give_exit_code_2(ofrl, words):
         (["diagnose"], ["Run folder written by"]),
         (["evaluate"], ["--trials", "default: 50", "--seed", "default: 1000000"]),
         (["report"], ["--trials", "--out"]),
-        (["data"], ["info", "convert"]),
+        (["data"], ["info", "verify", "view", "label", "split", "merge", "convert", "export"]),
         (["data", "info"], ["Dataset folder."]),
-        (["data", "convert"], ["roboverse", "--task"]),
+        (["data", "verify"], ["--repair", "--limits"]),
+        (["data", "convert"], ["roboverse", "robomimic", "minari", "d4rl", "bridge", "rosbag"]),
+        (["data", "convert", "roboverse"], ["--task", "--zero-rewards", "--num-traj"]),
+        (["sim"], ["replay", "--env", "--report"]),
     ],
 )
 def test_help_of_every_verb(ofrl, words, needed):

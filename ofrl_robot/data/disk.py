@@ -1,44 +1,32 @@
-"""Puts a file on disk safely: exclusive number, errors that do not crash HDF5, fsync, rename."""
+"""Puts a file on disk safely: a number of its own, fsync, rename."""
 
 from __future__ import annotations
 
 import contextlib
 import errno
-import io
+import itertools
 import os
 import re
 from pathlib import Path
-from typing import Any, Optional, Tuple
+from typing import List, Optional, Tuple
 
 from ofrl_robot.data import schema
+from ofrl_robot.data.journal import JournaledFile
 from ofrl_robot.errors import DatasetError
 
+DELETED = "deleted"  # subfolder of deleted episodes
 
-class PatientFile(io.FileIO):
-    """A file that keeps its first write error in ``error`` instead of raising it.
 
-    HDF5 cannot close a file after a failed write: the next call crashes the whole process
-    (h5py 3.16, HDF5 2.0, full disk). So HDF5 never hears of it; look here after each flush.
-    """
-
-    error: Optional[OSError] = None
-
-    def write(self, data: Any) -> int:
-        view = memoryview(data).cast("B")
-        size = len(view)
-        while len(view) and self.error is None:
-            try:
-                view = view[super().write(view) :]
-            except OSError as error:
-                self.error = error
-        return size
-
-    def truncate(self, size: Optional[int] = None) -> int:
-        try:
-            return super().truncate(size)
-        except OSError as error:
-            self.error = self.error or error
-            return size or 0
+def make_folder(folder: Path) -> None:
+    """Make a folder that can be written, or raise DatasetError."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DatasetError(
+            error.strerror or str(error), "choose another out folder", folder
+        ) from error
+    if not os.access(str(folder), os.W_OK | os.X_OK):
+        raise DatasetError("not writable", "mend its permissions or choose another folder", folder)
 
 
 def partial_path(folder: Path, index: int) -> Path:
@@ -46,7 +34,12 @@ def partial_path(folder: Path, index: int) -> Path:
     return folder / (schema.episode_name(index) + ".partial")
 
 
-def open_partial(folder: Path, index: Optional[int] = None) -> Tuple[Path, PatientFile]:
+def unfinished(folder: Path) -> List[Path]:
+    """Partial files of a folder, in order of their numbers: left by dead recorders, or running."""
+    return sorted(folder.glob("episode_*{}.partial".format(schema.SUFFIX)))
+
+
+def open_partial(folder: Path, index: Optional[int] = None) -> Tuple[Path, JournaledFile]:
     """Create ``episode_N.h5.partial``; never opens an existing one.
 
     Args:
@@ -67,11 +60,11 @@ def open_partial(folder: Path, index: Optional[int] = None) -> Tuple[Path, Patie
         raise disk_error(error, folder) from error
 
 
-def _claim(folder: Path, index: int) -> Tuple[Path, PatientFile]:
+def _claim(folder: Path, index: int) -> Tuple[Path, JournaledFile]:
     final, partial = folder / schema.episode_name(index), partial_path(folder, index)
     if final.exists():
         raise _exists(final)
-    return partial, PatientFile(str(partial), "x+")
+    return partial, JournaledFile(partial, "x+")
 
 
 def _exists(path: Path) -> FileExistsError:
@@ -86,17 +79,21 @@ def _taken(final: Path) -> DatasetError:
     )
 
 
-def disk_error(error: OSError, path: Path) -> DatasetError:
+def disk_error(error: OSError, path: Path, fix: str = "") -> DatasetError:
     return DatasetError(
         "the episode cannot be written ({})".format(error.strerror or error),
-        "free space or choose another folder",
+        fix or "free space or choose another folder",
         path,
     )
 
 
 def next_index(folder: Path) -> int:
-    """One past the highest number in the folder, finished or partial: the disk is the counter."""
-    numbers = (re.match(r"episode_(\d+)\.h5", p.name) for p in folder.iterdir())
+    """One past the highest number in the folder, finished or partial: the disk is the counter.
+
+    Deleted episodes count as long as they can be restored.
+    """
+    files = itertools.chain(folder.iterdir(), (folder / DELETED).glob("*"))
+    numbers = (re.match(r"episode_(\d+)\.h5", p.name) for p in files)
     return max((int(n.group(1)) for n in numbers if n), default=-1) + 1
 
 
@@ -105,21 +102,20 @@ def publish(partial: Path, renumber: bool) -> Path:
 
     Args:
         renumber: where the name is taken, use the next free number; otherwise raise DatasetError.
+
+    Raises OSError when the disk refuses.
     """
     folder = partial.parent
     final = folder / partial.name[: -len(".partial")]
-    try:
-        _fsync(partial)
-        while True:
-            try:
-                _move(partial, final)
-                break
-            except FileExistsError as error:
-                if not renumber:
-                    raise _taken(final) from error
-                final = folder / schema.episode_name(next_index(folder))
-    except OSError as error:
-        raise disk_error(error, partial) from error
+    _fsync(partial)
+    while True:
+        try:
+            _move(partial, final)
+            break
+        except FileExistsError as error:
+            if not renumber:
+                raise _taken(final) from error
+            final = folder / schema.episode_name(next_index(folder))
     with contextlib.suppress(OSError):  # not every network file system can sync a folder
         _fsync(folder)
     return final
@@ -137,6 +133,20 @@ def _move(partial: Path, final: Path) -> None:
         os.rename(str(partial), str(final))
     else:
         partial.unlink()
+
+
+def replace(temporary: Path, final: Path) -> None:
+    """Sync a finished file and let it take the place of ``final``, which is whole at any time."""
+    _fsync(temporary)
+    os.replace(str(temporary), str(final))
+    with contextlib.suppress(OSError):  # as in publish
+        _fsync(final.parent)
+
+
+def free_name(room: Path, name: str) -> Path:
+    """``name`` in a folder, with a number behind it where one of that name lies there already."""
+    names = itertools.chain([name], ("{}.{}".format(name, k) for k in itertools.count(1)))
+    return next(room / n for n in names if not (room / n).exists())
 
 
 def _fsync(path: Path) -> None:

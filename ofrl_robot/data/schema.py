@@ -22,6 +22,8 @@ SUFFIX = ".h5"
 
 SUCCESS, FAILURE, UNKNOWN = 1, 0, -1  # unlabelled is never success
 LABEL_NAMES = {SUCCESS: "success", FAILURE: "failure", UNKNOWN: "unknown"}
+ORIGINALS = "obs_jpeg"  # beside obs: the frames before crop and resize, never read by training
+ACTION_STAMPS = ("action", "applied")  # timestamps with a row per action; others per observation
 _JSON = ("policy", "environment")  # dicts, stored as JSON text
 
 

@@ -9,9 +9,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import multiprocessing
-import os
-import signal
-from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -19,22 +16,15 @@ from typing import Any, Callable, Iterator, List, Optional, Sequence, Tuple
 
 from ofrl_robot.control.loop import ControlLoop, Robot
 from ofrl_robot.data.disk import partial_path
+from ofrl_robot.data.lock import one_writer
+from ofrl_robot.data.processes import END_TIMEOUT, exit_text, interrupt_postponed
 from ofrl_robot.data.schema import EpisodeMeta
 from ofrl_robot.data.writer import prepare_folder
 from ofrl_robot.errors import OfrlError, RobotError
 from ofrl_robot.robots.actors import Actor
 from ofrl_robot.robots.runner import record_episode
 
-END_TIMEOUT = 1.0  # s that a process without work has to end by itself
-
 Make = Callable[[], Tuple[Robot, Actor]]
-
-
-def available_cores() -> int:
-    """CPU cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def record_parallel(
@@ -57,23 +47,25 @@ def record_parallel(
     Raises:
         OfrlError: as it was raised in one of the processes.
         RobotError: one of them died, or failed otherwise; the message names the episode.
+        DatasetError: another recorder is at work in ``folder``.
 
     However it ends, Ctrl-C included: finished episodes stay, running ones are dropped and no
     process is left. A number that was dropped below a finished one is not used again.
     """
-    first = prepare_folder(folder, meta.action_spec, meta.observation_spec)
-    numbers = range(first, first + count)
     team: List[_Worker] = []
-    try:
-        with _interrupt_postponed():
-            for number in numbers[:workers]:
-                team.append(_start(number, make, folder, first_seed, meta))
-        for done, label in enumerate(_labels(team, numbers[workers:]), 1):
-            if on_episode is not None:
-                on_episode(done, label)
-    finally:
-        with _interrupt_postponed():
-            _end(team, folder)
+    with one_writer(folder):
+        first = prepare_folder(folder, meta.action_spec, meta.observation_spec)
+        numbers = range(first, first + count)
+        try:
+            with interrupt_postponed():
+                for number in numbers[:workers]:
+                    team.append(_start(number, make, folder, first_seed, meta))
+            for done, label in enumerate(_labels(team, numbers[workers:]), 1):
+                if on_episode is not None:
+                    on_episode(done, label)
+        finally:
+            with interrupt_postponed():
+                _end(team, folder)
 
 
 @dataclasses.dataclass
@@ -119,20 +111,13 @@ def _label(worker: _Worker) -> int:
     except (EOFError, OSError) as error:
         worker.process.join(END_TIMEOUT)
         raise RobotError(
-            "the process that recorded it died ({})".format(_exit_text(worker.process)), kept, where
+            "the process that recorded it died ({})".format(exit_text(worker.process)), kept, where
         ) from error
     if isinstance(answer, OfrlError):
         raise answer
     if isinstance(answer, str):
         raise RobotError(answer, kept, where)
     return answer
-
-
-def _exit_text(process: BaseProcess) -> str:
-    code = process.exitcode
-    if code is not None and code < 0:
-        return signal.Signals(-code).name
-    return "exit code {}".format(code)
 
 
 def _end(team: Sequence[_Worker], folder: Path) -> None:
@@ -148,25 +133,6 @@ def _end(team: Sequence[_Worker], folder: Path) -> None:
         if worker.number is not None:
             with contextlib.suppress(FileNotFoundError):
                 partial_path(folder, worker.number).unlink()
-
-
-@contextlib.contextmanager
-def _interrupt_postponed() -> Iterator[None]:
-    """Ctrl-C inside takes effect at the end; processes started inside never hear of it.
-
-    A terminal sends it to all of them, but ending them is the parent's job.
-    """
-    heard: List[int] = []
-    resource_tracker.ensure_running()  # when it starts, it unblocks the signal
-    before = signal.signal(signal.SIGINT, lambda number, frame: heard.append(number))
-    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-        signal.signal(signal.SIGINT, before)
-    if heard:
-        raise KeyboardInterrupt
 
 
 def _work(pipe: Connection, make: Make, folder: Path, first_seed: int, meta: EpisodeMeta) -> None:

@@ -12,11 +12,13 @@ from typing import Any, Callable, Dict, Optional
 
 import numpy as np
 
-from ofrl_robot.control.loop import OPERATOR, ControlLoop, Robot
+from ofrl_robot.control.loop import OPERATOR, ROBOT_FAULT, ControlLoop, Robot
 from ofrl_robot.control.signals import Command
-from ofrl_robot.data.labels import SIMULATOR, simulator_label
-from ofrl_robot.data.schema import EpisodeMeta
+from ofrl_robot.data.labels import NOBODY, SIMULATOR, simulator_label
+from ofrl_robot.data.lock import one_writer
+from ofrl_robot.data.schema import UNKNOWN, EpisodeMeta
 from ofrl_robot.data.writer import EpisodeWriter, prepare_folder
+from ofrl_robot.errors import CameraStoppedError
 from ofrl_robot.robots.actors import Actor
 
 
@@ -57,13 +59,15 @@ def record_episodes(
         on_episode: called with (episodes saved so far, label of the last) after each.
 
     Ctrl-C drops the running episode, stops the robot and is raised again: whole episodes stay.
+    Raises DatasetError while another recorder is at work in ``folder``.
     """
-    first = prepare_folder(folder, robot.action_spec, robot.observation_spec)
-    loop = ControlLoop(robot)
-    for done in range(count):
-        label = record_episode(loop, actor, folder, first + done, first_seed, meta)
-        if on_episode is not None:
-            on_episode(done + 1, label)
+    with one_writer(folder):
+        first = prepare_folder(folder, robot.action_spec, robot.observation_spec)
+        loop = ControlLoop(robot)
+        for done in range(count):
+            label = record_episode(loop, actor, folder, first + done, first_seed, meta)
+            if on_episode is not None:
+                on_episode(done + 1, label)
 
 
 def record_episode(
@@ -71,13 +75,19 @@ def record_episode(
 ) -> int:
     """Record episode ``number`` of ``folder`` with seed ``first_seed + number``; its label.
 
-    Raises DatasetError when the number is taken. Whatever is raised, the robot is stopped and
-    nothing of the episode stays.
+    Raises DatasetError when the number is taken, CameraStoppedError when a camera gives no more
+    frames: the episode is saved up to there, as aborted and without a label. Whatever else is
+    raised, nothing of the episode stays. The robot is stopped in any case.
     """
     seed = first_seed + number
     writer = EpisodeWriter(folder, dataclasses.replace(meta, seed=seed), number)
     try:
-        label = run_episode(loop, actor, writer, seed)
+        try:
+            label = run_episode(loop, actor, writer, seed)
+        except CameraStoppedError as error:
+            loop.stop(ROBOT_FAULT)
+            writer.finish(UNKNOWN, NOBODY, error.what)
+            raise
         writer.finish(label, SIMULATOR)
     except BaseException:
         loop.stop(OPERATOR)

@@ -4,13 +4,15 @@ import io
 import pickle
 from types import SimpleNamespace
 
+import h5py
 import numpy as np
 import pytest
 
-from ofrl_robot.control.signals import POLICY, Applied, Tick
-from ofrl_robot.data.schema import SUCCESS, EpisodeMeta
+from ofrl_robot.control.signals import HOLD, HUMAN, POLICY, Applied, Tick
+from ofrl_robot.data.reader import open_dataset
+from ofrl_robot.data.schema import GROUP, SUCCESS, EpisodeMeta
 from ofrl_robot.data.writer import EpisodeWriter
-from ofrl_robot.specs import WIDOWX_ACTION, widowx_observation
+from ofrl_robot.specs import WIDOWX_ACTION, CameraSpec, ObservationSpec, widowx_observation
 
 SIZE = 6  # pixels per side
 PERIOD_NS = 200_000_000
@@ -61,6 +63,59 @@ def make_episode(folder, steps=5, seed=0, success=SUCCESS, meta=None, **options)
     return writer.finish(success, "test"), ticks, applied
 
 
+def make_full_dataset(folder):
+    """Three episodes in which nothing has its default: what a round trip must bring back."""
+    cameras = (CameraSpec("image", SIZE, SIZE), CameraSpec("wrist", 5, 7, crop=(0, 1, 10, 14)))
+    spec = ObservationSpec(cameras, ("a", "b", "c"), ("m", "rad", "1"))
+    folder.mkdir(parents=True)
+    rng = np.random.default_rng(7)
+    for number, (steps, success, terminal) in enumerate(
+        ((1, 1, True), (4, 0, False), (9, -1, True))
+    ):
+        writer = EpisodeWriter(folder, EpisodeMeta(
+            "arm", "Task-v{}".format(number), WIDOWX_ACTION, spec, 5.0, actor="policy",
+            operator="Zoë", policy={"step": 3}, environment={"gravity": 9.8},
+            seed=number - 1, calibration="2026-01-01",
+        ))  # fmt: skip
+        for step in range(steps + 1):
+            stamp, last = 10**18 + (step * 3 + number) * 66_666_667, step == steps
+            writer.observe(Tick(
+                stamp_ns=stamp, step=step, state=rng.normal(size=3), reward=rng.normal(),
+                images={c.name: rng.integers(0, 256, c.shape, np.uint8) for c in cameras},
+                terminated=last and terminal, truncated=last and not terminal,
+                image_stamps_ns={"image": stamp - 5, "wrist": stamp - 30_000_000},
+                state_stamp_ns=stamp - 7,
+            ))  # fmt: skip
+            if not last:
+                asked = rng.uniform(-2, 2, 8)
+                asked[step % 8] = np.nan
+                writer.act(Applied(
+                    stamp, rng.uniform(-1, 1, 8), asked, (HOLD, HUMAN, POLICY)[step % 3],
+                    ("step",) * (step % 2), step % 3 == 1, stamp + 11,
+                ))  # fmt: skip
+        writer.finish(success, "operator", "stopped" * number)
+    return folder
+
+
+def require_same_episodes(folder, other, count=None):
+    """Every array and attribute of the episodes is the same to the bit, but for ``created``."""
+    expected, found = open_dataset(folder).paths[:count], open_dataset(other).paths
+    assert len(found) == len(expected)
+    for path, twin in zip(expected, found):
+        with h5py.File(str(path), "r") as a, h5py.File(str(twin), "r") as b:
+            attributes, others = dict(a[GROUP].attrs), dict(b[GROUP].attrs)
+            assert attributes.pop("created") and others.pop("created")
+            assert attributes == others
+            names, twins = [], []
+            a[GROUP].visit(names.append)
+            b[GROUP].visit(twins.append)
+            assert names == twins
+            for name in names:
+                if isinstance(a[GROUP][name], h5py.Dataset):
+                    left, right = a[GROUP][name][:], b[GROUP][name][:]
+                    assert left.dtype == right.dtype and left.tobytes() == right.tobytes(), name
+
+
 def make_trajectory(steps=4, seed=0, success=True, size=SIZE):
     """One trajectory as roboverse's scripted collection stores it."""
     rng = np.random.default_rng(seed)
@@ -109,7 +164,8 @@ def make():
     """The makers above under one name."""
     return SimpleNamespace(
         meta=make_meta, ticks=make_ticks, record=record, episode=make_episode,
-        trajectory=make_trajectory, npy_bytes=npy_bytes, npy_header=npy_header,
+        full_dataset=make_full_dataset, trajectory=make_trajectory, npy_bytes=npy_bytes,
+        npy_header=npy_header,
     )  # fmt: skip
 
 
@@ -122,3 +178,8 @@ def folder_state(folder):
 @pytest.fixture(scope="session")
 def state_of():
     return folder_state
+
+
+@pytest.fixture(scope="session")
+def require_same():
+    return require_same_episodes

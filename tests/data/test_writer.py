@@ -1,4 +1,5 @@
 import dataclasses
+import errno
 import os
 import signal
 import subprocess
@@ -8,15 +9,19 @@ import h5py
 import numpy as np
 import pytest
 
+from ofrl_robot.data import writer
 from ofrl_robot.data.reader import open_dataset, read_episode
+from ofrl_robot.data.recover import recover
 from ofrl_robot.data.schema import FAILURE, FORMAT_VERSION, SUCCESS, episode_paths
 from ofrl_robot.data.writer import EpisodeWriter, prepare_folder
-from ofrl_robot.errors import DatasetError, SpecMismatchError
+from ofrl_robot.errors import CameraStoppedError, DatasetError, SpecMismatchError
 from ofrl_robot.specs import WIDOWX_ACTION, widowx_observation
 
 
-@pytest.mark.parametrize("steps", [1, 63, 64, 65, 130])  # round the writer's block of 64
-def test_round_trip(tmp_path, make, steps):
+@pytest.mark.parametrize("period", [0.0, 1e9])  # a commit at every tick, or at the end only
+@pytest.mark.parametrize("steps", [1, 65, 257])
+def test_round_trip(tmp_path, make, monkeypatch, steps, period):
+    monkeypatch.setattr(writer, "COMMIT_PERIOD", period)
     path, ticks, applied = make.episode(tmp_path, steps, terminal=True)
     episode = read_episode(path)
 
@@ -57,13 +62,13 @@ def test_numbers_come_from_the_disk_and_nothing_is_overwritten(tmp_path, make, s
     assert set(before) <= set(state_of(tmp_path))
 
 
-def test_two_recorders_in_one_folder_take_two_numbers(tmp_path, make):
+def test_two_writers_in_one_folder_take_two_numbers(tmp_path, make):
     writers = [EpisodeWriter(tmp_path, make.meta()) for _ in range(2)]
     taken = tmp_path / "episode_000000.h5"
     taken.write_bytes(b"copied in meanwhile")
-    for writer in writers:
-        make.record(writer, *make.ticks(3))
-    names = [writer.finish(FAILURE, "test").name for writer in writers]
+    for one in writers:
+        make.record(one, *make.ticks(3))
+    names = [one.finish(FAILURE, "test").name for one in writers]
     assert len(set(names)) == 2 and taken.name not in names
     assert taken.read_bytes() == b"copied in meanwhile"
 
@@ -137,7 +142,7 @@ def _short_action(writer, ticks, applied):
 )  # fmt: skip
 def test_an_episode_with_a_hole_is_refused(tmp_path, make, misuse):
     writer = EpisodeWriter(tmp_path, make.meta())
-    with pytest.raises(DatasetError):
+    with pytest.raises((DatasetError, CameraStoppedError)):
         misuse(writer, *make.ticks(3))
     writer.discard()
     assert list(tmp_path.iterdir()) == []
@@ -230,6 +235,7 @@ _CHILD = """
 import sys; sys.path[:0] = {path!r}
 from pathlib import Path
 import conftest as make
+from ofrl_robot.data import writer as module
 from ofrl_robot.data.writer import EpisodeWriter
 folder = Path({folder!r})
 make.make_episode(folder, 5, seed=1)
@@ -265,21 +271,58 @@ def test_kill_loses_only_the_running_episode(tmp_path, make):
     assert after.name == "episode_000002.h5"
 
 
-@pytest.mark.parametrize("free", [3000, 20000])
-def test_a_full_disk_is_reported_and_leaves_no_partial(tmp_path, free):
+@pytest.mark.parametrize("period", [0.0, 1e9])  # a commit at every tick, or at the end only
+@pytest.mark.parametrize("free", [3000, 30000, 100000, 120000])
+def test_a_full_disk_is_reported_and_costs_what_came_after_the_last_commit(tmp_path, free, period):
     """In a child: h5py crashes the whole process when HDF5 meets a failed write."""
     child = _child(
         tmp_path,
         "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, ({0}, {0}))\n"
         "try:\n"
+        "    module.COMMIT_PERIOD = {1}\n"
         "    make.record(writer, ticks, applied); writer.finish(1, 'test')\n"
         "except Exception as error:\n"
-        "    writer.discard(); print(type(error).__name__, error)\n".format(free),
+        "    writer.discard(); print(type(error).__name__, error)\n".format(free, period),
     )
     output, _ = child.communicate()
     assert child.returncode == 0
     assert output.startswith("DatasetError") and os.strerror(27) in output
+    assert [p.name for p in episode_paths(tmp_path)] == ["episode_000000.h5"]
+    recovered = recover(tmp_path)
+    assert bool(recovered) == (period == 0.0 and free >= 100000)
+    for found in recovered:
+        assert len(read_episode(found.path)) == found.steps > 5
+    assert {p.suffix for p in tmp_path.iterdir()} == {".h5"}
+
+
+def test_a_disk_that_is_full_before_the_start_leaves_nothing(tmp_path):
+    child = _child(
+        tmp_path,
+        "import resource; writer.discard(); resource.setrlimit(resource.RLIMIT_FSIZE, (999, 999))\n"
+        "try:\n"
+        "    EpisodeWriter(folder, make.make_meta())\n"
+        "except Exception as error:\n"
+        "    print(type(error).__name__, error)\n",
+    )
+    output, _ = child.communicate()
+    assert child.returncode == 0 and output.startswith("DatasetError")
     assert [p.name for p in tmp_path.iterdir()] == ["episode_000000.h5"]
+
+
+def test_an_episode_that_cannot_get_its_name_is_kept(tmp_path, make, monkeypatch):
+    live = EpisodeWriter(tmp_path, make.meta())
+    make.record(live, *make.ticks(3))
+    with monkeypatch.context() as broken, pytest.raises(DatasetError, match="verify --repair"):
+        broken.setattr(os, "fsync", _refuse)
+        live.finish(SUCCESS, "test")
+    live.discard()
+    assert episode_paths(tmp_path) == []
+    (found,) = recover(tmp_path)
+    assert found.steps == 3 and read_episode(found.path).meta.success == SUCCESS
+
+
+def _refuse(handle):
+    raise OSError(errno.EIO, os.strerror(errno.EIO))
 
 
 def test_episodes_of_equal_size_have_different_fingerprints(tmp_path, make):

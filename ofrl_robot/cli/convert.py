@@ -1,0 +1,164 @@
+"""Verbs that turn other people's data into episodes and back: data convert, data export."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import sys
+from pathlib import Path
+from typing import Any, Generic, TypeVar, Union
+
+import tyro
+from typing_extensions import Annotated, Literal
+
+from ofrl_robot.cli.progress import file_bar
+from ofrl_robot.data.convert.options import (
+    BridgeImport,
+    D4rlExport,
+    D4rlImport,
+    MinariExport,
+    MinariImport,
+    RobomimicExport,
+    RobomimicImport,
+    RoboverseImport,
+)
+from ofrl_robot.errors import ConfigError
+
+Positional = tyro.conf.Positional
+subcommand = tyro.conf.subcommand
+Conversion = TypeVar("Conversion")  # options of one format
+
+
+@dataclasses.dataclass(frozen=True)
+class Import(Generic[Conversion]):
+    """Read one format."""
+
+    source: Positional[Path]
+    """File or folder to read."""
+    out: Positional[Path]
+    """Dataset folder to write; must be new or empty."""
+    conversion: Conversion
+
+    def run(self) -> None:
+        from ofrl_robot.data.convert.formats import import_dataset
+
+        with file_bar("converting") as on_trajectory:
+            made = import_dataset(self.source, self.out, self.conversion, on_trajectory)
+        left_out = made.empty + made.bad
+        print(
+            "{} episodes -> {}".format(made.episodes, self.out)
+            + (", {} trajectories left out".format(left_out) if left_out else "")
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class RosbagImport:
+    """ROS 1 bag of the robot's topics, recorded while collecting. Needs ROS."""
+
+    source: Positional[Path]
+    """Bag to read."""
+    out: Positional[Path]
+    """Dataset folder to write; must be new or empty."""
+    namespace: str = ""
+    """Namespace of the robot's topics (empty: the only one in the bag)."""
+
+    def run(self) -> None:
+        bag = ros_module("bag")
+        with file_bar("messages") as on_message:
+            made = bag.import_bag(self.source, self.out, self.namespace, on_message)
+        for line in made.left_out:
+            print("left out: {}".format(line))
+        print("{} episodes -> {}".format(made.episodes, self.out))
+
+
+@dataclasses.dataclass(frozen=True)
+class DataConvert:
+    """Turn somebody else's data into episodes. Nothing in it is ever executed."""
+
+    command: Union[
+        Annotated[
+            Import[RoboverseImport], subcommand("roboverse", description=RoboverseImport.__doc__)
+        ],
+        Annotated[
+            Import[RobomimicImport], subcommand("robomimic", description=RobomimicImport.__doc__)
+        ],
+        Annotated[Import[MinariImport], subcommand("minari", description=MinariImport.__doc__)],
+        Annotated[Import[D4rlImport], subcommand("d4rl", description=D4rlImport.__doc__)],
+        Annotated[Import[BridgeImport], subcommand("bridge", description=BridgeImport.__doc__)],
+        Annotated[RosbagImport, subcommand("rosbag")],
+    ]
+
+    def run(self) -> None:
+        self.command.run()
+
+
+@dataclasses.dataclass(frozen=True)
+class Export(Generic[Conversion]):
+    """Write one format."""
+
+    dataset: Positional[Path]
+    """Dataset folder."""
+    out: Positional[Path]
+    """File or folder to write; must not exist."""
+    conversion: Conversion
+
+    def run(self) -> None:
+        from ofrl_robot.data.convert.formats import export_dataset
+
+        with file_bar("exporting") as on_episode:
+            count = export_dataset(self.dataset, self.out, self.conversion, on_episode)
+        print("{} episodes -> {}".format(count, self.out))
+
+
+@dataclasses.dataclass(frozen=True)
+class RosbagExport:
+    """ROS 1 bag of the robot's topics, with the recorded stamps. Needs ROS."""
+
+    dataset: Positional[Path]
+    """Dataset folder."""
+    out: Positional[Path]
+    """Bag to write; must not exist."""
+    namespace: str = ""
+    """Namespace of the topics (empty: the name of the robot)."""
+    compression: Literal["none", "bz2", "lz4"] = "none"
+    """Compression of the bag, without loss."""
+
+    def run(self) -> None:
+        bag = ros_module("bag")
+        with file_bar("exporting") as on_episode:
+            count = bag.export_bag(
+                self.dataset, self.out, self.namespace, self.compression, on_episode
+            )
+        print("{} episodes -> {}".format(count, self.out))
+
+
+@dataclasses.dataclass(frozen=True)
+class DataExport:
+    """Write a dataset so that other people's tools read it."""
+
+    command: Union[
+        Annotated[
+            Export[RobomimicExport], subcommand("robomimic", description=RobomimicExport.__doc__)
+        ],
+        Annotated[Export[MinariExport], subcommand("minari", description=MinariExport.__doc__)],
+        Annotated[Export[D4rlExport], subcommand("d4rl", description=D4rlExport.__doc__)],
+        Annotated[RosbagExport, subcommand("rosbag")],
+    ]
+
+    def run(self) -> None:
+        self.command.run()
+
+
+def ros_module(name: str) -> Any:
+    """A module of the clone's ros/, the only place that knows ROS."""
+    folder = str(Path(__file__).resolve().parents[2] / "ros")
+    sys.path.insert(0, folder)
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        raise ConfigError(
+            "ROS cannot be imported ({})".format(error),
+            "source it in the clone first: . scripts/env.sh",
+        ) from error
+    finally:
+        sys.path.remove(folder)

@@ -1,0 +1,88 @@
+"""Verbs that learn and judge: train, diagnose, report."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Generic, Optional, Sequence, Tuple, TypeVar
+
+import tyro
+
+from ofrl_robot.algos.config import AlgoConfig
+from ofrl_robot.nets.config import NetConfig
+from ofrl_robot.training.config import RunConfig, TrainConfig
+
+Positional = tyro.conf.Positional
+Hyper = TypeVar("Hyper", bound=AlgoConfig)
+DEFAULT_ALGO = "cql"
+
+
+def algorithm(argv: Sequence[str]) -> str:
+    algo = DEFAULT_ALGO
+    for word, following in zip(argv, list(argv[1:]) + [""]):
+        if word == "--algo":
+            algo = following
+        elif word.startswith("--algo="):
+            algo = word[len("--algo=") :]
+    return algo
+
+
+@dataclasses.dataclass(frozen=True)
+class Train(Generic[Hyper]):
+    """Train on a dataset and write a run folder; ends with the diagnosis.
+
+    `--algo NAME --help` shows the settings of that algorithm; another algorithm's are refused.
+    `--config FILE` takes settings from a YAML file; flags on the command line win.
+    """
+
+    dataset: Positional[Path]
+    """Dataset folder."""
+    hyper: Hyper
+    nets: NetConfig
+    train: TrainConfig
+    algo: str = DEFAULT_ALGO
+    """Algorithm: bc or cql."""
+    out: Path = Path("runs")
+    """Folder of all runs."""
+    name: str = ""
+    """Name of this run (default: <dataset>-<algo>)."""
+
+    def run(self) -> None:
+        from ofrl_robot.training.loop import train
+        from ofrl_robot.workflow.selection import select_checkpoint
+
+        config = RunConfig(self.dataset, self.algo, self.hyper, self.nets, self.train)
+        name = self.name or "{}-{}".format(self.dataset.resolve().name, self.algo)
+        folder = train(config, self.out / name)
+        print("run: {}".format(folder))
+        print("\n".join(select_checkpoint(folder).lines()))
+
+
+@dataclasses.dataclass(frozen=True)
+class Diagnose:
+    """Verdict on a run (overfit, underfit or good) and the checkpoint that deployment takes."""
+
+    run_folder: Positional[Path]
+    """Run folder written by `ofrl train`."""
+
+    def run(self) -> None:
+        from ofrl_robot.workflow.selection import select_checkpoint
+
+        print("\n".join(select_checkpoint(self.run_folder).lines()))
+
+
+@dataclasses.dataclass(frozen=True)
+class Report:
+    """Write one self-contained HTML page: curves, verdict, trials with film strips."""
+
+    run_folder: Positional[Path]
+    """Run folder written by `ofrl train`."""
+    trials: Tuple[Path, ...] = ()
+    """Folders of recorded trials to set beside the verdict."""
+    out: Optional[Path] = None
+    """File to write (default: <run>/report/report.html)."""
+
+    def run(self) -> None:
+        from ofrl_robot.workflow.report import write_report
+
+        print("report: {}".format(write_report(self.run_folder, self.trials, self.out)))
