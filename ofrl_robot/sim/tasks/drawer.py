@@ -49,11 +49,10 @@ class Drawer:
         self.position[0], self.opens_to = x, opens_to
         world.move(self.body, self.position, OUT_TO_RIGHT if opens_to > 0 else OUT_TO_LEFT)
 
-    def slide(self, world: World, travel: float, motor: bool = True) -> None:
-        """Put the box ``travel`` m out of the shell, at rest."""
+    def slide(self, world: World, travel: float) -> None:
+        """Put the box ``travel`` m out of the shell, at rest, and hold it there."""
         world.set_joint(self.body, SLIDE_JOINT, -travel)
-        if motor:
-            world.hold_joint(self.body, SLIDE_JOINT, HOLDING_FORCE)
+        world.hold_joint(self.body, SLIDE_JOINT, HOLDING_FORCE)
 
     def box(self, world: World) -> np.ndarray:
         """Position (3,) of the sliding box."""
