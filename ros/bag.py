@@ -14,7 +14,7 @@ import collections
 import contextlib
 import dataclasses
 from pathlib import Path
-from typing import Any, Callable, Deque, Dict, Iterator, List, Optional, Tuple
+from typing import Any, Callable, ContextManager, Deque, Dict, Iterator, List, Optional, Tuple
 
 import messages
 import numpy as np
@@ -29,10 +29,10 @@ from ofrl_robot.control.signals import Applied, Tick
 from ofrl_robot.data import labels
 from ofrl_robot.data.convert.importing import applied_at, tick_at
 from ofrl_robot.data.convert.output import new_file, new_folder, require_new_folder
-from ofrl_robot.data.reader import Dataset, Episode, open_dataset, read_episode
+from ofrl_robot.data.reader import Dataset, Episode, named_damage, open_dataset, read_episode
 from ofrl_robot.data.schema import EpisodeMeta
 from ofrl_robot.data.writer import EpisodeWriter
-from ofrl_robot.errors import ConfigError, DatasetError, OfrlError
+from ofrl_robot.errors import ConfigError, DatasetError
 from ofrl_robot.specs import require_same
 
 TICK, APPLIED, SPEC, SAVED = "tick", "applied_action", "spec", "episode/saved"
@@ -458,19 +458,12 @@ def _described(dataset: Dataset) -> wires.DescribedRobot:
     )
 
 
-@contextlib.contextmanager
-def _damage(path: Path) -> Iterator[None]:
-    """A damaged or foreign bag makes rosbag and the conversions raise nearly anything."""
-    try:
-        yield
-    except OfrlError:
-        raise
-    except Exception as error:
-        raise DatasetError(
-            "damaged, or not of these topics ({})".format(_text(error)),
-            "check it with `rosbag check`, or get it again",
-            path,
-        ) from error
+def _damage(path: Path) -> ContextManager[None]:
+    return named_damage(
+        path,
+        "damaged, or not of these topics",
+        "check it with `rosbag check`, or get it again",
+    )
 
 
 def _text(error: Exception) -> str:

@@ -86,23 +86,24 @@ def _meta(group: h5py.Group, path: Path) -> Tuple[schema.EpisodeMeta, int]:
 
 
 @contextlib.contextmanager
-def _named_damage(path: Path) -> Iterator[None]:
-    """A damaged HDF5 file makes h5py raise nearly anything; name the file instead."""
+def named_damage(
+    path: Path,
+    what: str = "unreadable data",
+    fix: str = "move the file out of the dataset",
+) -> Iterator[None]:
+    """A damaged file makes its library raise nearly anything: a DatasetError that names it."""
     try:
         yield
     except OfrlError:
         raise
     except Exception as error:
-        raise DatasetError(
-            "unreadable data ({}: {:.100})".format(type(error).__name__, ascii(str(error))),
-            "move the file out of the dataset",
-            path,
-        ) from error
+        text = "{}: {:.100}".format(type(error).__name__, ascii(str(error)))
+        raise DatasetError("{} ({})".format(what, text), fix, path) from error
 
 
 def read_meta(path: Path) -> Tuple[schema.EpisodeMeta, int]:
     """(metadata, number of transitions) of one episode file."""
-    with _named_damage(path), _open(path) as file:
+    with named_damage(path), _open(path) as file:
         return _meta(_group(file, path), path)
 
 
@@ -112,7 +113,7 @@ def read_episode(path: Path, cameras: Optional[Sequence[str]] = None) -> Episode
     Args:
         cameras: whose images to read (default: all); the others' shapes are checked all the same.
     """
-    with _named_damage(path), _open(path) as file:
+    with named_damage(path), _open(path) as file:
         group = _group(file, path)
         meta, steps = _meta(group, path)
         names = [c.name for c in meta.observation_spec.cameras]
@@ -148,7 +149,7 @@ def iter_frames(path: Path, camera: str, block_bytes: int = 16 << 20) -> Iterato
 
     For episodes of any length; :func:`read_episode` checks the file, this does not.
     """
-    with _named_damage(path), _open(path) as file:
+    with named_damage(path), _open(path) as file:
         frames = _group(file, path)["obs/" + camera]
         rows = max(1, block_bytes // int(np.prod(frames.shape[1:])))
         for start in range(0, len(frames), rows):
@@ -160,7 +161,7 @@ def read_frames(path: Path, camera: str, index: Sequence[int]) -> np.ndarray:
 
     Raises DatasetError when the file is damaged or has no such camera or frame.
     """
-    with _named_damage(path), _open(path) as file:
+    with named_damage(path), _open(path) as file:
         frames = _group(file, path)["obs/" + camera]
         return np.stack([frames[i] for i in index])
 

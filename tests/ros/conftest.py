@@ -9,16 +9,15 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import List
 
 import pytest
+from waiting import ROOT, wait_for
 
 rospy = pytest.importorskip("rospy", reason="ROS 1 is not installed")
 
 _COUNTER = itertools.count()
-ROOT = Path(__file__).resolve().parent.parent.parent
 sys.path.insert(0, str(ROOT / "ros"))
 
 
@@ -42,17 +41,6 @@ def ros_environment(port: int, home: Path) -> dict:
         OMP_NUM_THREADS="1",
         PWD=str(home),
     )
-
-
-def wait_for(condition, what: str, timeout: float = 30.0):
-    """Poll until ``condition()`` is true; fail naming ``what`` otherwise."""
-    deadline = time.monotonic() + timeout
-    while time.monotonic() < deadline:
-        value = condition()
-        if value:
-            return value
-        time.sleep(0.02)
-    pytest.fail("gave up waiting for {}".format(what))
 
 
 class Launch:

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import rosbag
 import rosgraph
-from conftest import wait_for
+from waiting import wait_for
 
 from ofrl_robot.cli import main
 from ofrl_robot.data.reader import open_dataset, read_episode

@@ -13,9 +13,9 @@ import pytest
 import rospy
 import wires
 import yaml
-from conftest import wait_for
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from sensor_msgs.msg import CameraInfo, Image
+from waiting import wait_for
 
 from ofrl_robot.cameras.config import load_cameras
 from ofrl_robot.control.signals import POLICY, Applied, Tick

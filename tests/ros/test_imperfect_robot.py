@@ -9,9 +9,9 @@ import messages
 import numpy as np
 import pytest
 import rospy
-from conftest import wait_for
 from sensor_msgs.msg import Image, JointState, Joy
 from std_srvs.srv import Trigger
+from waiting import wait_for
 
 from ofrl_robot.sim.arm import CONTROL_PERIOD_S
 from ofrl_robot.sim.realism import PRESETS

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import ROOT, wait_for
+from waiting import ROOT, wait_for
 
 from ofrl_robot.cli import main
 from ofrl_robot.data.reader import open_dataset, read_episode

@@ -12,10 +12,10 @@ import messages
 import pytest
 import rospy
 import wires
-from conftest import wait_for
 from diagnostic_msgs.msg import DiagnosticStatus
 from sensor_msgs.msg import JointState, Joy
 from std_srvs.srv import Trigger
+from waiting import wait_for
 
 TASK = "Widow250SingleObjGrasp-v0"
 

@@ -24,6 +24,7 @@ PICK_HEIGHT_STD = 0.01  # natural variation between episodes, m
 PICK_HEIGHT_RANGE = (-0.325, -0.300)
 DESCENT_PATIENCE = 3  # steps without getting lower after which the gripper closes anyway
 HELD_REACH = 0.09  # the object is in the gripper while this close to the end effector, m
+LIFTED_HEIGHT = -0.28  # of what is carried: above it nothing drags against a rim, m
 OPEN, CLOSE = GRIPPER_COMMAND, -GRIPPER_COMMAND
 
 

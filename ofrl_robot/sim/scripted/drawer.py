@@ -8,6 +8,7 @@ import numpy as np
 
 from ofrl_robot.sim.scripted.base import (
     CLOSE,
+    LIFTED_HEIGHT,
     NEUTRAL_COMMAND,
     OPEN,
     Picker,
@@ -17,7 +18,6 @@ from ofrl_robot.sim.scripted.base import (
     move,
 )
 
-LIFTED_HEIGHT = -0.28  # of the bottle: carried above this it passes over the tray's rim, m
 CLEAR_HEIGHT = -0.25  # of the end effector: its fingers clear handle and ball, m
 STILL = np.zeros(3)
 

@@ -9,6 +9,7 @@ import numpy as np
 from ofrl_robot.sim.scripted.base import (
     ALIGN_RADIUS,
     CLOSE,
+    LIFTED_HEIGHT,
     NEUTRAL_COMMAND,
     OPEN,
     Picker,
@@ -19,7 +20,6 @@ from ofrl_robot.sim.scripted.base import (
 )
 
 GRASP_PICK_HEIGHT, PICK_HEIGHT = -0.31, -0.32  # mean of the pick points, m
-LIFTED_HEIGHT = -0.28  # of the object: above it nothing drags against a rim, m
 SECURED_HEIGHT = -0.23  # of the object: lifted for good, m
 HOLD_HEIGHT, CARRY_HEIGHT = -0.16, -0.20  # of the end effector, m
 DROP_CENTRED = 0.5  # part of the container's radius within which the object is let go
