@@ -262,6 +262,7 @@ class EpisodeNode:
         """For bags: what became of the ticks that were heard."""
         with contextlib.suppress(rospy.ROSException):  # closed at shutdown
             self._bulletin.publish(messages.saved_message(*read_meta(path), self._started))
+            time.sleep(0.2)  # the node may end next, and what is still queued would be lost
 
     def _progress(self, done: int, seconds: float) -> None:
         """A line now and then: saved/asked, not attempts."""
