@@ -37,6 +37,13 @@ class ActionSpec:
     def size(self) -> int:
         return len(self.names)
 
+    @property
+    def levels(self) -> Dict[int, Tuple[float, ...]]:
+        """Position of each entry that only asks for one of a few things -> one value for each:
+        close, keep, open of a gripper; wait, fire of neutral."""
+        known = {"gripper": (-1.0, 0.0, 1.0), "neutral": (0.0, 1.0)}
+        return {i: known[name] for i, name in enumerate(self.names) if name in known}
+
     def to_dict(self) -> Dict[str, Any]:
         return dataclasses.asdict(self)
 

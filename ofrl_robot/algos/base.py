@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import dataclasses
-from typing import Dict, Iterator, List, Tuple
+from typing import Dict, Iterator, Tuple
 
 import torch
 from torch import nn
@@ -15,17 +15,42 @@ from ofrl_robot.data.sampler import Batch
 from ofrl_robot.nets.actor import Actor
 from ofrl_robot.nets.augment import random_shift
 from ofrl_robot.nets.config import NetConfig
+from ofrl_robot.specs import ActionSpec
 
 
+@dataclasses.dataclass
 class TensorBatch:
-    """A :class:`~ofrl_robot.data.sampler.Batch` on the device; images stay uint8 until here."""
+    """A :class:`~ofrl_robot.data.sampler.Batch` on the device; images stay uint8 until here.
 
-    def __init__(self, batch: Batch, device: torch.device, shift: int = 0) -> None:
-        self.images = random_shift(torch.from_numpy(batch.images).to(device), shift)
-        self.next_images = random_shift(torch.from_numpy(batch.next_images).to(device), shift)
-        self.actions = torch.from_numpy(batch.actions).to(device)
-        self.rewards = torch.from_numpy(batch.rewards).to(device)
-        self.not_terminal = 1.0 - torch.from_numpy(batch.terminals).to(device).float()
+    Attributes:
+        bootstrap: float32 (B,), what the value of ``next_images`` counts:
+            discount ** steps, 0 after a terminal.
+        Others as in Batch.
+    """
+
+    images: torch.Tensor
+    next_images: torch.Tensor
+    actions: torch.Tensor
+    rewards: torch.Tensor
+    bootstrap: torch.Tensor
+    next_actions: torch.Tensor
+    has_next_action: torch.Tensor
+
+    @staticmethod
+    def load(batch: Batch, device: torch.device, discount: float = 1.0) -> "TensorBatch":
+        def tensor(array) -> torch.Tensor:
+            return torch.from_numpy(array).to(device)
+
+        alive = 1.0 - tensor(batch.terminals).float()
+        return TensorBatch(
+            images=tensor(batch.images),
+            next_images=tensor(batch.next_images),
+            actions=tensor(batch.actions),
+            rewards=tensor(batch.rewards),
+            bootstrap=alive * discount ** tensor(batch.steps).float(),
+            next_actions=tensor(batch.next_actions),
+            has_next_action=tensor(batch.has_next_action).float(),
+        )
 
 
 @dataclasses.dataclass
@@ -33,69 +58,111 @@ class Losses:
     """Result of one forward pass.
 
     Attributes:
-        objectives: (optimiser, scalar loss), backpropagated and stepped in this order; each
-            loss reaches its own optimiser's parameters only.
+        parts: scalar losses by what they train. Each reaches the parameters of that part only, so
+            one backward pass of their sum is that of each alone.
         metrics: detached scalars for the log, still on the device.
     """
 
-    objectives: List[Tuple[torch.optim.Optimizer, torch.Tensor]]
+    parts: Dict[str, torch.Tensor]
     metrics: Dict[str, torch.Tensor]
 
+    @property
+    def total(self) -> torch.Tensor:
+        return torch.stack([loss.float() for loss in self.parts.values()]).sum()
 
-class Algorithm:
+
+class Algorithm(nn.Module):
     """Base of all algorithms; subclasses give :meth:`losses`.
 
+    A module, so that its ``state_dict`` is all that training changes besides the optimiser.
+
     Args:
-        config, nets: settings.
-        image_shape: (H, W, 3). action_size: A.
+        config, nets: settings; ConfigError where they exclude each other.
+        shape: (H, W, 3), or (D,) for observations that are float vectors.
+        action: what an action is.
         device: where to compute.
         bf16: run convolutions and linear layers in bfloat16 (autocast); densities, targets,
             losses and optimiser state stay in float32.
+
+    Attributes:
+        optimizer: one Adam for all parameters; each part is a parameter group.
+        step: gradient steps done.
     """
 
     def __init__(
         self,
         config: AlgoConfig,
         nets: NetConfig,
-        image_shape: Tuple[int, int, int],
-        action_size: int,
+        shape: Tuple[int, ...],
+        action: ActionSpec,
         device: torch.device,
         bf16: bool = False,
     ) -> None:
+        super().__init__()
+        config.check(nets)
         self.config, self.device, self.bf16 = config, device, bf16
         self.step = 0
-        self.actor = Actor(nets, image_shape, action_size).to(device)
-        self.average_actor = copy.deepcopy(self.actor).requires_grad_(False)
-        self.actor_optimizer = torch.optim.Adam(
-            self.actor.parameters(), lr=config.actor_lr, fused=True
+        self.actor = Actor(nets, shape, action).to(device)
+        # eval: what is probed and deployed drops nothing and takes its bottleneck's mean
+        self.average_actor = copy.deepcopy(self.actor).requires_grad_(False).eval()
+        self.optimizer = torch.optim.Adam(
+            self.actor.parameters(),
+            lr=config.actor_lr,
+            fused=True,
+            capturable=device.type == "cuda",
         )
+
+    @property
+    def discount(self) -> float:
+        """Per control step; 1 where there is no value."""
+        return 1.0
 
     def losses(self, batch: TensorBatch) -> Losses:
         """All losses of this step, computed on the same weights."""
         raise NotImplementedError
 
+    def forward(self, batch: TensorBatch) -> Losses:
+        """:meth:`losses` of the shifted images, under autocast."""
+        batch = self.shifted(batch)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
+            return self.losses(batch)
+
     def after_step(self) -> None:
-        """Called when all optimisers have stepped (target networks)."""
+        """Called when the optimiser has stepped (target networks)."""
+
+    def load(self, batch: Batch) -> TensorBatch:
+        return TensorBatch.load(batch, self.device, self.discount)
+
+    def shifted(self, batch: TensorBatch) -> TensorBatch:
+        """The batch with each frame shifted at random."""
+        return dataclasses.replace(
+            batch,
+            images=random_shift(batch.images, self.config.shift),
+            next_images=random_shift(batch.next_images, self.config.shift),
+        )
 
     def update(self, batch: Batch) -> Dict[str, torch.Tensor]:
         """One gradient step; returns :attr:`Losses.metrics` (fetch them seldom)."""
-        tensors = TensorBatch(batch, self.device, self.config.shift)
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
-            losses = self.losses(tensors)
-        for optimizer, loss in losses.objectives:
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            optimizer.step()
+        losses = self(self.load(batch))
+        self.optimizer.zero_grad(set_to_none=True)
+        losses.total.backward()
+        self.finish_step()
+        return losses.metrics
+
+    def finish_step(self) -> None:
+        """What follows the backward pass."""
+        self.optimizer.step()
         self.after_step()
         polyak(self.average_actor, self.actor, self.config.actor_average)
         self.step += 1
-        return losses.metrics
 
     @torch.no_grad()
     def probe(self, batch: Batch) -> Dict[str, float]:
         """Means over the batch of this algorithm's probe metrics: averaged actor, float32, no
-        augmentation. Random numbers come from the global generator, which the caller fixes."""
-        metrics = self.probe_metrics(TensorBatch(batch, self.device))
+        augmentation, nothing dropped. Random numbers come from the global generator, which the
+        caller fixes."""
+        with evaluating(self):
+            metrics = self.probe_metrics(self.load(batch))
         return {name: float(value) for name, value in metrics.items()}
 
     def probe_metrics(self, batch: TensorBatch) -> Dict[str, torch.Tensor]:
@@ -103,7 +170,7 @@ class Algorithm:
         dist = self.average_actor(batch.images)
         return {
             "data_log_prob": dist.log_prob(batch.actions).mean(),
-            "action_mse": (dist.mode - batch.actions).square().mean(),
+            "action_mse": (dist.mode - dist.canonical(batch.actions)).square().mean(),
         }
 
 
@@ -121,3 +188,15 @@ def frozen(module: nn.Module) -> Iterator[None]:
         yield
     finally:
         module.requires_grad_(True)
+
+
+@contextlib.contextmanager
+def evaluating(module: nn.Module) -> Iterator[None]:
+    """Within this context no network in ``module`` drops or samples anything of its own."""
+    training = [m for m in module.modules() if m.training]
+    module.eval()
+    try:
+        yield
+    finally:
+        for each in training:
+            each.training = True

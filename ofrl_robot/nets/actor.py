@@ -1,75 +1,82 @@
-"""The policy network: a tanh-squashed diagonal Gaussian over actions in (-1, 1)."""
+"""The policy network: images in, a distribution over actions out."""
 
 from __future__ import annotations
 
-import math
-from typing import Tuple
+from typing import Optional, Tuple
 
 import torch
 from torch import nn
-from torch.nn import functional
 
+from ofrl_robot.errors import ConfigError
 from ofrl_robot.nets.config import NetConfig
+from ofrl_robot.nets.distributions import (
+    ActionDistribution,
+    MixedAction,
+    TanhGaussian,
+    TanhMixture,
+)
 from ofrl_robot.nets.encoder import Encoder
-from ofrl_robot.nets.mlp import mlp
-
-
-def log_det_tanh(z: torch.Tensor) -> torch.Tensor:
-    """log |d tanh(z) / dz| elementwise, exact: 2 (log 2 - z - softplus(-2 z))."""
-    return 2.0 * (math.log(2.0) - z - functional.softplus(-2.0 * z))
-
-
-def gaussian_log_prob(z: torch.Tensor, mean: torch.Tensor, log_std: torch.Tensor) -> torch.Tensor:
-    """log N(z; mean, exp(log_std)^2) elementwise."""
-    unit = (z - mean) * torch.exp(-log_std)
-    return -0.5 * unit * unit - log_std - 0.5 * math.log(2.0 * math.pi)
-
-
-class TanhGaussian:
-    """a = tanh(z), z ~ N(mean, std^2), per action entry.
-
-    Densities are of a, summed over entries. Shapes: parameters (B, A), samples (B, N, A),
-    log-probabilities (B, N) or (B,).
-    """
-
-    def __init__(self, mean: torch.Tensor, log_std: torch.Tensor) -> None:
-        self.mean, self.log_std = mean, log_std
-
-    @property
-    def mode(self) -> torch.Tensor:
-        """tanh of the mean, (B, A): what a deterministic policy does."""
-        return torch.tanh(self.mean)
-
-    def sample(self, count: int) -> Tuple[torch.Tensor, torch.Tensor]:
-        """``count`` reparametrised samples per row: actions (B, N, A), log-density (B, N)."""
-        mean, log_std = self.mean.unsqueeze(1), self.log_std.unsqueeze(1)
-        noise = torch.randn(
-            mean.shape[0], count, mean.shape[2], device=mean.device, dtype=mean.dtype
-        )
-        z = mean + log_std.exp() * noise
-        log_prob = gaussian_log_prob(z, mean, log_std) - log_det_tanh(z)
-        return torch.tanh(z), log_prob.sum(-1)
-
-    def log_prob(self, action: torch.Tensor) -> torch.Tensor:
-        """log-density (B,) of actions (B, A) strictly inside (-1, 1)."""
-        z = torch.atanh(action)
-        return (gaussian_log_prob(z, self.mean, self.log_std) - log_det_tanh(z)).sum(-1)
+from ofrl_robot.nets.mlp import Bottleneck, mlp
+from ofrl_robot.specs import ActionSpec
 
 
 class Actor(nn.Module):
-    """uint8 images (B, H, W, 3) -> :class:`TanhGaussian` over (B, action_size)."""
+    """uint8 images (B, H, W, 3) -> :class:`ActionDistribution` over (B, A).
 
-    def __init__(
-        self, config: NetConfig, image_shape: Tuple[int, int, int], action_size: int
-    ) -> None:
+    Attributes:
+        config: as given.
+
+    Raises ConfigError for a mixed head where the action has no discrete entry.
+    """
+
+    def __init__(self, config: NetConfig, shape: Tuple[int, ...], action: ActionSpec) -> None:
         super().__init__()
-        self.encoder = Encoder(config, image_shape)
-        self.head = mlp((config.latent,) + tuple(config.hidden) + (2 * action_size,))
+        self.config, self._levels = config, action.levels
+        if config.action_head == "mixed" and not self._levels:
+            raise ConfigError(
+                "action_head mixed, but none of {} is discrete".format(", ".join(action.names)),
+                "use --action-head gaussian or mixture",
+            )
+        size = action.size
+        if config.action_head == "gaussian":
+            self._sizes = [2 * size]
+        elif config.action_head == "mixture":
+            self._sizes = [config.components, 2 * config.components * size]
+        else:
+            levels = [len(values) for values in self._levels.values()]
+            self._sizes = [2 * (size - len(levels))] + levels
+        self.encoder = Encoder(config, shape, config.resnet_policy)
+        code = self.encoder.size
+        self.bottleneck: Optional[Bottleneck] = None
+        if config.bottleneck and config.bottleneck_place == "policy":
+            self.bottleneck = Bottleneck(code, config.bottleneck_size)
+            code = config.bottleneck_size
+        self.head = mlp((code,) + tuple(config.hidden) + (sum(self._sizes),), config.dropout)
         # small last layer: near-zero mean action and unit spread at the start
         nn.init.uniform_(self.head[-1].weight, -1e-3, 1e-3)
         nn.init.zeros_(self.head[-1].bias)
-        self._clamp = (config.log_std_min, config.log_std_max)
+        if config.action_head == "mixture":  # components that start alike stay alike
+            nn.init.uniform_(self.head[-1].bias, -0.5, 0.5)
+        self._size = size
 
-    def forward(self, images: torch.Tensor) -> TanhGaussian:
-        mean, log_std = self.head(self.encoder(images)).chunk(2, dim=-1)
-        return TanhGaussian(mean, log_std.clamp(*self._clamp))
+    def forward(self, images: torch.Tensor) -> ActionDistribution:
+        code, rate = self.encoder(images), None
+        if self.bottleneck is not None:
+            code, rate = self.bottleneck(code)
+        dist = self._distribution(self.head(code))
+        dist.rate = rate
+        return dist
+
+    def _distribution(self, output: torch.Tensor) -> ActionDistribution:
+        parts = output.split(self._sizes, -1)
+        if self.config.action_head == "gaussian":
+            return self._gaussian(parts[0])
+        if self.config.action_head == "mixture":
+            shape = (len(output), self.config.components, 2 * self._size)
+            gaussian = self._gaussian(parts[1].reshape(shape))
+            return TanhMixture(parts[0], gaussian.mean, gaussian.log_std)
+        return MixedAction(self._gaussian(parts[0]), parts[1:], self._levels)
+
+    def _gaussian(self, output: torch.Tensor) -> TanhGaussian:
+        mean, log_std = output.chunk(2, dim=-1)
+        return TanhGaussian(mean, log_std.clamp(self.config.log_std_min, self.config.log_std_max))

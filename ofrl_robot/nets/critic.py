@@ -2,53 +2,90 @@
 
 from __future__ import annotations
 
-from typing import Tuple
+from typing import Optional, Tuple
 
 import torch
 from torch import nn
 
 from ofrl_robot.nets.config import NetConfig
 from ofrl_robot.nets.encoder import Encoder
-from ofrl_robot.nets.mlp import mlp
+from ofrl_robot.nets.mlp import Bottleneck, dropped, mlp
 
 
 class QHead(nn.Module):
     """Q(code, action) with the first layer split into W_code code + W_action action.
 
     The code part is computed once per image whatever the number of actions: equal to
-    concatenating them, in value and gradient.
+    concatenating them, in value and gradient. With a bottleneck the first layer's output passes
+    through it: the joint code of image and action, as in the workflow paper's code.
     """
 
-    def __init__(self, config: NetConfig, action_size: int) -> None:
+    def __init__(self, config: NetConfig, code_size: int, action_size: int) -> None:
         super().__init__()
-        hidden = tuple(config.hidden)
-        self.from_code = nn.Linear(config.latent, hidden[0])
-        self.from_action = nn.Linear(action_size, hidden[0], bias=False)
-        self.rest = nn.Sequential(nn.ReLU(), mlp(hidden + (1,)))
-        nn.init.uniform_(self.rest[-1][-1].weight, -3e-3, 3e-3)
-        nn.init.zeros_(self.rest[-1][-1].bias)
+        first, later = config.hidden[0], tuple(config.hidden[1:])
+        self.from_code = nn.Linear(code_size, first)
+        self.from_action = nn.Linear(action_size, first, bias=False)
+        self.activation = nn.Sequential(*dropped(config.dropout), nn.ReLU())
+        self.bottleneck: Optional[Bottleneck] = None
+        size = first
+        if config.bottleneck and config.bottleneck_place == "critic":
+            size = config.bottleneck_size
+            self.bottleneck = Bottleneck(first, size)
+            later = later or (first,)  # else Q would be linear in z
+        self.rest = mlp((size,) + later + (1,), config.dropout)
+        nn.init.uniform_(self.rest[-1].weight, -3e-3, 3e-3)
+        nn.init.zeros_(self.rest[-1].bias)
 
-    def forward(self, code: torch.Tensor, actions: torch.Tensor) -> torch.Tensor:
-        first = self.from_code(code).unsqueeze(1) + self.from_action(actions)
-        return self.rest(first).squeeze(-1)
+    def forward(
+        self, code: torch.Tensor, actions: torch.Tensor
+    ) -> Tuple[torch.Tensor, Optional[torch.Tensor]]:
+        """(B, size), (B, K, A) -> Q (B, K) float32 and the bottleneck's rate (B, K) or None."""
+        x = self.activation(self.from_code(code).unsqueeze(1) + self.from_action(actions))
+        rate = None
+        if self.bottleneck is not None:
+            x, rate = self.bottleneck(x)
+        return self.rest(x).squeeze(-1), rate
 
 
 class Critic(nn.Module):
-    """Two or more Q-functions sharing one encoder.
+    """E Q-functions that share one encoder or have one each.
 
     ``q(encode(images), actions)``: images uint8 (B, H, W, 3), actions (B, K, A) -> (E, B, K).
+    A code is (B, size) where the encoder is shared and (E, B, size) where it is not.
     """
 
-    def __init__(
-        self,
-        config: NetConfig,
-        image_shape: Tuple[int, int, int],
-        action_size: int,
-        ensemble: int = 2,
-    ) -> None:
+    def __init__(self, config: NetConfig, shape: Tuple[int, ...], action_size: int) -> None:
         super().__init__()
-        self.encode = Encoder(config, image_shape)
-        self.heads = nn.ModuleList(QHead(config, action_size) for _ in range(ensemble))
+        self.shared = config.critic_encoders == "shared"
+        self.encoders = nn.ModuleList(
+            Encoder(config, shape, config.resnet_enc)
+            for _ in range(1 if self.shared else config.ensemble)
+        )
+        size = self.encoders[0].size
+        self.heads = nn.ModuleList(QHead(config, size, action_size) for _ in range(config.ensemble))
+
+    def features(self, images: torch.Tensor) -> torch.Tensor:
+        """Flat trunk outputs, (B, F) or (E, B, F): before any action is joined."""
+        if self.shared:
+            return self.encoders[0].features(images)
+        return torch.stack([encoder.features(images) for encoder in self.encoders])
+
+    def project(self, features: torch.Tensor) -> torch.Tensor:
+        """The code of :meth:`features`."""
+        if self.shared:
+            return self.encoders[0].project(features)
+        return torch.stack([e.project(f) for e, f in zip(self.encoders, features)])
+
+    def encode(self, images: torch.Tensor) -> torch.Tensor:
+        return self.project(self.features(images))
 
     def q(self, code: torch.Tensor, actions: torch.Tensor) -> torch.Tensor:
-        return torch.stack([head(code, actions) for head in self.heads])
+        return self.q_and_rate(code, actions)[0]
+
+    def q_and_rate(
+        self, code: torch.Tensor, actions: torch.Tensor
+    ) -> Tuple[torch.Tensor, Optional[torch.Tensor]]:
+        """Q and the bottleneck's rate, both (E, B, K); None without a bottleneck."""
+        codes = [code] * len(self.heads) if self.shared else code
+        values, rates = zip(*(head(c, actions) for head, c in zip(self.heads, codes)))
+        return torch.stack(values), None if rates[0] is None else torch.stack(rates)

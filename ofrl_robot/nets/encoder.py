@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Tuple
+from typing import List, Tuple
 
 import torch
 from torch import nn
@@ -10,51 +10,128 @@ from torch import nn
 from ofrl_robot.nets.config import NetConfig
 
 
-def strided_trunk() -> nn.Sequential:
+def _conv(
+    channels: int, out: int, dropout: float, kernel: int = 3, stride: int = 1, pool: bool = False
+) -> List[nn.Module]:
+    """Convolution, 2x2 max-pooling, dropout of whole channels, ReLU: the papers' order."""
+    layers: List[nn.Module] = [nn.Conv2d(channels, out, kernel, stride, padding=1)]
+    if pool:
+        layers.append(nn.MaxPool2d(2))
+    if dropout:
+        layers.append(nn.Dropout2d(dropout))
+    return layers + [nn.ReLU()]
+
+
+def strided_trunk(dropout: float) -> nn.Sequential:
     """Three 3x3 convolutions of 16, 32 and 32 channels, strides 2, 2, 1 (48 px -> 12 px)."""
-    layers = []
-    for channels, out, stride in ((3, 16, 2), (16, 32, 2), (32, 32, 1)):
-        layers += [nn.Conv2d(channels, out, 3, stride, padding=1), nn.ReLU()]
-    return nn.Sequential(*layers)
+    return nn.Sequential(
+        *_conv(3, 16, dropout, stride=2), *_conv(16, 32, dropout, stride=2), *_conv(32, 32, dropout)
+    )
 
 
-def cog_trunk() -> nn.Sequential:
+def cog_trunk(dropout: float) -> nn.Sequential:
     """Three 3x3 convolutions of 16 channels, 2x2 max-pooling after the first two.
 
     The trunk of the COG (arXiv 2010.14500) and workflow (arXiv 2109.10813) code: 2304 features
     at 48 px.
     """
     return nn.Sequential(
-        nn.Conv2d(3, 16, 3, padding=1), nn.MaxPool2d(2), nn.ReLU(),
-        nn.Conv2d(16, 16, 3, padding=1), nn.MaxPool2d(2), nn.ReLU(),
-        nn.Conv2d(16, 16, 3, padding=1), nn.ReLU(),
+        *_conv(3, 16, dropout, pool=True), *_conv(16, 16, dropout, pool=True),
+        *_conv(16, 16, dropout),
     )  # fmt: skip
 
 
+def cog_deep_trunk(dropout: float) -> nn.Sequential:
+    """The papers' deeper net: five convolutions of 32 channels, pooling after the first two."""
+    layers = _conv(3, 32, dropout, pool=True) + _conv(32, 32, dropout, pool=True)
+    for _ in range(3):
+        layers += _conv(32, 32, dropout)
+    return nn.Sequential(*layers)
+
+
+def cog_small_trunk(dropout: float) -> nn.Sequential:
+    """The papers' smaller net: one convolution of 32 channels, pooled."""
+    return nn.Sequential(*_conv(3, 32, dropout, pool=True))
+
+
+class ResidualBlock(nn.Module):
+    """x + conv1x1(relu(conv3x3(relu(x)))), no biases, no normalisation."""
+
+    def __init__(self, channels: int, inner: int, dropout: float) -> None:
+        super().__init__()
+        drop: List[nn.Module] = [nn.Dropout2d(dropout)] if dropout else []
+        self.branch = nn.Sequential(
+            nn.ReLU(), nn.Conv2d(channels, inner, 3, padding=1, bias=False), *drop,
+            nn.ReLU(), nn.Conv2d(inner, channels, 1, bias=False),
+        )  # fmt: skip
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x + self.branch(x)
+
+
+def residual_trunk(dropout: float) -> nn.Sequential:
+    """The workflow paper's underfitting correction: two strided convolutions, one more, three
+    residual blocks of 128 channels (48 px -> 12 px, 18 432 features)."""
+    return nn.Sequential(
+        *_conv(3, 64, dropout, 4, 2), *_conv(64, 128, dropout, 4, 2),
+        nn.Conv2d(128, 128, 3, padding=1), *(ResidualBlock(128, 64, dropout) for _ in range(3)),
+        nn.ReLU(),
+    )  # fmt: skip
+
+
+TRUNKS = {
+    "strided": strided_trunk,
+    "cog": cog_trunk,
+    "cog_deep": cog_deep_trunk,
+    "cog_small": cog_small_trunk,
+    "residual": residual_trunk,
+}
+
+
 class Encoder(nn.Module):
-    """uint8 (B, H, W, 3) -> float32 (B, latent): trunk, linear, LayerNorm, tanh.
+    """uint8 (B, H, W, 3) -> (B, size): trunk, then linear, LayerNorm and tanh to float32 unless
+    ``config.latent`` is 0.
 
     Args:
         config: which trunk and how large a code.
-        image_shape: (H, W, 3).
+        shape: (H, W, 3); or (D,) for float observations (B, D), which are their own code.
+        residual: use the residual trunk instead of ``config.encoder``.
+
+    Attributes:
+        size: of the code. features_size: of the trunk's flat output.
     """
 
-    def __init__(self, config: NetConfig, image_shape: Tuple[int, int, int]) -> None:
+    def __init__(self, config: NetConfig, shape: Tuple[int, ...], residual: bool = False) -> None:
         super().__init__()
-        self.trunk = {"strided": strided_trunk, "cog": cog_trunk}[config.encoder]()
-        with torch.no_grad():
-            height, width, channels = image_shape
+        self._images = len(shape) == 3
+        self.project: nn.Module = nn.Identity()
+        if not self._images:
+            self.trunk: nn.Module = nn.Identity()
+            self.size = self.features_size = shape[0]
+            return
+        self.trunk = TRUNKS["residual" if residual else config.encoder](config.dropout)
+        with torch.no_grad(), torch.random.fork_rng(devices=[]):
+            height, width, channels = shape
             flat = self.trunk(torch.zeros(1, channels, height, width)).numel()
-        self.project = nn.Sequential(
-            nn.Linear(flat, config.latent), nn.LayerNorm(config.latent), nn.Tanh()
-        )
+        self.size, self.features_size = config.latent or flat, flat
+        if config.latent:
+            self.project = nn.Sequential(
+                nn.Linear(flat, config.latent), nn.LayerNorm(config.latent), nn.Tanh()
+            )
         for module in self.modules():
             if isinstance(module, (nn.Conv2d, nn.Linear)):
                 nn.init.orthogonal_(module.weight, nn.init.calculate_gain("relu"))
-                nn.init.zeros_(module.bias)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
         self.to(memory_format=torch.channels_last)
 
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
+    def features(self, images: torch.Tensor) -> torch.Tensor:
+        """Flat output of the trunk, (B, features_size)."""
+        if not self._images:
+            return images
         # a contiguous NHWC batch seen as NCHW *is* channels_last: no copy but the cast
         pixels = images.permute(0, 3, 1, 2).float().mul(1.0 / 255.0).sub(0.5)
-        return self.project(self.trunk(pixels).flatten(1))
+        return self.trunk(pixels).flatten(1)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return self.project(self.features(images))

@@ -22,7 +22,8 @@ from ofrl_robot.errors import CheckpointError, ConfigError
 from ofrl_robot.nets.config import NetConfig
 from ofrl_robot.specs import ActionSpec, ObservationSpec
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2  # 1 held the actor's weights only, without a prefix
+ACTOR, CRITIC = "actor.", "critic."  # prefixes of the weights' names
 SELECTED = "selected.json"  # in a run folder: the checkpoint that the diagnosis chose
 _KEY = "ofrl_checkpoint"
 
@@ -68,9 +69,9 @@ class Header:
         try:
             data = json.loads(text)
             version = data.get("format_version")
-            if version != FORMAT_VERSION:
+            if version not in (1, FORMAT_VERSION):
                 raise CheckpointError(
-                    "checkpoint format {} but this version reads {}".format(
+                    "checkpoint format {} but this version reads 1 to {}".format(
                         version, FORMAT_VERSION
                     ),
                     "use the ofrl_robot that wrote it",
@@ -89,7 +90,12 @@ class Header:
 
 
 def save_checkpoint(path: Path, header: Header, weights: Dict[str, torch.Tensor]) -> None:
-    """Write atomically: a reader sees the whole file or none."""
+    """Write atomically: a reader sees the whole file or none.
+
+    Args:
+        weights: of the averaged actor (names begin with ACTOR) and, where the algorithm has one,
+            of the critic (CRITIC), which only the action choice "max_q" reads.
+    """
     temporary = path.with_suffix(".tmp")
     tensors = {k: v.detach().cpu().contiguous() for k, v in weights.items()}
     safetensors.torch.save_file(tensors, str(temporary), {_KEY: header.to_json()})
@@ -116,7 +122,15 @@ def load_checkpoint(path: Path) -> Tuple[Header, Dict[str, torch.Tensor]]:
             "give a run folder or its checkpoint",
             path,
         )
-    return Header.from_json(metadata[_KEY], path), weights
+    header = Header.from_json(metadata[_KEY], path)
+    if header.format_version == 1:
+        weights = {ACTOR + name: tensor for name, tensor in weights.items()}
+    return header, weights
+
+
+def part(weights: Dict[str, torch.Tensor], prefix: str) -> Dict[str, torch.Tensor]:
+    """The weights of one network of a checkpoint: ACTOR, CRITIC (empty for bc)."""
+    return {k[len(prefix) :]: v for k, v in weights.items() if k.startswith(prefix)}
 
 
 def resolve_checkpoint(path: Path) -> Path:

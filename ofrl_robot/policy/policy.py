@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Dict
+from typing import Any, Dict, Optional, TypeVar
 
 import numpy as np
 import torch
+from torch import nn
 
 from ofrl_robot.control.signals import POLICY, Tick
 from ofrl_robot.errors import CheckpointError, SpecMismatchError
 from ofrl_robot.nets.actor import Actor
-from ofrl_robot.policy.checkpoint import checkpoint_hash, load_checkpoint
+from ofrl_robot.nets.critic import Critic
+from ofrl_robot.nets.distributions import ActionDistribution
+from ofrl_robot.policy.checkpoint import ACTOR, CRITIC, checkpoint_hash, load_checkpoint, part
+from ofrl_robot.policy.choice import MAX_Q, MODE, require_choice
 from ofrl_robot.specs import ActionSpec, ObservationSpec, require_same
+
+CANDIDATES = 10  # actions that "max_q" draws, as in BRAC's code (max_q_policy, n=10)
+
+Network = TypeVar("Network", bound=nn.Module)
 
 
 class Policy:
@@ -20,27 +28,47 @@ class Policy:
 
     Args:
         path: checkpoint file.
-        sample: draw from the policy instead of taking its mode.
+        choice: how an action is taken from the policy's distribution. "mode": its mode; "sample":
+            drawn; "max_q": of CANDIDATES drawn ones the one with the largest Q, by the first
+            critic of the checkpoint (Wu et al. 2019, arXiv 1911.11361, section 4.1).
+
+    Raises ConfigError for another choice, CheckpointError where the file is not a checkpoint, or
+    holds no critic to choose by.
     """
 
     source = POLICY
 
-    def __init__(self, path: Path, sample: bool = False) -> None:
-        self.path, self.sample = path, sample
+    def __init__(self, path: Path, choice: str = MODE) -> None:
+        self.path, self.choice = path, require_choice(choice)
         self.header, weights = load_checkpoint(path)
-        self._actor = Actor(self.header.nets, self.header.image_shape, self.header.action_spec.size)
+        nets, shape, action = self.header.nets, self.header.image_shape, self.header.action_spec
+        self._actor = self._load(Actor(nets, shape, action), part(weights, ACTOR))
+        self._critic: Optional[Critic] = None
+        if choice == MAX_Q:
+            critic_weights = part(weights, CRITIC)
+            if not critic_weights:
+                raise CheckpointError(
+                    "holds no critic ({}), by which action choice {} goes".format(
+                        self.header.algo, MAX_Q
+                    ),
+                    "use action choice mode or sample",
+                    path,
+                )
+            self._critic = self._load(Critic(nets, shape, action.size), critic_weights)
+        self._generator = torch.Generator()
+
+    def _load(self, network: Network, weights: Dict[str, torch.Tensor]) -> Network:
         try:
-            self._actor.load_state_dict(weights)
+            network.load_state_dict(weights)
         except RuntimeError as error:
             raise CheckpointError(
                 "weights do not fit the networks in its header ({})".format(
                     str(error).splitlines()[0]
                 ),
                 "train again",
-                path,
+                self.path,
             ) from error
-        self._actor.eval()
-        self._generator = torch.Generator()
+        return network.eval()
 
     def identity(self) -> Dict[str, Any]:
         """What is written into every episode this policy makes."""
@@ -49,7 +77,7 @@ class Policy:
             "sha256": checkpoint_hash(self.path),
             "algo": self.header.algo,
             "step": self.header.step,
-            "sample": self.sample,
+            "action_choice": self.choice,
         }
 
     def require_specs(
@@ -68,7 +96,7 @@ class Policy:
         require_same(self.header.observation_spec, observation, str(self.path), robot, fix)
 
     def reset(self, seed: int) -> None:
-        """Start an episode: fixes the samples that a sampling policy will draw."""
+        """Start an episode: fixes what a policy that draws its actions will draw."""
         self._generator.manual_seed(max(seed, 0))
 
     def warm_up(self) -> None:
@@ -81,8 +109,15 @@ class Policy:
         """Action float64 (A,) in (-1, 1) for the camera image of ``tick``."""
         # a copy: frames from a socket are read-only, which torch warns about
         frame = torch.from_numpy(np.array(tick.images[self.header.camera]))
-        dist = self._actor(frame.unsqueeze(0))
-        if not self.sample:
-            return dist.mode[0].double().numpy()
-        noise = torch.randn(dist.mean.shape, generator=self._generator)
-        return torch.tanh(dist.mean + dist.log_std.exp() * noise)[0].double().numpy()
+        images = frame.unsqueeze(0)
+        return self._chosen(self._actor(images), images)[0].double().numpy()
+
+    def _chosen(self, dist: ActionDistribution, images: torch.Tensor) -> torch.Tensor:
+        """One action (1, A) for images (1, H, W, 3)."""
+        if self.choice == MODE:
+            return dist.mode
+        if self._critic is None:
+            return dist.sample(1, self._generator)[0][:, 0]
+        actions = dist.sample(CANDIDATES, self._generator)[0]
+        q = self._critic.q(self._critic.encode(images), actions)[0]  # (1, K), of the first critic
+        return actions[0, q.argmax(-1)]

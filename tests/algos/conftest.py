@@ -12,8 +12,10 @@ from ofrl_robot.algos.config import CONFIGS
 from ofrl_robot.algos.registry import make_algorithm
 from ofrl_robot.data.sampler import Batch
 from ofrl_robot.nets.config import NetConfig
+from ofrl_robot.specs import ActionSpec
 
-SIZE, ACTIONS = 16, 2
+SIZE = 16
+ACTION = ActionSpec(("x", "gripper"), ("m", "1"), (0.1, 1.0))
 NETS = NetConfig(latent=16, hidden=(32, 32))
 
 
@@ -24,11 +26,11 @@ def batch():
     return Batch(
         images=rng.integers(0, 256, (count, SIZE, SIZE, 3), dtype=np.uint8),
         next_images=rng.integers(0, 256, (count, SIZE, SIZE, 3), dtype=np.uint8),
-        actions=rng.uniform(-0.9, 0.9, (count, ACTIONS)).astype(np.float32),
+        actions=rng.uniform(-0.9, 0.9, (count, ACTION.size)).astype(np.float32),
         rewards=(np.arange(count) % 3 == 0).astype(np.float32),
         terminals=np.arange(count) % 4 == 0,
         steps=np.ones(count, np.int64),
-        next_actions=rng.uniform(-0.9, 0.9, (count, ACTIONS)).astype(np.float32),
+        next_actions=rng.uniform(-0.9, 0.9, (count, ACTION.size)).astype(np.float32),
         has_next_action=np.arange(count) % 4 != 0,
         returns=np.linspace(0.0, 1.0, count, dtype=np.float32),
     )
@@ -41,8 +43,6 @@ def build():
     def make(name, seed=0, bf16=False, **settings):
         config = dataclasses.replace(CONFIGS[name](), **{"shift": 0, **settings})
         torch.manual_seed(seed)
-        return make_algorithm(
-            config, NETS, (SIZE, SIZE, 3), ACTIONS, torch.device("cpu"), bf16=bf16
-        )
+        return make_algorithm(config, NETS, (SIZE, SIZE, 3), ACTION, torch.device("cpu"), bf16=bf16)
 
     return make

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import torch
 from torch import nn
 
@@ -13,7 +15,7 @@ CONFIG = NetConfig(latent=12, hidden=(16, 8))
 
 def test_split_first_layer_equals_concatenation_in_value_and_gradient():
     torch.manual_seed(0)
-    head = QHead(CONFIG, 3).double()
+    head = QHead(CONFIG, 12, 3).double()
     joined = nn.Linear(12 + 3, 16).double()
     with torch.no_grad():
         joined.weight.copy_(torch.cat([head.from_code.weight, head.from_action.weight], 1))
@@ -22,8 +24,8 @@ def test_split_first_layer_equals_concatenation_in_value_and_gradient():
     actions = torch.randn(5, 7, 3, dtype=torch.float64, requires_grad=True)
     both = torch.cat([code.unsqueeze(1).expand(5, 7, 12), actions], -1)
 
-    split_q = head(code, actions)
-    plain_q = head.rest(joined(both)).squeeze(-1)
+    split_q, _ = head(code, actions)
+    plain_q = head.rest(torch.relu(joined(both))).squeeze(-1)
     assert split_q.shape == (5, 7) and split_q.dtype == torch.float64
     torch.testing.assert_close(split_q, plain_q, rtol=1e-10, atol=1e-10)
 
@@ -40,7 +42,7 @@ def test_split_first_layer_equals_concatenation_in_value_and_gradient():
 
 def test_many_actions_at_once_equal_one_by_one():
     torch.manual_seed(0)
-    critic = Critic(CONFIG, (16, 16, 3), 3, ensemble=3).double()
+    critic = Critic(dataclasses.replace(CONFIG, ensemble=3), (16, 16, 3), 3).double()
     code = torch.randn(4, 12, dtype=torch.float64)
     actions = torch.randn(4, 6, 3, dtype=torch.float64)
     together = critic.q(code, actions)

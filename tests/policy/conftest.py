@@ -9,7 +9,7 @@ import torch
 
 from ofrl_robot.nets.actor import Actor
 from ofrl_robot.nets.config import NetConfig
-from ofrl_robot.policy.checkpoint import Header, save_checkpoint
+from ofrl_robot.policy.checkpoint import ACTOR, Header, save_checkpoint
 from ofrl_robot.specs import WIDOWX_ACTION, widowx_observation
 
 HEADER = Header(
@@ -31,10 +31,15 @@ HEADER = Header(
 
 def actor_of(header, seed=0):
     torch.manual_seed(seed)
-    actor = Actor(header.nets, header.image_shape, header.action_spec.size)
+    actor = Actor(header.nets, header.image_shape, header.action_spec)
     with torch.no_grad():  # larger than at the start, so that images differ in their action
         actor.head[-1].weight.normal_(0.0, 0.3)
     return actor
+
+
+def actor_weights(header):
+    """As in a checkpoint: by the names of :func:`actor_of` behind the prefix."""
+    return {ACTOR + k: v for k, v in actor_of(header).state_dict().items()}
 
 
 @pytest.fixture
@@ -49,7 +54,7 @@ def save(tmp_path):
     def write(name="step_0000500.safetensors", weights=None, **changes):
         header = dataclasses.replace(HEADER, **changes)
         path = tmp_path / name
-        save_checkpoint(path, header, weights or actor_of(HEADER).state_dict())
+        save_checkpoint(path, header, weights or actor_weights(HEADER))
         return path
 
     return write

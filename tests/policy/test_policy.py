@@ -13,7 +13,7 @@ import torch
 from ofrl_robot.control.signals import Tick
 from ofrl_robot.errors import CheckpointError, SpecMismatchError
 from ofrl_robot.nets.actor import Actor
-from ofrl_robot.policy.checkpoint import load_checkpoint
+from ofrl_robot.policy.checkpoint import ACTOR, load_checkpoint, part
 from ofrl_robot.policy.policy import Policy
 
 
@@ -32,8 +32,8 @@ def rollout(policy, seed):
 
 def test_the_mode_is_what_the_saved_network_says(save, header):
     path = save()
-    actor = Actor(header.nets, header.image_shape, header.action_spec.size)
-    actor.load_state_dict(load_checkpoint(path)[1])
+    actor = Actor(header.nets, header.image_shape, header.action_spec)
+    actor.load_state_dict(part(load_checkpoint(path)[1], ACTOR))
     images = torch.from_numpy(np.stack([t.images["image"] for t in ticks()]))
     expected = actor(images).mode.detach().numpy()
     actions = rollout(Policy(path), 0)

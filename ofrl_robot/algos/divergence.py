@@ -1,0 +1,73 @@
+"""Per-state estimates of how far one policy is from another (Wu et al. 2019, arXiv 1911.11361).
+
+Primal estimates compare with a behaviour policy that gives densities and samples; dual ones read
+a discriminator's values at policy and data actions. All are (B,), with gradient to the policy.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch.nn import functional
+
+from ofrl_robot.nets.distributions import ActionDistribution
+
+# log b has no lower bound: one far action would outweigh a whole batch
+LEAST_LOG_DENSITY_PER_ENTRY = -20.0
+
+
+def behavior_log_prob(behavior: ActionDistribution, actions: torch.Tensor) -> torch.Tensor:
+    """log b (B, K) of actions (B, K, A), at least -20 per action entry."""
+    least = LEAST_LOG_DENSITY_PER_ENTRY * actions.shape[-1]
+    return behavior.log_prob(actions).clamp(min=least)
+
+
+def kl(policy: ActionDistribution, behavior: ActionDistribution, samples: int) -> torch.Tensor:
+    """KL(pi || b) = E_{a ~ pi}[log pi(a) - log b(a)].
+
+    Both densities are taken at the action as log_prob clips it: log pi of the unclipped sample
+    minus log b of the clipped one would put the KL of a wide policy from itself far above 0. The
+    gradient goes through the actions and their weights only; that through the parameters of
+    log pi has mean 0 (Roeder et al. 2017, arXiv 1703.09194), but not at clipped actions.
+    """
+    actions, _, weights = policy.branches(samples)
+    ratio = policy.detach().log_prob(actions) - behavior_log_prob(behavior, actions)
+    return (weights * ratio).sum(1)
+
+
+def negative_log_density(
+    policy: ActionDistribution, behavior: ActionDistribution, samples: int
+) -> torch.Tensor:
+    """E_{a ~ pi}[-log b(a)], the part of the KL that the entropy is not."""
+    actions, _, weights = policy.branches(samples)
+    return -(weights * behavior_log_prob(behavior, actions)).sum(1)
+
+
+def mmd(
+    policy: ActionDistribution, behavior: ActionDistribution, samples: int, sigma: float
+) -> torch.Tensor:
+    """Squared maximum mean discrepancy, kernel exp(-|a - b|_1 / sigma), V-statistic (pairs of an
+    action with itself included, so it is never negative)."""
+    ours, _, our_weights = policy.branches(samples)
+    theirs, _, their_weights = behavior.branches(samples)
+
+    def mean_kernel(a, a_weights, b, b_weights):
+        kernel = torch.exp(-(a.unsqueeze(2) - b.unsqueeze(1)).abs().sum(-1) / sigma)
+        return torch.einsum("bij,bi,bj->b", kernel, a_weights, b_weights)
+
+    return (
+        mean_kernel(ours, our_weights, ours, our_weights)
+        + mean_kernel(theirs, their_weights, theirs, their_weights)
+        - 2.0 * mean_kernel(ours, our_weights, theirs, their_weights)
+    )
+
+
+def dual_kl(at_policy: torch.Tensor, at_data: torch.Tensor) -> torch.Tensor:
+    """f-divergence form: log f(pi) - f(data) + 1 with f = softplus of the discriminator; its
+    maximum over discriminators is KL(pi || b)."""
+    return torch.log(functional.softplus(at_policy) + 1e-8) - functional.softplus(at_data) + 1.0
+
+
+def dual_wasserstein(at_policy: torch.Tensor, at_data: torch.Tensor) -> torch.Tensor:
+    """Kantorovich form: its maximum over 1-Lipschitz discriminators is the Wasserstein-1
+    distance."""
+    return at_policy - at_data

@@ -1,0 +1,282 @@
+"""Policies as distributions over actions in (-1, 1): what a policy network returns.
+
+All share the interface of :class:`ActionDistribution`. Shapes: B rows, A action entries, N or K
+actions per row. Densities are per row, of the whole action, in nats, float32 also under autocast.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Mapping, Optional, Sequence, Tuple
+
+import torch
+from torch.nn import functional
+
+LIMIT = 1.0 - 1e-5  # data actions are clipped to this when loaded; atanh of it is 6.1
+
+
+def log_det_tanh(z: torch.Tensor) -> torch.Tensor:
+    """log |d tanh(z) / dz| elementwise, exact: 2 (log 2 - z - softplus(-2 z))."""
+    return 2.0 * (math.log(2.0) - z - functional.softplus(-2.0 * z))
+
+
+def gaussian_log_prob(z: torch.Tensor, mean: torch.Tensor, log_std: torch.Tensor) -> torch.Tensor:
+    """log N(z; mean, exp(log_std)^2) elementwise."""
+    unit = (z - mean) * torch.exp(-log_std)
+    return -0.5 * unit * unit - log_std - 0.5 * math.log(2.0 * math.pi)
+
+
+def tanh_gaussian_log_prob(
+    z: torch.Tensor, mean: torch.Tensor, log_std: torch.Tensor
+) -> torch.Tensor:
+    """log-density of tanh(z), z ~ N(mean, exp(log_std)^2), summed over the last dimension."""
+    return (gaussian_log_prob(z, mean, log_std) - log_det_tanh(z)).sum(-1)
+
+
+def atanh(actions: torch.Tensor) -> torch.Tensor:
+    """Inverse of tanh, finite: actions are clipped to +-(1 - 1e-5)."""
+    return torch.atanh(actions.clamp(-LIMIT, LIMIT))
+
+
+class ActionDistribution:
+    """A distribution over actions (B, A), one per row.
+
+    Attributes:
+        rate: KL of the policy's own bottleneck (B,), None where it has none.
+    """
+
+    rate: Optional[torch.Tensor] = None
+
+    @property
+    def mode(self) -> torch.Tensor:
+        """What a deterministic policy does, (B, A)."""
+        raise NotImplementedError
+
+    def sample(
+        self, count: int, generator: Optional[torch.Generator] = None
+    ) -> Tuple[torch.Tensor, torch.Tensor]:
+        """``count`` actions per row (B, N, A) and their log-densities (B, N)."""
+        raise NotImplementedError
+
+    def branches(self, count: int) -> Tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Actions (B, K, A), log-densities (B, K) and weights (B, K), of sum 1 per row: the
+        weighted mean of any f is an unbiased estimate of E f, and so is its gradient with respect
+        to the policy. ``count`` draws of what is continuous; what is discrete is enumerated."""
+        raise NotImplementedError
+
+    def log_prob(self, actions: torch.Tensor) -> torch.Tensor:
+        """log-density (B,) of actions (B, A), or (B, K) of (B, K, A)."""
+        raise NotImplementedError
+
+    def uniform(self, count: int) -> Tuple[torch.Tensor, torch.Tensor]:
+        """Uniform actions (B, N, A) over the same space and their log-densities (B, N)."""
+        raise NotImplementedError
+
+    def canonical(self, actions: torch.Tensor) -> torch.Tensor:
+        """The actions of this space that do the same: discrete entries at their levels."""
+        return actions
+
+    def detach(self) -> "ActionDistribution":
+        """The same distribution, cut off from the policy's gradient."""
+        raise NotImplementedError
+
+
+class TanhGaussian(ActionDistribution):
+    """a = tanh(z), z ~ N(mean, std^2), per action entry; parameters (B, A)."""
+
+    def __init__(self, mean: torch.Tensor, log_std: torch.Tensor) -> None:
+        self.mean, self.log_std = mean, log_std
+
+    @property
+    def mode(self) -> torch.Tensor:
+        return torch.tanh(self.mean)
+
+    def sample(
+        self, count: int, generator: Optional[torch.Generator] = None
+    ) -> Tuple[torch.Tensor, torch.Tensor]:
+        mean, log_std = self.mean.unsqueeze(1), self.log_std.unsqueeze(1)
+        noise = torch.randn(
+            mean.shape[0], count, mean.shape[2],
+            device=mean.device, dtype=mean.dtype, generator=generator,
+        )  # fmt: skip
+        z = mean + log_std.exp() * noise
+        return torch.tanh(z), tanh_gaussian_log_prob(z, mean, log_std)
+
+    def branches(self, count: int) -> Tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        actions, log_prob = self.sample(count)
+        return actions, log_prob, torch.full_like(log_prob, 1.0 / count)
+
+    def log_prob(self, actions: torch.Tensor) -> torch.Tensor:
+        mean, log_std = self.mean, self.log_std
+        if actions.dim() == 3:
+            mean, log_std = mean.unsqueeze(1), log_std.unsqueeze(1)
+        return tanh_gaussian_log_prob(atanh(actions), mean, log_std)
+
+    def uniform(self, count: int) -> Tuple[torch.Tensor, torch.Tensor]:
+        rows, entries = self.mean.shape
+        actions = torch.rand(rows, count, entries, device=self.mean.device, dtype=self.mean.dtype)
+        actions = actions * 2.0 - 1.0
+        return actions, actions.new_full((rows, count), -entries * math.log(2.0))
+
+    def detach(self) -> "TanhGaussian":
+        return TanhGaussian(self.mean.detach(), self.log_std.detach())
+
+
+class TanhMixture(ActionDistribution):
+    """A mixture of C tanh-Gaussians; ``logits`` (B, C), ``mean`` and ``log_std`` (B, C, A)."""
+
+    def __init__(self, logits: torch.Tensor, mean: torch.Tensor, log_std: torch.Tensor) -> None:
+        self.log_weights = logits.log_softmax(-1)
+        self.mean, self.log_std = mean, log_std
+
+    @property
+    def mode(self) -> torch.Tensor:
+        """tanh of the mean of the most probable component."""
+        return torch.tanh(_take(self.mean, self.log_weights.argmax(-1, keepdim=True))).squeeze(1)
+
+    def sample(
+        self, count: int, generator: Optional[torch.Generator] = None
+    ) -> Tuple[torch.Tensor, torch.Tensor]:
+        """Not reparametrised in the component: use :meth:`branches` where gradients count."""
+        component = torch.multinomial(
+            self.log_weights.detach().exp(), count, replacement=True, generator=generator
+        )
+        mean, log_std = _take(self.mean, component), _take(self.log_std, component)
+        noise = torch.randn(mean.shape, device=mean.device, dtype=mean.dtype, generator=generator)
+        z = mean + log_std.exp() * noise
+        return torch.tanh(z), self._log_prob_of(z)
+
+    def branches(self, count: int) -> Tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """``count`` draws of every component, weighted by its probability."""
+        mean, log_std = self.mean.repeat(1, count, 1), self.log_std.repeat(1, count, 1)
+        z = mean + log_std.exp() * torch.randn_like(mean)
+        weights = self.log_weights.exp().repeat(1, count) / count
+        return torch.tanh(z), self._log_prob_of(z), weights
+
+    def log_prob(self, actions: torch.Tensor) -> torch.Tensor:
+        if actions.dim() == 2:
+            return self._log_prob_of(atanh(actions).unsqueeze(1)).squeeze(1)
+        return self._log_prob_of(atanh(actions))
+
+    def uniform(self, count: int) -> Tuple[torch.Tensor, torch.Tensor]:
+        return TanhGaussian(self.mean[:, 0], self.log_std[:, 0]).uniform(count)
+
+    def detach(self) -> "TanhMixture":
+        return TanhMixture(self.log_weights.detach(), self.mean.detach(), self.log_std.detach())
+
+    def _log_prob_of(self, z: torch.Tensor) -> torch.Tensor:
+        """(B, K, A) before tanh -> (B, K)."""
+        parts = tanh_gaussian_log_prob(
+            z.unsqueeze(2), self.mean.unsqueeze(1), self.log_std.unsqueeze(1)
+        )
+        return torch.logsumexp(self.log_weights.unsqueeze(1) + parts, -1)
+
+
+class MixedAction(ActionDistribution):
+    """Tanh-Gaussian pose and independent categorical entries (gripper, neutral).
+
+    A Gaussian's mean of "close now or not" lies between the thresholds and does neither; the mode
+    of a categorical decides. Densities are with respect to volume times counting.
+
+    Args:
+        pose: over the continuous entries, in order.
+        logits: one tensor (B, L_i) per discrete entry.
+        levels: position of each discrete entry in the action -> its values, ascending.
+    """
+
+    def __init__(
+        self,
+        pose: TanhGaussian,
+        logits: Sequence[torch.Tensor],
+        levels: Mapping[int, Sequence[float]],
+    ) -> None:
+        self.pose, self.levels = pose, levels
+        self.log_probs = [row.log_softmax(-1) for row in logits]
+        entries = pose.mean.shape[1] + len(levels)
+        self._continuous = [i for i in range(entries) if i not in levels]
+        self._order = torch.tensor(
+            [k for k, _ in sorted(enumerate(self._continuous + list(levels)), key=lambda p: p[1])],
+            device=pose.mean.device,
+        )
+        self._values = [pose.mean.new_tensor(values) for values in levels.values()]
+
+    @property
+    def mode(self) -> torch.Tensor:
+        discrete = [v[p.argmax(-1)] for v, p in zip(self._values, self.log_probs)]
+        return self._join(self.pose.mode, torch.stack(discrete, -1))
+
+    def sample(
+        self, count: int, generator: Optional[torch.Generator] = None
+    ) -> Tuple[torch.Tensor, torch.Tensor]:
+        """Not reparametrised in the discrete entries: use :meth:`branches` for gradients."""
+        pose, log_prob = self.pose.sample(count, generator)
+        discrete = []
+        for values, log_probs in zip(self._values, self.log_probs):
+            index = torch.multinomial(
+                log_probs.detach().exp(), count, replacement=True, generator=generator
+            )
+            discrete.append(values[index])
+            log_prob = log_prob + log_probs.gather(1, index)
+        return self._join(pose, torch.stack(discrete, -1)), log_prob
+
+    def branches(self, count: int) -> Tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """``count`` poses, each with every combination of the discrete entries."""
+        pose, pose_log_prob = self.pose.sample(count)
+        rows = pose.shape[0]
+        combination = torch.cartesian_prod(*self._values).reshape(-1, len(self._values))  # (M, D)
+        log_p = self.log_probs[0]
+        for following in self.log_probs[1:]:
+            log_p = (log_p.unsqueeze(2) + following.unsqueeze(1)).flatten(1)  # (B, M)
+        number = combination.shape[0]
+        actions = self._join(
+            pose.repeat_interleave(number, 1),
+            combination.repeat(count, 1).expand(rows, -1, -1),
+        )
+        log_p = log_p.repeat(1, count)
+        log_prob = pose_log_prob.repeat_interleave(number, 1) + log_p
+        return actions, log_prob, log_p.exp() / count
+
+    def log_prob(self, actions: torch.Tensor) -> torch.Tensor:
+        log_prob = self.pose.log_prob(actions[..., self._continuous])
+        for entry, values, log_probs in zip(self.levels, self._values, self.log_probs):
+            index = _nearest(actions[..., entry], values)
+            if actions.dim() == 2:
+                log_prob = log_prob + log_probs.gather(1, index.unsqueeze(1)).squeeze(1)
+            else:
+                log_prob = log_prob + log_probs.gather(1, index)
+        return log_prob
+
+    def uniform(self, count: int) -> Tuple[torch.Tensor, torch.Tensor]:
+        pose, log_prob = self.pose.uniform(count)
+        discrete = []
+        for values in self._values:
+            index = torch.randint(len(values), pose.shape[:2], device=pose.device)
+            discrete.append(values[index])
+            log_prob = log_prob - math.log(len(values))
+        return self._join(pose, torch.stack(discrete, -1)), log_prob
+
+    def canonical(self, actions: torch.Tensor) -> torch.Tensor:
+        actions = actions.clone()
+        for entry, values in zip(self.levels, self._values):
+            actions[..., entry] = values[_nearest(actions[..., entry], values)]
+        return actions
+
+    def detach(self) -> "MixedAction":
+        return MixedAction(self.pose.detach(), [p.detach() for p in self.log_probs], self.levels)
+
+    def _join(self, pose: torch.Tensor, discrete: torch.Tensor) -> torch.Tensor:
+        """Entries back in the action's order."""
+        return torch.cat([pose, discrete], -1)[..., self._order]
+
+
+def _take(table: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
+    """Rows ``index`` (B, K) of (B, C, A), as (B, K, A)."""
+    return table.gather(1, index.unsqueeze(-1).expand(-1, -1, table.shape[-1]))
+
+
+def _nearest(entry: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
+    """Index of the level next to each element, on a border that nearer to 0. For levels -1, 0, 1
+    and 0, 1 the borders are the thresholds of +-0.5 of :class:`~ofrl_robot.specs.ActionSpec`."""
+    borders = (values[1:] + values[:-1]) / 2
+    borders = torch.where(borders < 0, borders.nextafter(values.new_tensor(-2.0)), borders)
+    return torch.bucketize(entry.contiguous(), borders)

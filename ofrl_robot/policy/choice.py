@@ -1,0 +1,31 @@
+"""How a policy's action is taken from its distribution: a name, without the networks."""
+
+from __future__ import annotations
+
+from typing import Any, Dict, Tuple
+
+from typing_extensions import Literal, get_args
+
+from ofrl_robot.errors import ConfigError
+
+ActionChoice = Literal["mode", "sample", "max_q"]
+"""Deterministic; drawn; the best of several drawn ones by the checkpoint's critic."""
+ACTION_CHOICES: Tuple[str, ...] = get_args(ActionChoice)
+MODE, SAMPLE, MAX_Q = ACTION_CHOICES
+
+
+def require_choice(name: str) -> str:
+    """``name`` itself. Raises ConfigError unless it is one of ACTION_CHOICES."""
+    if name not in ACTION_CHOICES:
+        raise ConfigError(
+            "unknown action choice {!r}".format(name), "use " + " or ".join(ACTION_CHOICES)
+        )
+    return name
+
+
+def recorded_choice(identity: Dict[str, Any]) -> str:
+    """The choice in a policy's identity, as an episode holds it.
+
+    Episodes recorded before there was "max_q" say only whether the policy drew its actions.
+    """
+    return str(identity.get("action_choice", SAMPLE if identity.get("sample") else MODE))
