@@ -42,6 +42,10 @@ class CheckpointError(OfrlError):
     """A checkpoint or run folder that cannot be used."""
 
 
+class TrainingError(OfrlError):
+    """A training run that cannot go on: it diverged, or its folder cannot be written."""
+
+
 class RobotError(OfrlError):
     """A robot or simulator that cannot be commanded."""
 

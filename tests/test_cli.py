@@ -39,7 +39,7 @@ def ofrl(capsys):
         (["train", "DATA", "--shift", "-1"], "shift -1 is negative"),
         (["train", "DATA", "--actor-lr", "-1"], "actor_lr -1.0 is not above 0"),
         (["train", "DATA", "--critic-lr", "nan"], "critic_lr nan is not above 0"),
-        (["train", "DATA", "--latent", "0"], "latent 0 is below 1"),
+        (["train", "DATA", "--latent", "-1"], "latent -1 is negative"),
         (["train", "DATA", "--threads", "-2"], "threads -2 is below 0"),
         (["collect", "--task", "Fly-v0", "--out", "OUT"], "unknown simulated task 'Fly-v0'"),
         (["collect", "--task", TASK, "--out", "OUT", "--episodes", "0"], "episodes 0 is below 1"),
@@ -57,6 +57,15 @@ def ofrl(capsys):
         (["data", "convert", "roboverse", "OUT", "TRIALS", "--task", TASK], "check the path"),
         (["train", "DATA", "--seed", "-1"], "seed -1 is below 0"),
         (["train", "DATA", "--config"], "--config needs a file"),
+        (["train"], "no dataset to train on; give its folder"),
+        (["train", "DATA", "--task", "DATA"], "a dataset and --task name the same thing"),
+        (["train", "--task", "DATA", "--prior", "DATA"], "prior and task data are the same folder"),
+        (["train", "DATA", "--prior-fraction", "0.5"], "does nothing without prior data"),
+        (["train", "DATA", "--prior-fraction", "2", "--prior", "OUT"], "is not in (0, 1)"),
+        (["train", "--task", "DATA", "--prior", "OUT"], "no such dataset folder"),
+        (["train", "DATA", "--dr3-weight", "1"], "dr3_weight does nothing without --dr3-feat"),
+        (["train", "DATA", "--resume", "--name", "OUT"], "no such run to resume"),
+        (["train", "DATA", "--steps", "2000"], "the warm start (2000 steps) fills the whole run"),
         (["train", "DATA", "--config", "OUT"], "give a YAML file"),
     ],
 )
@@ -74,7 +83,6 @@ def test_what_the_user_can_mend_is_one_line_and_exit_code_2(ofrl, tmp_path, word
     [
         [],
         ["fly"],
-        ["train"],
         ["train", "data", "--colour", "red"],
         ["train", "data", "--algo", "bc", "--discount", "0.9"],  # a setting of cql
         ["train", "data", "--steps", "many"],
@@ -94,7 +102,7 @@ def test_words_that_are_no_command_give_exit_code_2(ofrl, words):
         ([], ["collect", "train", "diagnose", "evaluate", "report", "data"]),
         (["collect"], ["--episodes", "default: 100", "--noise", "default: 0.1"]),
         (["train"], ["--discount", "default: 0.99", "--steps", "default: 8000", "--hidden"]),
-        (["train", "--algo", "bc"], ["--actor-lr", "--steps"]),
+        (["train", "--algo", "bc"], ["--actor-lr", "--steps", "--prior", "--resume", "--wandb"]),
         (["diagnose"], ["Run folder written by"]),
         (["evaluate"], ["--trials", "default: 50", "--seed", "default: 1000000"]),
         (["report"], ["--trials", "--out"]),
@@ -141,6 +149,50 @@ def test_flags_win_over_the_config_file_and_its_unknown_names_are_refused(
     settings.write_text("stepz: 9\n")
     code, _, err = ofrl("train", data, "--config", settings)
     assert code == 2 and "stepz" in err
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--algo", "bc", "--cache", "a cache", "--hidden", "7", "--camera", "off"],
+        ["--cql-samples", "1", "2", "3", "--reward-bias", "-1", "--critic-lr", "1e-5"],
+        ["--algo", "brac", "--behavior-head", "mixture", "--prior", "P", "--prior-fraction", "0.2"],
+        ["--algo", "brac", "--behavior-path", "runs/x", "--no-value-penalty", "--wandb", "arms"],
+        ["--regularization", "l1", "--target-entropy", "-2.5", "--split", "train"],
+    ],
+)
+def test_the_config_that_a_run_writes_repeats_it(ofrl, tmp_path, monkeypatch, words):
+    from ofrl_robot.training import loop, run_folder
+
+    given = []
+
+    def taken(config, folder, resume):
+        given.append(config)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(loop, "train", taken)
+    assert ofrl("train", "data", *words)[0] == 130
+    folder = tmp_path / "run"
+    run_folder.create_run(folder, given[0].to_dict())
+    assert ofrl("train", "data", "--config", folder / "config.yaml", "--name", "again")[0] == 130
+    assert given[1] == given[0]
+    line = (folder / "config.yaml").read_text().splitlines()[0]
+    assert line.startswith("# ofrl train data --config")
+
+
+def test_a_run_is_resumed_with_the_flags_it_began_with(ofrl, make_dataset, tmp_path):
+    data, prior = make_dataset(), make_dataset("prior")
+    words = ["train", "--task", data, "--prior", prior, "--algo", "bc", "--batch-size", 8,
+             "--latent", 8, "--hidden", 16, "--threads", 1, "--checkpoint-every", 2,
+             "--out", tmp_path / "runs"]  # fmt: skip
+    code, out, err = ofrl(*words, "--steps", 2)
+    assert code == 0 and "checkpoints: 1 of " in out, err
+    code, out, err = ofrl(*words, "--steps", 2, "--resume")
+    assert code == 0 and "finished: all 2 steps are done" in out and "verdict: " in out, err
+    code, out, err = ofrl(*words, "--steps", 4, "--resume")
+    assert code == 0 and "resumed after step 2" in out and "verdict: " in out, err
+    code, _, err = ofrl(*words, "--steps", 4, "--resume", "--seed", 1)
+    assert code == 2 and err.count("\n") == 1 and "seed 0 != 1" in err
 
 
 def test_ctrl_c_is_exit_code_130_without_a_traceback(ofrl, monkeypatch, tmp_path):

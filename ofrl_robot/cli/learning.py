@@ -9,6 +9,7 @@ from typing import Generic, Optional, Sequence, Tuple, TypeVar
 import tyro
 
 from ofrl_robot.algos.config import AlgoConfig
+from ofrl_robot.errors import ConfigError
 from ofrl_robot.nets.config import NetConfig
 from ofrl_robot.training.config import RunConfig, TrainConfig
 
@@ -35,27 +36,42 @@ class Train(Generic[Hyper]):
     `--config FILE` takes settings from a YAML file; flags on the command line win.
     """
 
-    dataset: Positional[Path]
-    """Dataset folder."""
     hyper: Hyper
     nets: NetConfig
     train: TrainConfig
+    dataset: Positional[Optional[Path]] = None
+    """Dataset folder."""
     algo: str = DEFAULT_ALGO
-    """Algorithm: bc or cql."""
+    """Algorithm: bc, cql or brac."""
+    task: Optional[Path] = None
+    """The same as DATASET, where it is named beside --prior."""
+    prior: Optional[Path] = None
+    """Dataset folder of other tasks to train on as well; its rewards count as 0."""
     out: Path = Path("runs")
     """Folder of all runs."""
     name: str = ""
     """Name of this run (default: <dataset>-<algo>)."""
+    resume: bool = False
+    """Go on with this run from its last checkpoint; give it the flags that it began with."""
 
     def run(self) -> None:
         from ofrl_robot.training.loop import train
         from ofrl_robot.workflow.selection import select_checkpoint
 
-        config = RunConfig(self.dataset, self.algo, self.hyper, self.nets, self.train)
-        name = self.name or "{}-{}".format(self.dataset.resolve().name, self.algo)
-        folder = train(config, self.out / name)
+        config = self.config()
+        name = self.name or "{}-{}".format(config.dataset.resolve().name, self.algo)
+        folder = train(config, self.out / name, self.resume)
         print("run: {}".format(folder))
         print("\n".join(select_checkpoint(folder).lines()))
+
+    def config(self) -> RunConfig:
+        """Raises ConfigError for flags that exclude each other."""
+        if self.dataset is not None and self.task is not None:
+            raise ConfigError("a dataset and --task name the same thing", "give one of them")
+        dataset = self.dataset or self.task
+        if dataset is None:
+            raise ConfigError("no dataset to train on", "give its folder")
+        return RunConfig(dataset, self.algo, self.hyper, self.nets, self.train, self.prior)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import List, Optional, Sequence
+from typing import Any, Dict, List, Optional, Sequence
 
 import numpy as np
 
@@ -114,7 +114,20 @@ class MixedSampler:
         indices, self._next = self._next, self._draw()
         return gather(self._stores, indices, self._n, self._discount, self._returns)
 
+    def state(self) -> Dict[str, Any]:
+        """Where the sequence stands, as JSON-able values, for :meth:`restore`."""
+        return self._state
+
+    def restore(self, state: Dict[str, Any]) -> None:
+        """Go on as the sampler did whose :meth:`state` this is.
+
+        Raises KeyError, TypeError or ValueError for what is no such state.
+        """
+        self._rng.bit_generator.state = state
+        self._next = self._draw()
+
     def _draw(self) -> List[np.ndarray]:
+        self._state = self._rng.bit_generator.state  # before the draw: it is not yet handed out
         indices = [self._rng.integers(len(s), size=c) for s, c in zip(self._stores, self._counts)]
         for store, index in zip(self._stores, indices):
             frame, left = store.locate(index)

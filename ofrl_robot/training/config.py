@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from pathlib import Path
-from typing import Any, Dict, Optional
+from typing import Any, Dict, Optional, Tuple
 
 from typing_extensions import Literal
 
-from ofrl_robot.algos.config import AlgoConfig
+from ofrl_robot.algos.config import AlgoConfig, plain
 from ofrl_robot.errors import ConfigError
 from ofrl_robot.nets.config import NetConfig
 
@@ -42,13 +43,19 @@ class TrainConfig:
     """Bound on the memory that the data may take (MiB). Frames that fit are mapped, others are
     read from disk as they are drawn."""
     num_traj: int = 0
-    """Train on the first so many episodes (0 = all)."""
+    """Train on the first so many episodes of each dataset (0 = all)."""
     split: str = ""
-    """Train on this split of the dataset, e.g. train (empty = all episodes)."""
+    """Train on this split of the task data, e.g. train (empty = all episodes). With train, the
+    metrics are measured on the split valid, too."""
+    prior_fraction: Optional[float] = None
+    """Share of every batch that is drawn from the prior data (default: its share of all
+    transitions)."""
     reward_scale: float = 1.0
     """Rewards become reward * scale + bias."""
     reward_bias: float = 0.0
     """See reward_scale; -1 turns rewards of 0 and 1 into -1 and 0."""
+    wandb: str = ""
+    """Weights & Biases project to log to as well (empty = none; needs wandb)."""
 
     def __post_init__(self) -> None:
         for name in ("steps", "batch_size", "checkpoint_every", "probe_size", "log_every",
@@ -58,26 +65,71 @@ class TrainConfig:
         for name in ("seed", "threads", "num_traj"):
             if getattr(self, name) < 0:
                 raise ConfigError("{} {} is below 0".format(name, getattr(self, name)))
+        if self.prior_fraction is not None and not 0.0 < self.prior_fraction < 1.0:
+            raise ConfigError("prior_fraction {} is not in (0, 1)".format(self.prior_fraction))
 
 
 @dataclasses.dataclass(frozen=True)
 class RunConfig:
-    """Everything that determines a run; written to ``config.json`` in full."""
+    """Everything that determines a run; written to ``config.json`` in full.
+
+    Attributes:
+        dataset: folder of the task data. prior: folder of data of other tasks, whose rewards count
+            as 0 (before the bias).
+
+    Raises ConfigError for settings that exclude each other, or that would do nothing.
+    """
 
     dataset: Path
     algo: str
     hyper: AlgoConfig
     nets: NetConfig
     train: TrainConfig
+    prior: Optional[Path] = None
+
+    def __post_init__(self) -> None:
+        self.hyper.check(self.nets)
+        if self.prior is None and self.train.prior_fraction is not None:
+            raise ConfigError(
+                "prior_fraction does nothing without prior data", "give --prior or leave it away"
+            )
+        if self.prior is not None and self.prior.resolve() == self.dataset.resolve():
+            raise ConfigError("prior and task data are the same folder", "", self.prior)
+        warm = getattr(self.hyper, "warm_start_steps", 0)
+        if warm >= self.train.steps:
+            raise ConfigError(
+                "the warm start ({} steps) fills the whole run ({} steps)".format(
+                    warm, self.train.steps
+                ),
+                "raise --steps or lower --warm-start-steps",
+            )
 
     def to_dict(self) -> Dict[str, Any]:
+        """As JSON-able values."""
         return {
             "dataset": str(self.dataset),
+            "prior": None if self.prior is None else str(self.prior),
             "algo": self.algo,
-            "hyper": dataclasses.asdict(self.hyper),
-            "nets": dataclasses.asdict(self.nets),
-            "train": {
-                k: str(v) if isinstance(v, Path) else v
-                for k, v in dataclasses.asdict(self.train).items()
-            },
+            "hyper": plain(self.hyper),
+            "nets": plain(self.nets),
+            "train": plain(self.train),
         }
+
+
+def config_differences(old: Dict[str, Any], new: Dict[str, Any]) -> Dict[str, Tuple[Any, Any]]:
+    """Settings that two configs (:meth:`RunConfig.to_dict`) have different, by name: (old, new)."""
+    flat_old, flat_new = _flat(old), _flat(new)
+    absent = "(absent)"
+    return {
+        name: (flat_old.get(name, absent), flat_new.get(name, absent))
+        for name in list(flat_old) + [n for n in flat_new if n not in flat_old]
+        if flat_old.get(name, absent) != flat_new.get(name, absent)
+    }
+
+
+def _flat(config: Dict[str, Any]) -> Dict[str, Any]:
+    """The settings of all parts; names are unique, since they are flags."""
+    flat: Dict[str, Any] = {}
+    for name, value in json.loads(json.dumps(config)).items():
+        flat.update(value if isinstance(value, dict) else {name: value})
+    return flat

@@ -1,207 +1,171 @@
-"""Trains one algorithm on one dataset and writes the run folder."""
+"""Trains one algorithm and writes the run folder, from the start or from where it was killed."""
 
 from __future__ import annotations
 
-import math
-import time
+import contextlib
+import shutil
 from pathlib import Path
-from typing import Dict
+from typing import Callable, Dict, Iterator, List, Optional
 
 import torch
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from safetensors import SafetensorError
 
-from ofrl_robot.algos.base import Algorithm
-from ofrl_robot.algos.registry import make_algorithm
-from ofrl_robot.data.frames import FrameStore
-from ofrl_robot.data.mixing import Source, open_sources
-from ofrl_robot.data.reader import Dataset
-from ofrl_robot.data.sampler import UniformSampler
-from ofrl_robot.errors import ConfigError, DatasetError
-from ofrl_robot.policy.checkpoint import Header, save_checkpoint
+from ofrl_robot.errors import ConfigError, TrainingError
+from ofrl_robot.policy.checkpoint import save_checkpoint
 from ofrl_robot.training import run_folder
-from ofrl_robot.training.config import RunConfig
-from ofrl_robot.training.probe import Probe
+from ofrl_robot.training.config import RunConfig, config_differences
+from ofrl_robot.training.display import Display, Terminal
+from ofrl_robot.training.health import non_finite_weights, problems, value_limit
+from ofrl_robot.training.learner import Learner
+from ofrl_robot.training.metric_log import MetricLog, import_wandb
+from ofrl_robot.training.state import State, read_state, save_state
 
 
-def train(config: RunConfig, folder: Path) -> Path:
+def train(
+    config: RunConfig,
+    folder: Path,
+    resume: bool = False,
+    display: Optional[Display] = None,
+    make_learner: Callable[[RunConfig], Learner] = Learner,
+) -> Path:
     """Run the whole training; returns the run folder.
 
-    Raises DatasetError or ConfigError before anything is written when the data cannot be
-    trained on. Ctrl-C ends the run; its checkpoints so far are kept.
-    """
-    settings = config.train
-    if folder.exists():
-        raise ConfigError("the run exists already", "choose another --name or remove it", folder)
-    try:
-        device = torch.device(settings.device)
-        torch.zeros(1, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise ConfigError(
-            "device {!r} cannot be used ({})".format(settings.device, str(error).splitlines()[0]),
-            "use --device cpu",
-        ) from error
-    source = Source(
-        config.dataset,
-        first=settings.num_traj,
-        split=settings.split,
-        reward_scale=settings.reward_scale,
-        reward_bias=settings.reward_bias,
-    )
-    (opened,) = open_sources([source], settings.camera, settings.cache, settings.memory_mb)
-    dataset, store = opened.dataset, opened.store
-    camera = settings.camera or dataset.observation_spec.cameras[0].name
-    check_trainable(dataset, store, config)
+    Args:
+        resume: go on with the run in ``folder`` from its last checkpoint, or from the beginning
+            where it has none. Its config must be the same, but for more steps.
+        display: where to show progress, by default the terminal.
+        make_learner: how to build what trains.
 
-    if settings.threads:
-        torch.set_num_threads(settings.threads)
-    torch.manual_seed(settings.seed)
-    shape = store.frames.shape[1:]
-    bf16 = settings.precision == "bf16" or (settings.precision == "auto" and has_bf16(device))
-    algorithm = make_algorithm(
-        config.hyper, config.nets, shape, dataset.action_spec.size, device, bf16
-    )
-    run_folder.create_run(folder, config.to_dict())
-    _Loop(config, folder, dataset, store, camera, algorithm).run()
+    Raises OfrlError before anything is written where it cannot be trained, TrainingError where it
+    diverges or the disk refuses. However it ends, its checkpoints so far are kept.
+    """
+    display = display or Terminal()
+    if config.train.wandb:
+        import_wandb()
+    if not resume:
+        run_folder.require_new(folder)
+        learner = make_learner(config)
+        run_folder.create_run(folder, config.to_dict())
+        with run_folder.one_trainer(folder):
+            _Loop(learner, folder, display).run()
+        return folder
+    with run_folder.one_trainer(folder):
+        state = read_state(folder)
+        require_same_config(folder, config, state)
+        if state is not None and state.header.step == config.train.steps:
+            display.say("finished: all {} steps are done; --steps MORE trains on".format(
+                config.train.steps))  # fmt: skip
+            return folder
+        learner = make_learner(config)
+        if state is not None:
+            state.restore(learner)
+            if state.header.torch_version != torch.__version__:
+                display.say("torch was {}, now {}: numbers may differ from here on".format(
+                    state.header.torch_version, torch.__version__))  # fmt: skip
+        run_folder.rewind(folder, learner.step)
+        run_folder.write_config(folder, config.to_dict())
+        display.say("resumed after step {}".format(learner.step))
+        _Loop(learner, folder, display).run()
     return folder
 
 
-def has_bf16(device: torch.device) -> bool:
-    """Whether bfloat16 arithmetic is native there (on others it is slower than float32)."""
-    if device.type == "cuda":
-        return torch.cuda.is_bf16_supported()
-    cpuinfo = Path("/proc/cpuinfo")
-    flags = cpuinfo.read_text() if cpuinfo.is_file() else ""
-    return "avx512_bf16" in flags or "amx_bf16" in flags
-
-
-def check_trainable(dataset: Dataset, store: FrameStore, config: RunConfig) -> None:
-    """Refuse data from which ``config.algo`` cannot learn; says why and what to do."""
-    where = dataset.folder
-    warm = getattr(config.hyper, "warm_start_steps", 0)
-    if warm >= config.train.steps:
+def require_same_config(folder: Path, config: RunConfig, state: Optional[State]) -> None:
+    """Raise ConfigError with what differs, unless ``config`` is that of the run or asks for more
+    steps."""
+    old = run_folder.read_config(folder) if state is None else state.header.config
+    differing = config_differences(old, config.to_dict())
+    if config.train.steps > old["train"]["steps"]:
+        differing.pop("steps", None)
+    if differing:
         raise ConfigError(
-            "the warm start ({} steps) fills the whole run ({} steps)".format(
-                warm, config.train.steps
+            "the run began with other settings (then != now): {}".format(
+                ", ".join("{} {} != {}".format(name, *pair) for name, pair in differing.items())
             ),
-            "raise --steps or lower --warm-start-steps",
-        )
-    if len(store) < config.train.batch_size:
-        raise DatasetError(
-            "{} transitions, fewer than one batch of {}".format(
-                len(store), config.train.batch_size
-            ),
-            "collect more or lower --batch-size",
-            where,
-        )
-    if dataset.successes == 0:
-        raise DatasetError(
-            "not one of {} episodes is labelled a success".format(len(dataset.paths)),
-            "collect or label successes first",
-            where,
-        )
-    if config.algo != "bc" and not store.rewards.any():
-        raise DatasetError(
-            "every reward is zero, so there is no value to learn",
-            "label rewards, or train --algo bc",
-            where,
+            "give the same, or train under another --name",
+            folder,
         )
 
 
 class _Loop:
-    def __init__(
-        self, config: RunConfig, folder: Path, dataset: Dataset, store: FrameStore,
-        camera: str, algorithm: Algorithm,
-    ) -> None:  # fmt: skip
-        self._config, self._folder, self._algorithm = config, folder, algorithm
-        self._dataset, self._store, self._camera = dataset, store, camera
-        train = config.train
-        self._sampler = UniformSampler(store, train.batch_size, train.seed)
-        self._probe = Probe(store, train.probe_size, train.seed)
+    def __init__(self, learner: Learner, folder: Path, display: Display) -> None:
+        self._learner, self._folder, self._display = learner, folder, display
+        self._limit = value_limit(learner.algorithm)
 
     def run(self) -> None:
-        from torch.utils.tensorboard import SummaryWriter
-
-        train = self._config.train
-        board = SummaryWriter(str(self._folder / "tensorboard"))
-        losses = run_folder.CsvLog(self._folder / run_folder.LOSSES, board, "train/")
-        probes = run_folder.CsvLog(self._folder / run_folder.METRICS, board, "probe/")
-        progress = Progress(
-            TextColumn("{task.description}"), BarColumn(bar_width=8),  # fits 80 columns
-            TextColumn("{task.completed}/{task.total}"),
-            TextColumn("{task.fields[rate]}"), TextColumn("eta"),
-            TimeRemainingColumn(), TextColumn("{task.fields[metrics]}"),
-        )  # fmt: skip
+        learner, config = self._learner, self._learner.config
+        train = config.train
+        self._display.say(self._sizes())
+        self._log = MetricLog(self._folder, learner.step, train.wandb, config.to_dict())
+        self._display.start(config.algo, learner.step, train.steps)
         try:
-            with progress:
-                bar = progress.add_task(self._config.algo, total=train.steps, rate="", metrics="")
-                start = time.monotonic()
-                while self._algorithm.step < train.steps:
-                    values = self._algorithm.update(self._sampler.sample())
-                    step = self._algorithm.step
-                    if step % train.log_every == 0 or step == train.steps:
-                        row = {k: float(v) for k, v in values.items()}
-                        self._require_finite(row, step)
-                        losses.write(step, row)
-                        progress.update(
-                            bar, completed=step, rate=_rate(step, start), metrics=_short(row)
-                        )
-                    if step % train.checkpoint_every == 0 or step == train.steps:
-                        metrics = self._probe.measure(self._algorithm)
-                        self._save(step, metrics)
-                        probes.write(step, metrics)
-                        # a line a checkpoint: the history, and all that a log file shows
-                        words = (
-                            "checkpoint {:>6}".format(step),
-                            _rate(step, start),
-                            _short(metrics),
-                        )
-                        progress.console.print("  ".join(words), highlight=False)
+            while learner.step < train.steps:
+                values = learner.update()
+                last = learner.step == train.steps
+                if last or learner.step % train.log_every == 0:
+                    self._losses({name: float(value) for name, value in values.items()})
+                if last or learner.step % train.checkpoint_every == 0:
+                    self._checkpoint()
+        except KeyboardInterrupt:
+            self._display.say("interrupted; --resume goes on from " + self._last_checkpoint())
+            raise
         finally:
-            losses.close()
-            probes.close()
-            board.close()
+            self._display.stop()
+            self._log.close()
 
-    def _require_finite(self, row: Dict[str, float], step: int) -> None:
-        bad = [k for k, v in row.items() if not math.isfinite(v)]
-        if bad:
-            steps = run_folder.checkpoint_steps(self._folder)
-            raise ConfigError(
-                "{} became non-finite at step {}".format(", ".join(bad), step),
-                "lower the learning rates; last good checkpoint: step {}".format(
-                    steps[-1] if steps else "none"
+    def _losses(self, row: Dict[str, float]) -> None:
+        self._require_sound(problems(row, self._limit))
+        with self._writing():
+            self._log.write("train", self._learner.step, row)
+        self._display.losses(self._learner.step, row)
+
+    def _checkpoint(self) -> None:
+        learner, step = self._learner, self._learner.step
+        metrics = learner.measure()
+        self._require_sound(problems(metrics, self._limit))
+        self._require_sound(
+            ["{} is not finite".format(n) for n in non_finite_weights(learner.algorithm)]
+        )
+        # The state comes last: a run killed before it goes on from the one before, and makes
+        # the rest anew.
+        with self._writing():
+            path = run_folder.checkpoint_path(self._folder, step)
+            save_checkpoint(path, learner.header(metrics), learner.weights())
+            self._log.write("probe", step, metrics)
+            self._log.flush()
+            save_state(self._folder, learner)
+        self._display.checkpoint(step, metrics)
+
+    def _require_sound(self, problems: List[str]) -> None:
+        if problems:
+            raise TrainingError(
+                "diverged at step {}: {}; last good checkpoint: {}".format(
+                    self._learner.step, ", ".join(problems[:4]), self._last_checkpoint()
                 ),
+                "lower the learning rates and train under another --name",
                 self._folder,
             )
 
-    def _save(self, step: int, metrics: Dict[str, float]) -> None:
-        config, meta = self._config.to_dict(), self._dataset.metas[0]
-        header = Header(
-            algo=self._config.algo,
-            hyper=config["hyper"],
-            nets=self._config.nets,
-            action_spec=self._dataset.action_spec,
-            observation_spec=self._dataset.observation_spec,
-            camera=self._camera,
-            control_rate_hz=meta.control_rate_hz,
-            task=meta.task,
-            robot=meta.robot,
-            dataset=self._dataset.folder.name,
-            dataset_fingerprint=self._store.fingerprint,
-            step=step,
-            probe=metrics,
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
+        except (OSError, SafetensorError) as error:
+            raise TrainingError(
+                "cannot be written at step {} ({})".format(self._learner.step, error),
+                "free space, then --resume; last good checkpoint: " + self._last_checkpoint(),
+                self._folder,
+            ) from error
+
+    def _last_checkpoint(self) -> str:
+        steps = run_folder.checkpoint_steps(self._folder)
+        return run_folder.checkpoint_path(self._folder, steps[-1]).name if steps else "none"
+
+    def _sizes(self) -> str:
+        """What the checkpoints will take."""
+        train = self._learner.config.train
+        count = -(-train.steps // train.checkpoint_every)
+        size = sum(tensor.nbytes for tensor in self._learner.weights().values()) / 1e6
+        free = shutil.disk_usage(str(self._folder)).free / 1e6
+        return "checkpoints: {} of {:.2f} MB, all kept: {:.0f} MB of {:.0f} MB free".format(
+            count, size, count * size, free
         )
-        weights = self._algorithm.average_actor.state_dict()
-        save_checkpoint(run_folder.checkpoint_path(self._folder, step), header, weights)
-
-
-def _rate(step: int, start: float) -> str:
-    """Steps per second since ``start`` (monotonic seconds), probes and checkpoints included."""
-    return "{:.1f} steps/s".format(step / max(time.monotonic() - start, 1e-6))
-
-
-def _short(row: Dict[str, float]) -> str:
-    """Dataset Q, TD error and un-multiplied CQL term, or what imitation has instead."""
-    names = (("data_q", "Q"), ("td_error", "TD"), ("cql_term", "CQL"))
-    if "data_q" not in row:
-        names = (("actor_loss", "loss"), ("data_log_prob", "log pi(data)"))
-    return "  ".join("{} {:.3g}".format(label, row[k]) for k, label in names if k in row)

@@ -6,34 +6,46 @@ At least 4096 transitions where the data has them: the released workflow code's 
 
 from __future__ import annotations
 
-from typing import Dict, List
+from typing import Dict, List, Sequence
 
 import numpy as np
 import torch
 
 from ofrl_robot.algos.base import Algorithm
 from ofrl_robot.data.frames import FrameStore
-from ofrl_robot.data.sampler import gather
+from ofrl_robot.data.sampler import batch_counts, gather
 
 _CHUNK = 1024
 
 
 class Probe:
-    """Chosen once per run by ``seed``; :meth:`measure` is deterministic."""
+    """Chosen once per run by ``seed``; :meth:`measure` is deterministic.
 
-    def __init__(self, store: FrameStore, size: int, seed: int) -> None:
+    Args:
+        stores, fractions: what to choose from, each store its share, as batches have it.
+        size: transitions; fewer where a store has less than its share of them.
+    """
+
+    def __init__(
+        self, stores: Sequence[FrameStore], fractions: Sequence[float], size: int, seed: int
+    ) -> None:
         rng = np.random.default_rng([seed, 1])
-        index = rng.permutation(len(store))[:size]
-        self._store, self._index, self._seed = store, np.sort(index), seed
+        most = min(int(len(store) / share + 1e-6) for store, share in zip(stores, fractions))
+        counts = batch_counts(fractions, min(size, most))
+        index = [
+            np.sort(rng.permutation(len(store))[:count]) for store, count in zip(stores, counts)
+        ]
+        # every chunk has the same mix
+        pieces = -(-sum(counts) // _CHUNK)
+        self._chunks = list(zip(*(np.array_split(i, pieces) for i in index)))
+        self._stores, self._seed = stores, seed
 
     def measure(self, algorithm: Algorithm) -> Dict[str, float]:
         """Mean of each metric over the probe set."""
         parts: List[Dict[str, float]] = []
-        weights: List[int] = []
         with torch.random.fork_rng():
             torch.manual_seed(self._seed)
-            for start in range(0, len(self._index), _CHUNK):
-                index = self._index[start : start + _CHUNK]
-                parts.append(algorithm.probe(gather([self._store], [index])))
-                weights.append(len(index))
+            for chunk in self._chunks:
+                parts.append(algorithm.probe(gather(self._stores, chunk)))
+        weights = [sum(map(len, chunk)) for chunk in self._chunks]
         return {k: float(np.average([p[k] for p in parts], weights=weights)) for k in parts[0]}

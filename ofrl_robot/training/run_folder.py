@@ -1,20 +1,28 @@
 """The folder of one run: ``config.json, metrics.csv, train.csv, tensorboard/, checkpoints/``.
 
-A run that exists is never written over.
+A run that exists is never written over, only gone on with.
 """
 
 from __future__ import annotations
 
+import contextlib
 import csv
+import fcntl
 import json
 import os
+import shutil
+import uuid
 from pathlib import Path
-from typing import Any, Dict, List, Optional, TextIO
+from typing import Any, Dict, Iterator, List, Optional, TextIO
 
+import yaml
+
+from ofrl_robot.data import disk
 from ofrl_robot.errors import CheckpointError, ConfigError
 
-CONFIG, METRICS, LOSSES, CHECKPOINTS, REPORT = (
+CONFIG, SETTINGS, METRICS, LOSSES, CHECKPOINTS, REPORT = (
     "config.json",
+    "config.yaml",  # the same as flags, for `ofrl train --config`
     "metrics.csv",  # probe metrics, one row a checkpoint: what the verdict reads
     "train.csv",  # minibatch losses, one row per log_every steps
     "checkpoints",
@@ -22,21 +30,46 @@ CONFIG, METRICS, LOSSES, CHECKPOINTS, REPORT = (
 )
 
 
+def require_new(folder: Path) -> None:
+    """Raise ConfigError when something lies there already."""
+    if folder.exists():
+        raise ConfigError(
+            "the run exists already",
+            "choose another --name, go on with it (--resume) or remove it",
+            folder,
+        )
+
+
 def create_run(folder: Path, config: Dict[str, Any]) -> None:
-    """Make a new run folder with its config. Raises ConfigError when it exists."""
+    """Make a new run folder with its config, at one stroke. Raises ConfigError when it exists."""
+    require_new(folder)
+    made = folder.with_name(".{}-{}".format(folder.name, uuid.uuid4().hex[:8]))
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        folder.mkdir()
-        (folder / CHECKPOINTS).mkdir()
-    except FileExistsError as error:
-        raise ConfigError(
-            "the run exists already", "choose another --name or remove it", folder
-        ) from error
+        (made / CHECKPOINTS).mkdir(parents=True)
+        write_config(made, config)
+        os.rename(str(made), str(folder))
     except OSError as error:
+        shutil.rmtree(str(made), ignore_errors=True)
         raise ConfigError(
             "cannot make the run folder ({})".format(error.strerror), "choose another --out", folder
         ) from error
-    (folder / CONFIG).write_text(json.dumps(config, indent=2) + "\n")
+
+
+def write_config(folder: Path, config: Dict[str, Any]) -> None:
+    """Write every setting of the run, once as it is and once as flags."""
+    _write(folder / CONFIG, json.dumps(config, indent=2) + "\n")
+    _write(folder / SETTINGS, settings_yaml(config))
+
+
+def settings_yaml(config: Dict[str, Any]) -> str:
+    """The settings as ``ofrl train DATASET --config FILE`` reads them."""
+    flags = {name: config[name] for name in ("algo", "prior") if config.get(name) is not None}
+    for part in ("hyper", "nets", "train"):
+        flags.update(config.get(part, {}))
+    flags = json.loads(json.dumps(flags))  # YAML has no tuples
+    first = "# ofrl train {} --config THIS_FILE --name ANOTHER_NAME\n".format(config.get("dataset"))
+    return first + yaml.safe_dump(flags, sort_keys=False, default_flow_style=None)
 
 
 def read_config(folder: Path) -> Dict[str, Any]:
@@ -74,12 +107,13 @@ def checkpoint_steps(folder: Path) -> List[int]:
 
 
 class CsvLog:
-    """Appends rows of scalars to a CSV file and to TensorBoard; every row reaches the disk."""
+    """Appends rows of scalars to a CSV file, below those that it holds; each reaches the disk."""
 
-    def __init__(self, path: Path, board: Optional[Any] = None, prefix: str = "") -> None:
-        self._file: TextIO = open(str(path), "w", newline="")  # noqa: SIM115 (closed by close)
-        self._writer: Optional[csv.DictWriter] = None
-        self._board, self._prefix = board, prefix
+    def __init__(self, path: Path) -> None:
+        self._file: TextIO = open(str(path), "a+", newline="")  # noqa: SIM115 (closed by close)
+        self._file.seek(0)
+        names: Optional[List[str]] = next(csv.reader(self._file), None)
+        self._writer = None if names is None else csv.DictWriter(self._file, names)
 
     def write(self, step: int, values: Dict[str, float]) -> None:
         row = {"step": step, **values}
@@ -89,9 +123,57 @@ class CsvLog:
         self._writer.writerow(row)
         self._file.flush()
         os.fsync(self._file.fileno())
-        if self._board is not None:
-            for name, value in values.items():
-                self._board.add_scalar(self._prefix + name, value, step)
 
     def close(self) -> None:
         self._file.close()
+
+
+@contextlib.contextmanager
+def one_trainer(folder: Path) -> Iterator[None]:
+    """Hold a run for training; the kernel lets go of it with the process, however that ends.
+
+    Raises ConfigError where there is no such run, or another process trains it.
+    """
+    if not folder.is_dir():
+        raise ConfigError("no such run to resume", "leave --resume away to begin it", folder)
+    handle = os.open(str(folder), os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    except BlockingIOError as error:
+        raise ConfigError(
+            "another process is training this run", "let it finish or end it", folder
+        ) from error
+    finally:
+        os.close(handle)
+
+
+def rewind(folder: Path, step: int) -> None:
+    """Drop all that was written after ``step``: checkpoints, rows, half-written files."""
+    for later in checkpoint_steps(folder):
+        if later > step:
+            checkpoint_path(folder, later).unlink()
+    for unfinished in list(folder.glob("*.tmp")) + list((folder / CHECKPOINTS).glob("*.tmp")):
+        unfinished.unlink()
+    for name in (METRICS, LOSSES):
+        if (folder / name).is_file():
+            _drop_rows(folder / name, step)
+
+
+def _drop_rows(path: Path, step: int) -> None:
+    """Keep the header and the whole rows up to ``step``, byte by byte."""
+    kept = []
+    for line in path.read_bytes().splitlines(keepends=True):
+        first = line.partition(b",")[0]
+        if not line.endswith(b"\n") or (first != b"step" and int(first) > step):
+            break
+        kept.append(line)
+    _write(path, b"".join(kept).decode())
+
+
+def _write(path: Path, text: str) -> None:
+    """Replace a file at one stroke; line ends stay as they are."""
+    temporary = path.with_name(path.name + ".tmp")
+    with open(str(temporary), "w", newline="") as file:
+        file.write(text)
+    disk.replace(temporary, path)

@@ -76,12 +76,14 @@ def diagnose(
     rows: Sequence[Dict[str, float]],
     warm_start_steps: int = 0,
     thresholds: Thresholds = Thresholds(),  # noqa: B008 (frozen)
+    may_be_negative: bool = False,
 ) -> Diagnosis:
     """Read the probe metrics of one run.
 
     Args:
         rows: ``metrics.csv``, one dict a checkpoint, ascending steps.
         warm_start_steps: checkpoints up to here are ignored (the actor only imitated).
+        may_be_negative: values below 0 are possible (negative rewards, penalties in the target).
 
     Raises:
         CheckpointError: when there is no checkpoint, none after the warm start, or none with
@@ -113,14 +115,14 @@ def diagnose(
     by_step = {int(s): float(q) for s, q in zip(steps, smooth)}
     overfit, reasons = _overfit(steps, raw, smooth, peak, thresholds)
     reasons = diverged + reasons
-    if smooth[-1] < 0:
+    if smooth[-1] < 0 and not may_be_negative:
         # An alarm, not a verdict: the verdict reads the trend and must not depend on an offset.
         reasons.append("dataset Q ends below 0, impossible for the true value of rewards >= 0")
     if overfit:
         return Diagnosis(
             OVERFIT, int(steps[peak]), reasons,
-            "retrain with less capacity (information bottleneck first; then dropout, L1/L2), or "
-            "collect more episodes; deploy the peak meanwhile",
+            "retrain with less capacity (--bottleneck first; then --dropout 0.2, --regularization "
+            "l1), or collect more episodes; deploy the peak meanwhile",
             int(steps[peak]), by_step, thresholds,
         )  # fmt: skip
     tail = max(1, int(np.ceil(0.2 * len(rows))))
@@ -135,8 +137,8 @@ def diagnose(
     if ratio > thresholds.td_ratio:
         return Diagnosis(
             UNDERFIT, last, reasons,
-            "retrain with more capacity (ResNet encoder, DR3) and compare both TD error and CQL "
-            "term: a bigger run that lowers both by 20 % confirms it",
+            "retrain with more capacity (--resnet-enc, --dr3-feat) and compare both TD error and "
+            "CQL term: a bigger run that lowers both by 20 % confirms it",
             int(steps[peak]), by_step, thresholds,
         )  # fmt: skip
     next_step = "deploy; more data is the next lever"

@@ -15,6 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, LogFormatter
 
+from ofrl_robot.policy.choice import CHOICE_WORDS, MAX_Q, MODE, SAMPLE
 from ofrl_robot.workflow.diagnosis import OVERFIT, Diagnosis
 
 Rows = Sequence[Dict[str, float]]
@@ -71,6 +72,16 @@ _PANELS = (
         (("cql_term", "CQL term"),),
     ),
     _Panel(
+        "Divergence",
+        "How far the policy is from the data's behaviour (BRAC), not multiplied by its weight.",
+        (("divergence", "divergence"),),
+    ),
+    _Panel(
+        "Held-out episodes",
+        "Dataset Q of the split valid beside that of the split train.",
+        (("data_q", "train"), ("valid_data_q", "valid")),
+    ),
+    _Panel(
         "Imitation: log-probability",
         "How likely the policy finds the actions of the data.",
         (("data_log_prob", "log prob of data actions"),),
@@ -88,7 +99,7 @@ class Measured:
     """A success rate measured with a checkpoint of this run: rate and its interval."""
 
     step: int
-    sampled: bool
+    choice: str
     rate: float
     low: float
     high: float
@@ -151,15 +162,15 @@ def _dataset_q(
 
 
 def _rates(axes: Axes, measured: Sequence[Measured]) -> None:
-    """Success rates with their intervals; policies that sample apart from deterministic ones."""
-    kinds = ((False, "deterministic", "o", GREEN), (True, "sampled", "s", ORANGE))
-    for sampled, label, marker, color in kinds:
-        chosen = [m for m in measured if m.sampled == sampled]
+    """Success rates with their intervals, apart by how the policy chose its actions."""
+    for choice, marker, color in ((MODE, "o", GREEN), (SAMPLE, "s", ORANGE), (MAX_Q, "^", BLUE)):
+        chosen = [m for m in measured if m.choice == choice]
         if chosen:
             rate = np.array([m.rate for m in chosen])
             reach = [rate - [m.low for m in chosen], [m.high for m in chosen] - rate]
             axes.errorbar([m.step for m in chosen], 100 * rate, yerr=100 * np.clip(reach, 0, 1),
-                          fmt=marker, color=color, capsize=3, lw=1.5, label=label)  # fmt: skip
+                          fmt=marker, color=color, capsize=3, lw=1.5,
+                          label=CHOICE_WORDS[choice])  # fmt: skip
     axes.set_ylim(-3, 103)
     axes.set_ylabel("success in trials, %")
     _legend(axes)

@@ -21,6 +21,7 @@ from ofrl_robot.data.reader import open_dataset
 from ofrl_robot.errors import DatasetError
 from ofrl_robot.evaluation.trials import TrialReport, report_trials
 from ofrl_robot.policy.checkpoint import Header, checkpoint_hash, load_checkpoint
+from ofrl_robot.policy.choice import CHOICE_WORDS, recorded_choice
 from ofrl_robot.training import run_folder
 from ofrl_robot.workflow import diagnosis as verdicts
 from ofrl_robot.workflow.diagnosis import Diagnosis
@@ -145,13 +146,14 @@ def _header(run: Path, step: int) -> Optional[Header]:
 def _trials(run: Path, folder: Path, diagnosis: Diagnosis, header: Optional[Header]) -> Trials:
     report = report_trials(folder)
     step = _step_of_this_run(run, report.policy)
+    choice = recorded_choice(report.policy)
     if report.policy.get("mixed"):
         what = "{} different policies in one folder".format(report.policy["mixed"])
     elif report.policy:
         what = "{} step {:,}, {}".format(
             str(report.policy.get("algo", "policy")).upper(),
             int(report.policy.get("step", 0)),
-            "sampled" if report.policy.get("sample") else "deterministic",
+            CHOICE_WORDS.get(choice, choice),
         )
         if step is None:
             what += ", not of this run"
@@ -174,7 +176,7 @@ def _step_of_this_run(run: Path, policy: Dict[str, Any]) -> Optional[int]:
 def _measured(trials: Sequence[Trials]) -> List[Measured]:
     """Rates of checkpoints of this run, for the plot."""
     return [
-        Measured(t.step, bool(t.report.policy.get("sample")), t.rate, *t.report.interval)
+        Measured(t.step, recorded_choice(t.report.policy), t.rate, *t.report.interval)
         for t in trials
         if t.step is not None
     ]

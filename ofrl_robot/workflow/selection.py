@@ -17,7 +17,15 @@ def diagnose_run(folder: Path) -> Diagnosis:
     """Diagnose a finished or interrupted run."""
     config = run_folder.read_config(folder)
     rows = run_folder.read_metrics(folder)
-    return diagnose(rows, int(config["hyper"].get("warm_start_steps", 0)))
+    hyper, train = config["hyper"], config["train"]
+    may_be_negative = (
+        config["algo"] == "brac"
+        or hyper.get("entropy_backup", False)
+        or min(train.get("reward_scale", 1.0), train.get("reward_bias", 0.0)) < 0
+    )
+    return diagnose(
+        rows, int(hyper.get("warm_start_steps", 0)), may_be_negative=may_be_negative
+    )
 
 
 def select_checkpoint(folder: Path) -> Diagnosis:

@@ -38,11 +38,41 @@ def batch():
 
 @pytest.fixture
 def build():
-    """Function (name, seed, bf16, **settings) -> algorithm, unshifted unless asked for."""
+    """Function (name, seed, bf16, nets, options, **settings) -> algorithm, unshifted unless asked
+    for; ``nets`` are changes of the small networks, ``options`` what make_algorithm takes."""
 
-    def make(name, seed=0, bf16=False, **settings):
+    def make(name, seed=0, bf16=False, nets=None, options=None, **settings):
         config = dataclasses.replace(CONFIGS[name](), **{"shift": 0, **settings})
         torch.manual_seed(seed)
-        return make_algorithm(config, NETS, (SIZE, SIZE, 3), ACTION, torch.device("cpu"), bf16=bf16)
+        return make_algorithm(
+            config,
+            dataclasses.replace(NETS, **(nets or {})),
+            (SIZE, SIZE, 3),
+            ACTION,
+            torch.device("cpu"),
+            bf16=bf16,
+            **(options or {}),
+        )
 
     return make
+
+
+@pytest.fixture
+def losses_of():
+    """Function (algorithm, batch, seed) -> Losses, with the random numbers of that seed."""
+
+    def compute(algorithm, batch, seed=3):
+        torch.manual_seed(seed)
+        return algorithm(algorithm.load(batch))
+
+    return compute
+
+
+@pytest.fixture
+def weights():
+    """Function algorithm -> copies of all that its state_dict holds."""
+
+    def copies(algorithm):
+        return {k: v.clone() for k, v in algorithm.state_dict().items()}
+
+    return copies

@@ -1,7 +1,9 @@
-"""What every algorithm promises to the training loop; a new one is tested by being in CONFIGS."""
+"""What every algorithm promises to the training loop, with each action head and with networks of
+all kinds; a new algorithm is tested by being in CONFIGS."""
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import math
 
@@ -10,42 +12,83 @@ import torch
 
 from ofrl_robot.algos.config import CONFIGS, config_class
 from ofrl_robot.algos.registry import make_algorithm
-from ofrl_robot.errors import ConfigError
 from ofrl_robot.nets.config import NetConfig
 from ofrl_robot.specs import WIDOWX_ACTION
 
-every = pytest.mark.parametrize("name", sorted(CONFIGS))
+BUSY = {"shift": 2, "dr3_feat": True, "n_step": 3, "entropy_backup": True, "target_samples": 2}
+EVERYTHING = {
+    "bottleneck": True, "dropout": 0.2, "critic_encoders": "separate", "latent": 0,
+    "encoder": "cog",
+}  # fmt: skip
+VARIANTS = [
+    ("bc", {}, {}),
+    ("bc", {}, {"action_head": "mixture"}),
+    ("bc", {"shift": 2},
+     {"action_head": "mixed", "bottleneck": True, "bottleneck_place": "policy"}),
+    ("cql", {}, {}),
+    ("cql", {"lagrange": True, "max_backup": "min_max"}, {"action_head": "mixture"}),
+    ("cql", {"cql_variant": "rho", **BUSY}, {"action_head": "mixed", **EVERYTHING}),
+    ("brac", {}, {}),
+    ("brac", {"divergence": "mmd", "behavior_head": "gaussian", **BUSY},
+     {"action_head": "mixture", **EVERYTHING}),
+    ("brac", {"divergence_form": "dual", "tune_beta": True}, {"action_head": "mixed"}),
+]  # fmt: skip
 
 
-def weights(algorithm):
-    """Copies of all weights of all networks of the algorithm."""
-    return {k: v.clone() for k, v in algorithm.state_dict().items()}
+def label(variant):
+    name, settings, nets = variant
+    return "-".join(
+        [name, nets.get("action_head", "gaussian")] + (["all"] if "latent" in nets else [])
+    )
+
+
+every = pytest.mark.parametrize("variant", VARIANTS, ids=label)
+each_name = pytest.mark.parametrize("name", sorted(CONFIGS))
+
+
+@pytest.fixture
+def make(build):
+    def of(variant, seed=0, **settings):
+        name, own, nets = variant
+        warm = {"warm_start_steps": 1} if name != "bc" else {}  # updates see both sides of it
+        return build(name, seed, nets=nets, **{**warm, **own, **settings})
+
+    return of
 
 
 def same(left, right):
     return left.keys() == right.keys() and all(torch.equal(left[k], right[k]) for k in left)
 
 
+def test_every_algorithm_is_among_the_variants():
+    assert {name for name, _, _ in VARIANTS} == set(CONFIGS)
+
+
 @every
-def test_updates_fit_a_tiny_batch(name, build, batch):
-    rates = {f.name: 1e-3 for f in dataclasses.fields(CONFIGS[name]) if f.name.endswith("_lr")}
-    algorithm = build(name, actor_average=1.0, **rates)
+def test_updates_fit_a_tiny_batch(variant, make, batch):
+    """While it imitates: actor-critics by their warm start, bc always."""
+    name = variant[0]
+    rates = {f.name: 2e-3 for f in dataclasses.fields(CONFIGS[name]) if f.name.endswith("_lr")}
+    rates = {k: v for k, v in rates.items() if not k.startswith("discriminator")}
+    warm = {"warm_start_steps": 99} if name != "bc" else {}
+    algorithm = make(variant, actor_average=1.0, shift=0, **rates, **warm)
     torch.manual_seed(1)
     before = algorithm.probe(batch)
-    losses = [algorithm.update(batch)["actor_loss"] for _ in range(60)]
+    losses = [algorithm.update(batch)["actor_loss"] for _ in range(30)]
+    torch.manual_seed(1)
     after = algorithm.probe(batch)
-    # while it imitates: cql by its warm start, bc always
     assert float(sum(losses[-5:]) / 5) < float(sum(losses[:5]) / 5) - 0.1
     assert after["data_log_prob"] > before["data_log_prob"] + 0.1
     if "td_error" in before:
-        assert algorithm.update(batch)["td_error"] < 0.5 * before["td_error"]
+        assert after["td_error"] < 0.7 * before["td_error"]
 
 
 @every
-def test_one_update_moves_every_trained_weight_and_counts_one_step(name, build, batch):
-    algorithm = build(name)
+def test_one_update_moves_every_trained_weight_and_counts_one_step(variant, make, batch, weights):
+    algorithm = make(variant)
     names = {id(p): key for key, p in algorithm.named_parameters()}
     trained = [names[id(p)] for group in algorithm.optimizer.param_groups for p in group["params"]]
+    assert len(set(trained)) == len(trained)
     before = weights(algorithm)
     algorithm.update(batch)
     after = weights(algorithm)
@@ -56,6 +99,75 @@ def test_one_update_moves_every_trained_weight_and_counts_one_step(name, build, 
 
 
 @every
+def test_metrics_are_detached_finite_scalars_with_stable_names(variant, make, batch):
+    """Also over the end of the warm start: they are the columns of one table."""
+    algorithm = make(variant)
+    first, second, third = (algorithm.update(batch) for _ in range(3))
+    assert list(first) == list(second) == list(third) and "actor_loss" in first
+    for key, value in second.items():
+        assert value.shape == () and not value.requires_grad and torch.isfinite(value), key
+    for key, value in algorithm.probe(batch).items():
+        assert isinstance(value, float) and math.isfinite(value), key
+
+
+@every
+def test_same_seed_same_weights_and_another_seed_others(variant, make, batch, weights):
+    def run(seed):
+        algorithm = make(variant, seed, shift=2)
+        for _ in range(3):
+            algorithm.update(batch)
+        return weights(algorithm)
+
+    first = run(0)
+    assert same(first, run(0)) and not same(first, run(1))
+
+
+@every
+def test_state_dict_holds_all_that_goes_on(variant, make, batch, weights):
+    """Networks and dual variables: with it and the optimiser's state another object continues
+    with the same numbers."""
+    algorithm, other = make(variant), make(variant, seed=1)
+    for _ in range(2):
+        algorithm.update(batch)
+    other.load_state_dict(algorithm.state_dict())
+    other.step = algorithm.step
+    for mine, its in zip(optimizers(other), optimizers(algorithm)):
+        mine.load_state_dict(copy.deepcopy(its.state_dict()))
+    results = []
+    for each in (algorithm, other):
+        torch.manual_seed(2)
+        metrics = each.update(batch)
+        results.append((weights(each), metrics))
+    assert same(results[0][0], results[1][0]) and same(results[0][1], results[1][1])
+
+
+@every
+def test_probe_is_deterministic_and_leaves_the_algorithm_alone(variant, make, batch, weights):
+    algorithm = make(variant, shift=4)
+    algorithm.update(batch)
+    before, modes = weights(algorithm), [m.training for m in algorithm.modules()]
+    torch.manual_seed(7)
+    first = algorithm.probe(batch)
+    torch.manual_seed(7)
+    assert algorithm.probe(batch) == first
+    assert same(weights(algorithm), before) and algorithm.step == 1
+    assert [m.training for m in algorithm.modules()] == modes
+    trained = [p for o in optimizers(algorithm) for g in o.param_groups for p in g["params"]]
+    assert trained and all(p.requires_grad for p in trained)
+
+
+def optimizers(algorithm):
+    return [v for v in vars(algorithm).values() if isinstance(v, torch.optim.Optimizer)]
+
+
+@every
+def test_probe_of_a_single_transition_is_finite(variant, make, batch):
+    """The last chunk of a probe set may hold one transition; no metric may become NaN by it."""
+    one = type(batch)(**{k: v[:1] for k, v in vars(batch).items()})
+    assert all(math.isfinite(v) for v in make(variant).probe(one).values())
+
+
+@each_name
 @pytest.mark.parametrize("rate", [0.1, 1.0])
 def test_the_averaged_actor_lags_by_its_rate(name, rate, build, batch):
     algorithm = build(name, actor_average=rate, actor_lr=1e-2)
@@ -69,55 +181,7 @@ def test_the_averaged_actor_lags_by_its_rate(name, rate, build, batch):
         assert not average.requires_grad
 
 
-@every
-def test_metrics_are_detached_finite_scalars_with_stable_names(name, build, batch):
-    algorithm = build(name)
-    first, second = algorithm.update(batch), algorithm.update(batch)
-    assert list(first) == list(second) and "actor_loss" in first
-    for key, value in second.items():
-        assert value.shape == () and not value.requires_grad and torch.isfinite(value), key
-    for key, value in algorithm.probe(batch).items():
-        assert isinstance(value, float) and math.isfinite(value), key
-
-
-@every
-def test_same_seed_same_weights_and_another_seed_others(name, build, batch):
-    def run(seed):
-        algorithm = build(name, seed, shift=2)
-        for _ in range(3):
-            algorithm.update(batch)
-        return weights(algorithm)
-
-    first = run(0)
-    assert same(first, run(0)) and not same(first, run(1))
-
-
-@every
-def test_probe_is_deterministic_and_leaves_the_algorithm_alone(name, build, batch):
-    algorithm = build(name, shift=4)
-    algorithm.update(batch)
-    before = weights(algorithm)
-    torch.manual_seed(7)
-    first = algorithm.probe(batch)
-    torch.manual_seed(7)
-    assert algorithm.probe(batch) == first
-    assert same(weights(algorithm), before) and algorithm.step == 1
-    trained = [p for o in optimizers(algorithm) for g in o.param_groups for p in g["params"]]
-    assert trained and all(p.requires_grad for p in trained)
-
-
-def optimizers(algorithm):
-    return [v for v in vars(algorithm).values() if isinstance(v, torch.optim.Optimizer)]
-
-
-@every
-def test_probe_of_a_single_transition_is_finite(name, build, batch):
-    """The last chunk of a probe set may hold one transition; no metric may become NaN by it."""
-    one = type(batch)(**{k: v[:1] for k, v in vars(batch).items()})
-    assert all(math.isfinite(v) for v in build(name).probe(one).values())
-
-
-@every
+@each_name
 def test_probe_measures_the_averaged_actor(name, build, batch):
     algorithm = build(name)
     before = algorithm.probe(batch)["action_mse"]
@@ -127,39 +191,25 @@ def test_probe_measures_the_averaged_actor(name, build, batch):
     assert algorithm.probe(batch)["action_mse"] == before
 
 
-@every
+@each_name
+def test_float_observations_train_too(name, build, batch):
+    """For data sets without images: the observation is its own code."""
+    config = dataclasses.replace(CONFIGS[name](), shift=0)
+    spec = dataclasses.replace(WIDOWX_ACTION, names=("a", "b"), units=("1",) * 2, scale=(1.0,) * 2)
+    algorithm = make_algorithm(config, NetConfig(hidden=(16,)), (5,), spec, torch.device("cpu"))
+    flat = dataclasses.replace(
+        batch,
+        images=batch.images.reshape(12, -1)[:, :5].astype("float32"),
+        next_images=batch.next_images.reshape(12, -1)[:, :5].astype("float32"),
+    )
+    for _ in range(2):
+        assert all(torch.isfinite(v) for v in algorithm.update(flat).values())
+    assert all(math.isfinite(v) for v in algorithm.probe(flat).values())
+
+
+@each_name
 def test_every_config_builds_with_its_defaults(name):
     algorithm = make_algorithm(
         CONFIGS[name](), NetConfig(), (48, 48, 3), WIDOWX_ACTION, torch.device("cpu")
     )
     assert algorithm.config == config_class(name)()
-
-
-@pytest.mark.parametrize(
-    ("name", "settings"),
-    [
-        ("bc", {"actor_average": 0.0}),
-        ("bc", {"actor_average": 1.5}),
-        ("bc", {"shift": -1}),
-        ("bc", {"actor_lr": 0.0}),
-        ("bc", {"actor_lr": -1.0}),
-        ("cql", {"discount": 0.0}),
-        ("cql", {"discount": 1.0}),
-        ("cql", {"cql_samples": (0, 0, 0)}),
-        ("cql", {"critic_lr": -1.0}),
-        ("cql", {"target_rate": 0.0}),
-        ("cql", {"target_rate": 1.5}),
-        ("cql", {"cql_weight": -1.0}),
-        ("cql", {"warm_start_steps": -1}),
-        ("cql", {"actor_bc_weight": -0.1}),
-        ("cql", {"actor_lr": float("nan")}),
-    ],
-)
-def test_a_setting_out_of_range_is_refused_by_name(name, settings):
-    with pytest.raises(ConfigError, match=list(settings)[0]):
-        CONFIGS[name](**settings)
-
-
-def test_an_unknown_algorithm_is_refused_with_the_known_ones():
-    with pytest.raises(ConfigError, match="'sac'.*bc, cql, brac"):
-        config_class("sac")

@@ -2,61 +2,126 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 import torch
+from torch import nn
 
 from ofrl_robot.nets.config import NetConfig
-from ofrl_robot.nets.encoder import Encoder
+from ofrl_robot.nets.encoder import Encoder, ResidualBlock
 
-SIZES = pytest.mark.parametrize("size", [48, 64])
-TRUNKS = pytest.mark.parametrize("trunk", ["strided", "cog"])
+TRUNKS = ("strided", "cog", "cog_deep", "cog_small", "residual")
+every = pytest.mark.parametrize("trunk", TRUNKS)
 
 
-def make(trunk, size):
+def make(trunk, shape=(24, 24, 3), **settings):
+    """Encoder and images; "residual" is not a value of the setting but its own flag."""
+    residual = trunk == "residual"
+    config = NetConfig(encoder="strided" if residual else trunk, **{"latent": 20, **settings})
     torch.manual_seed(0)
-    images = torch.randint(0, 256, (5, size, size, 3), dtype=torch.uint8)
-    return Encoder(NetConfig(encoder=trunk, latent=20), (size, size, 3)), images
+    return Encoder(config, shape, residual), torch.randint(0, 256, (3,) + shape, dtype=torch.uint8)
 
 
-@TRUNKS
-@SIZES
-def test_bytes_in_finite_code_out(trunk, size):
-    encoder, images = make(trunk, size)
+@every
+@pytest.mark.parametrize("shape", [(48, 48, 3), (24, 40, 3)])
+def test_bytes_in_finite_code_out(trunk, shape):
+    encoder, images = make(trunk, shape)
     code = encoder(images)
-    assert code.shape == (5, 20) and code.dtype == torch.float32
+    assert code.shape == (3, 20) and code.dtype == torch.float32 and encoder.size == 20
     assert torch.isfinite(code).all() and code.abs().max() <= 1.0
     assert (code.std(0) > 1e-3).any(), "all images have one code"
 
 
-@TRUNKS
-@SIZES
-def test_channels_last_changes_no_number(trunk, size):
-    encoder, images = make(trunk, size)
+@every
+def test_channels_last_changes_no_number(trunk):
+    encoder, images = make(trunk)
     code = encoder(images)
-    plain = Encoder(NetConfig(encoder=trunk, latent=20), (size, size, 3))
-    plain.load_state_dict(encoder.state_dict())
+    plain, _ = make(trunk)
     plain.to(memory_format=torch.contiguous_format)
     pixels = images.permute(0, 3, 1, 2).contiguous().float() / 255.0 - 0.5
     expected = plain.project(plain.trunk(pixels).flatten(1))
     torch.testing.assert_close(code, expected, rtol=1e-4, atol=1e-5)
 
 
-@TRUNKS
+@every
 def test_frames_do_not_mix_and_a_strided_batch_is_read_right(trunk):
-    encoder, images = make(trunk, 48)
+    encoder, images = make(trunk)
     code = encoder(images)
-    one_by_one = torch.cat([encoder(images[i : i + 1]) for i in range(5)])
+    one_by_one = torch.cat([encoder(images[i : i + 1]) for i in range(3)])
     torch.testing.assert_close(code, one_by_one, rtol=1e-4, atol=1e-5)
     transposed = images.permute(0, 3, 1, 2).contiguous().permute(0, 2, 3, 1)  # NCHW in memory
     torch.testing.assert_close(encoder(transposed), code, rtol=1e-4, atol=1e-5)
 
 
-def test_cog_trunk_has_the_papers_2304_features_at_48_pixels():
-    encoder, _ = make("cog", 48)
-    assert encoder.project[0].in_features == 2304
+@pytest.mark.parametrize(
+    ("trunk", "features", "convolutions"),
+    [
+        ("strided", 4608, 3),
+        ("cog", 2304, 3),
+        ("cog_deep", 4608, 5),
+        ("cog_small", 18432, 1),
+        ("residual", 18432, 9),
+    ],
+)
+def test_trunks_have_the_sizes_of_the_papers_at_48_pixels(trunk, features, convolutions):
+    encoder, images = make(trunk, (48, 48, 3))
+    assert encoder.features_size == features
+    assert encoder.features(images).shape == (3, features)
+    found = [m for m in encoder.modules() if isinstance(m, nn.Conv2d)]
+    assert len(found) == convolutions
 
 
-@TRUNKS
-def test_oblong_images_are_fine(trunk):
-    encoder = Encoder(NetConfig(encoder=trunk, latent=20), (48, 64, 3))
-    assert encoder(torch.zeros(2, 48, 64, 3, dtype=torch.uint8)).shape == (2, 20)
+@every
+def test_latent_0_takes_the_features_as_the_code(trunk):
+    encoder, images = make(trunk, latent=0)
+    assert encoder.size == encoder.features_size
+    assert torch.equal(encoder(images), encoder.features(images))
+    assert not any(isinstance(m, nn.Linear) for m in encoder.modules())
+
+
+def test_a_residual_block_is_its_formula():
+    torch.manual_seed(0)
+    block, x = ResidualBlock(4, 2, dropout=0.0), torch.randn(2, 4, 5, 5)
+    weights = list(block.parameters())
+    assert [tuple(w.shape) for w in weights] == [(2, 4, 3, 3), (4, 2, 1, 1)]  # and no bias
+    before = x.clone()
+    inner = nn.functional.conv2d(x.relu(), weights[0], padding=1).relu()
+    torch.testing.assert_close(block(x), x + nn.functional.conv2d(inner, weights[1]))
+    assert torch.equal(x, before)  # the released code's first ReLU writes into the skip
+
+
+@every
+def test_dropout_drops_whole_channels_in_training_only(trunk):
+    encoder, images = make(trunk, dropout=0.5)
+    without, _ = make(trunk)
+    assert not any("Dropout" in type(m).__name__ for m in without.modules())
+    torch.manual_seed(1)
+    one, two = encoder(images), encoder(images)
+    assert not torch.equal(one, two)
+    encoder.eval()
+    assert torch.equal(encoder(images), without(images))  # same weights: off is absent
+    dropping = [m for m in encoder.modules() if isinstance(m, nn.Dropout2d)]
+    assert dropping and all(m.p == 0.5 for m in dropping)
+
+
+def test_dropout_is_after_pooling_and_before_relu():
+    trunk = make("cog", dropout=0.5)[0].trunk
+    assert [type(m).__name__ for m in trunk][:4] == ["Conv2d", "MaxPool2d", "Dropout2d", "ReLU"]
+
+
+def test_float_observations_are_their_own_code():
+    encoder = Encoder(NetConfig(), (5,))
+    x = torch.randn(4, 5)
+    assert torch.equal(encoder(x), x) and encoder.size == 5 and not list(encoder.parameters())
+
+
+def test_building_draws_as_many_random_numbers_with_and_without_dropout():
+    """The dry pass that measures the trunk must not shift the weights that follow."""
+    config = NetConfig(latent=8)
+    states = []
+    for dropout in (0.0, 0.5):
+        torch.manual_seed(0)
+        Encoder(dataclasses.replace(config, dropout=dropout), (24, 24, 3))
+        states.append(torch.get_rng_state())
+    assert torch.equal(*states)

@@ -1,0 +1,51 @@
+"""When a run is beyond hope: numbers that are no numbers, values beyond what returns can be."""
+
+from __future__ import annotations
+
+import math
+from typing import Dict, List
+
+import torch
+
+from ofrl_robot.algos.actor_critic import ActorCritic
+from ofrl_robot.algos.base import Algorithm
+
+# Times the largest return that the rewards allow. Sound runs stay within about one such range
+# also where conservatism or penalties push Q below it; a diverging Q grows without end.
+BEYOND_RETURNS = 100.0
+# Power of a value in each metric: the squared error bounds the targets, which are not logged.
+_POWERS = {"data_q": 1, "td_error": 2}
+
+
+def value_limit(algorithm: Algorithm) -> float:
+    """Absolute value at which a Q-function counts as diverged; infinite where there is none."""
+    if not isinstance(algorithm, ActorCritic):
+        return math.inf
+    return BEYOND_RETURNS * max(1.0, *(abs(bound) for bound in algorithm.return_range))
+
+
+def problems(row: Dict[str, float], limit: float) -> List[str]:
+    """What is wrong with logged scalars, in words; empty where nothing is.
+
+    Args:
+        limit: of :func:`value_limit`.
+    """
+    found = ["{} is {}".format(k, v) for k, v in row.items() if not math.isfinite(v)]
+    for name, power in _POWERS.items():
+        bound = limit**power
+        if math.isfinite(row.get(name, 0.0)) and abs(row.get(name, 0.0)) > bound:
+            found.append(
+                "{} is {:.3g}, beyond {:.3g} ({:g} times the range of returns)".format(
+                    name, row[name], bound, BEYOND_RETURNS
+                )
+                if power == 1
+                else "{} is {:.3g}, beyond {:.3g} squared".format(name, row[name], limit)
+            )
+    return found
+
+
+def non_finite_weights(algorithm: Algorithm) -> List[str]:
+    """Names of weights that hold a number that is none. One transfer from the device."""
+    state = {k: v for k, v in algorithm.state_dict().items() if v.is_floating_point()}
+    finite = torch.stack([torch.isfinite(v).all() for v in state.values()]).tolist()
+    return [name for name, sound in zip(state, finite) if not sound]

@@ -1,0 +1,172 @@
+"""All that a run needs to go on exactly: one safetensors file, replaced at every checkpoint.
+
+It holds the weights, the optimisers' moments and torch's random state as tensors, and as JSON the
+step, the sampler's place and what must be the same to go on: config, data, software. No pickle.
+It is written last at a checkpoint, so whatever else a killed run left beyond it can be dropped
+and will be made again, the same to the bit on a CPU.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any, Dict, Optional
+
+import safetensors
+import safetensors.torch
+import torch
+
+from ofrl_robot import __version__
+from ofrl_robot.data import disk
+from ofrl_robot.errors import CheckpointError, DatasetError
+from ofrl_robot.training.learner import Learner
+
+STATE = "state.safetensors"  # in a run folder
+FORMAT_VERSION = 1
+_KEY = "ofrl_state"
+_WEIGHTS, _OPTIMIZER, _RANDOM = "algorithm.", "optimizer.", "random."
+_AGAIN = "train again under another --name"
+
+
+@dataclasses.dataclass(frozen=True)
+class StateHeader:
+    """JSON part.
+
+    Attributes:
+        step: gradient steps done. config: of the run. data: fingerprint of what it draws from.
+        sampler: of :meth:`~ofrl_robot.data.sampler.MixedSampler.state`.
+    """
+
+    step: int
+    config: Dict[str, Any]
+    data: str
+    sampler: Dict[str, Any]
+    software_version: str = __version__
+    torch_version: str = torch.__version__
+    format_version: int = FORMAT_VERSION
+
+
+@dataclasses.dataclass(frozen=True)
+class State:
+    path: Path
+    header: StateHeader
+    tensors: Dict[str, torch.Tensor]
+
+    def restore(self, learner: Learner) -> None:
+        """Bring ``learner``, newly made of the same config, to where the run stood.
+
+        Raises DatasetError where its data is another than it was, CheckpointError where the
+        tensors do not fit.
+        """
+        if learner.data.fingerprint != self.header.data:
+            raise DatasetError(
+                "the data changed since the run began, so it cannot go on as it would have",
+                "put it back, or " + _AGAIN,
+                learner.config.dataset,
+            )
+        algorithm = learner.algorithm
+        try:
+            algorithm.load_state_dict(self._part(_WEIGHTS))
+            for name, optimizer in optimizers(algorithm).items():
+                _fill(optimizer, self._part(_OPTIMIZER + name + "."))
+            learner.sampler.restore(self.header.sampler)
+            set_random_state(self._part(_RANDOM), algorithm.device)
+        except (LookupError, RuntimeError, TypeError, ValueError) as error:
+            raise CheckpointError(
+                "does not fit this run ({})".format(" ".join(str(error).split())[:200]),
+                _AGAIN,
+                self.path,
+            ) from error
+        algorithm.step = self.header.step
+
+    def _part(self, prefix: str) -> Dict[str, torch.Tensor]:
+        return {k[len(prefix) :]: v for k, v in self.tensors.items() if k.startswith(prefix)}
+
+
+def tensors_of(learner: Learner) -> Dict[str, torch.Tensor]:
+    """All tensors of the state, on the CPU and contiguous."""
+    algorithm = learner.algorithm
+    tensors = {_WEIGHTS + k: v for k, v in algorithm.state_dict().items()}
+    for name, optimizer in optimizers(algorithm).items():
+        for number, values in optimizer.state_dict()["state"].items():
+            for key, value in values.items():
+                tensors["{}{}.{}.{}".format(_OPTIMIZER, name, number, key)] = value
+    tensors.update({_RANDOM + k: v for k, v in random_state(algorithm.device).items()})
+    return {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
+
+
+def save_state(folder: Path, learner: Learner) -> None:
+    """Put ``learner``'s state in the place of the last one. Raises OSError or SafetensorError."""
+    header = StateHeader(
+        step=learner.step,
+        config=learner.config.to_dict(),
+        data=learner.data.fingerprint,
+        sampler=learner.sampler.state(),
+    )
+    temporary = folder / (STATE + ".tmp")
+    metadata = {_KEY: json.dumps(dataclasses.asdict(header))}
+    safetensors.torch.save_file(tensors_of(learner), str(temporary), metadata)
+    disk.replace(temporary, folder / STATE)
+
+
+def read_state(folder: Path) -> Optional[State]:
+    """The state of a run, None where it has none yet.
+
+    Raises CheckpointError for a damaged one and one of another format or software version.
+    """
+    path = folder / STATE
+    if not path.is_file():
+        return None
+    try:
+        with safetensors.safe_open(str(path), "pt") as file:
+            header = _header((file.metadata() or {}).get(_KEY, "{}"), path)
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (safetensors.SafetensorError, OSError, TypeError, ValueError) as error:
+        raise CheckpointError("damaged ({})".format(error), _AGAIN, path) from error
+    return State(path, header, tensors)
+
+
+def _header(text: str, path: Path) -> StateHeader:
+    data = json.loads(text)
+    for name, expected in (("format", FORMAT_VERSION), ("software", __version__)):
+        found = data.get(name + "_version")
+        if found != expected:
+            raise CheckpointError(
+                "state of {} version {}, this is {}".format(name, found, expected),
+                "resume with the ofrl_robot that wrote it, or " + _AGAIN,
+                path,
+            )
+    return StateHeader(**data)
+
+
+def optimizers(algorithm: torch.nn.Module) -> Dict[str, torch.optim.Optimizer]:
+    """All optimisers that are attributes of ``algorithm``, by name."""
+    return {k: v for k, v in vars(algorithm).items() if isinstance(v, torch.optim.Optimizer)}
+
+
+def random_state(device: torch.device) -> Dict[str, torch.Tensor]:
+    """Of torch's global generators."""
+    state = {"cpu": torch.get_rng_state()}
+    if device.type == "cuda":
+        state["cuda"] = torch.cuda.get_rng_state(device)
+    return state
+
+
+def set_random_state(state: Dict[str, torch.Tensor], device: torch.device) -> None:
+    torch.set_rng_state(state["cpu"])
+    if device.type == "cuda":
+        torch.cuda.set_rng_state(state["cuda"], device)
+
+
+def _fill(optimizer: torch.optim.Optimizer, tensors: Dict[str, torch.Tensor]) -> None:
+    """Moments and counts of an optimiser whose parameter groups are those of the saved one."""
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    state: Dict[int, Dict[str, torch.Tensor]] = {}
+    for name, tensor in tensors.items():
+        number, _, key = name.partition(".")
+        like = parameters[int(number)]
+        if tensor.shape == like.shape:  # in its memory layout (channels last), as Adam makes them
+            tensor = torch.empty_like(like).copy_(tensor)
+        state.setdefault(int(number), {})[key] = tensor
+    optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
