@@ -68,7 +68,7 @@ class EpisodeNode:
         self._publisher = rospy.Publisher(
             "episode/state", DiagnosticStatus, queue_size=10, latch=True
         )
-        self._bulletin = rospy.Publisher("episode/saved", String, queue_size=10, latch=True)
+        self._bulletin = wires.lasting_publisher("episode/saved", String)
         self._events = wires.Events()
         self._assembler = messages.TickAssembler(self._robot.observation_spec, self._events)
         subscribers = [
@@ -262,7 +262,6 @@ class EpisodeNode:
         """For bags: what became of the ticks that were heard."""
         with contextlib.suppress(rospy.ROSException):  # closed at shutdown
             self._bulletin.publish(messages.saved_message(*read_meta(path), self._started))
-            time.sleep(0.2)  # the node may end next, and what is still queued would be lost
 
     def _progress(self, done: int, seconds: float) -> None:
         """A line now and then: saved/asked, not attempts."""

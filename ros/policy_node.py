@@ -17,6 +17,7 @@ from diagnostic_msgs.msg import DiagnosticStatus
 
 from ofrl_robot.errors import ConfigError
 from ofrl_robot.policy.checkpoint import resolve_checkpoint
+from ofrl_robot.policy.choice import MODE
 from ofrl_robot.policy.policy import Policy
 
 
@@ -24,7 +25,7 @@ def main() -> None:
     ckpt = wires.path_param("ckpt")
     if ckpt is None:
         raise ConfigError("no checkpoint given", "set ckpt:=<run folder or checkpoint file>")
-    policy = Policy(resolve_checkpoint(ckpt), wires.bool_param("sample", False))
+    policy = Policy(resolve_checkpoint(ckpt), wires.word_param("action_choice", MODE))
     robot = wires.RemoteRobot()
     policy.require_specs(
         robot.action_spec,

@@ -7,11 +7,14 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import json
 import queue
+import socket
 import sys
 import threading
 import time
+import warnings
 from pathlib import Path
 from typing import Any, Callable, Dict, List, Optional
 
@@ -142,6 +145,40 @@ class RemoteRobot(DescribedRobot):
                 )
             time.sleep(0.05)
         super().__init__(**vars(DescribedRobot.from_json(rospy.get_param("spec"))))
+
+
+# -- telling ---------------------------------------------------------------------------------
+
+
+def lasting_publisher(topic: str, kind: type) -> rospy.Publisher:
+    """A latched publisher whose last message arrives also when the node ends right after it.
+
+    rospy's own would lose it in two ways: what a queue still holds is dropped, and the node takes
+    back its topics first of all, on which a subscriber hangs up with messages unread. For rare,
+    small messages: ``publish`` writes in the calling thread.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", SyntaxWarning)  # rospy doubts that no queue is meant
+        publisher = rospy.Publisher(topic, kind, queue_size=None, latch=True)
+    rospy.on_shutdown(functools.partial(hang_up, publisher))
+    return publisher
+
+
+def hang_up(publisher: rospy.Publisher, timeout: float = 5.0) -> None:
+    """End the connections of a :func:`lasting_publisher`, each when its subscriber has read all.
+
+    Each is told that no more will come. A subscriber hangs up when it has read up to there, and
+    that is waited for: ``timeout`` s for all of them, since one may have stopped reading.
+    """
+    ends = [c.socket for c in publisher.impl.connections if c.socket is not None]
+    for end in ends:
+        with contextlib.suppress(OSError):  # gone already
+            end.shutdown(socket.SHUT_WR)
+    deadline = time.monotonic() + timeout
+    for end in ends:
+        with contextlib.suppress(OSError):  # it stopped reading, or was cut off
+            end.settimeout(max(deadline - time.monotonic(), 0.001))
+            end.recv(1)  # empty when the far end has hung up; a subscriber sends nothing
 
 
 # -- hearing ---------------------------------------------------------------------------------

@@ -66,7 +66,7 @@ class Demo:
         trials = {
             "cql": self.deploy("cql", self.run),
             "bc": self.deploy("bc", self.bc_run),
-            "bc_sampled": self.deploy("bc_sampled", self.bc_run, sample=True),
+            "bc_sampled": self.deploy("bc_sampled", self.bc_run, action_choice="sample"),
         }
         self.report(trials, start)
 
@@ -84,12 +84,12 @@ class Demo:
         command = ["ofrl", "train", str(self.data), "--config", config]
         self.call(command + ["--out", str(run.parent), "--name", run.name])
 
-    def deploy(self, name: str, run: Path, sample: bool = False) -> TrialReport:
+    def deploy(self, name: str, run: Path, action_choice: str = "mode") -> TrialReport:
         say("deploy {} for {} trials on unseen seeds".format(name, self.trials))
         out = self.trials_folder / name
         self.roslaunch(
             "deploy.launch", task=TASK, ckpt=run, trials=self.trials, out=out,
-            sample=str(sample).lower(),
+            action_choice=action_choice,
         )  # fmt: skip
         report = report_trials(out)
         if report.trials != self.trials:

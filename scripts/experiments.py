@@ -16,6 +16,7 @@ from typing import Dict, List, NamedTuple, Tuple
 
 from ofrl_robot.evaluation.trials import rate_text, report_trials
 from ofrl_robot.policy.checkpoint import checkpoint_hash
+from ofrl_robot.policy.choice import CHOICE_WORDS, MODE, SAMPLE
 from ofrl_robot.training.run_folder import (
     CONFIG,
     checkpoint_path,
@@ -37,7 +38,7 @@ class Experiment(NamedTuple):
         config: file in config/training.
         flags: what differs from that file.
         seeds: training seeds.
-        sample: evaluate the sampled policy too.
+        choices: action choices to evaluate the selected checkpoint with.
         every: evaluate all checkpoints, not only the selected one.
     """
 
@@ -45,7 +46,7 @@ class Experiment(NamedTuple):
     config: str
     flags: Tuple[str, ...] = ()
     seeds: Tuple[int, ...] = (0,)
-    sample: bool = False
+    choices: Tuple[str, ...] = (MODE,)
     every: bool = False
 
 
@@ -56,9 +57,9 @@ EXPERIMENTS: Dict[str, Experiment] = {
     "grasp-cql-weight-5": Experiment(GRASP, "grasp_cql", ("--cql-weight", "5"), every=True),
     "grasp-cql-alpha-1": Experiment(GRASP, "grasp_cql", ("--initial-alpha", "1"), every=True),
     "grasp-cql-one-sample": Experiment(GRASP, "grasp_cql", ("--target-samples", "1"), every=True),
-    "grasp-bc": Experiment(GRASP, "grasp_bc", seeds=(0, 1, 2), sample=True),
+    "grasp-bc": Experiment(GRASP, "grasp_bc", seeds=(0, 1, 2), choices=(MODE, SAMPLE)),
     "tray-cql": Experiment(TRAY, "pick_tray_cql", seeds=(0,), every=True),
-    "tray-bc": Experiment(TRAY, "grasp_bc", sample=True),
+    "tray-bc": Experiment(TRAY, "grasp_bc", choices=(MODE, SAMPLE)),
 }
 
 
@@ -84,16 +85,14 @@ def finished(run: Path) -> bool:
     return checkpoint_path(run, read_config(run)["train"]["steps"]).is_file()
 
 
-def evaluate(run: Path, step: int, trials: int, sample: bool) -> str:
+def evaluate(run: Path, step: int, trials: int, action_choice: str = MODE) -> str:
     """Trials of one checkpoint; read from disk when they were run before."""
-    name = "{}-{}{}".format(run.name, step, "-sampled" if sample else "")
+    name = "{}-{}-{}".format(run.name, step, action_choice)
     out = ROOT / "datasets" / "experiments" / "trials" / name
     if not evaluated(out, checkpoint_path(run, step), trials):
         shutil.rmtree(str(out), ignore_errors=True)  # broken off, or of another policy
-        flags = ["--sample"] if sample else []
-        call(
-            "ofrl", "evaluate", checkpoint_path(run, step), "--trials", trials, "--out", out, *flags
-        )
+        call("ofrl", "evaluate", checkpoint_path(run, step), "--trials", trials, "--out", out,
+             "--action-choice", action_choice)  # fmt: skip
     report = report_trials(out)
     return "{}/{}".format(report.successes, report.trials)
 
@@ -120,8 +119,9 @@ def run_experiment(name: str, trials: int) -> List[str]:
             rate_text(behaviour.successes, behaviour.trials),
         )
     )
-    lines += ["", "| seed | verdict | selected step | deterministic | sampled | by step |"]
-    lines += ["|---|---|---|---|---|---|"]
+    columns = ["seed", "verdict", "selected step"]
+    columns += [CHOICE_WORDS[choice] for choice in experiment.choices] + ["by step"]
+    lines += ["", "| {} |".format(" | ".join(columns)), "|" + "---|" * len(columns)]
     for seed in experiment.seeds:
         run = ROOT / "runs" / "experiments" / "{}-seed{}".format(name, seed)
         if not finished(run):
@@ -129,19 +129,18 @@ def run_experiment(name: str, trials: int) -> List[str]:
             config = ROOT / "config" / "training" / (experiment.config + ".yaml")
             call("ofrl", "train", data, "--config", config, *experiment.flags,
                  "--seed", seed, "--out", run.parent, "--name", run.name)  # fmt: skip
-        choice = select_checkpoint(run)
-        best = evaluate(run, choice.selected_step, trials, False)
-        sampled = evaluate(run, choice.selected_step, trials, True) if experiment.sample else "-"
+        selected = select_checkpoint(run)
+        rates = [evaluate(run, selected.selected_step, trials, c) for c in experiment.choices]
         by_step = "-"
         if experiment.every:
             by_step = ", ".join(
-                "{}: {}".format(step, evaluate(run, step, trials, False))
+                "{}: {}".format(step, evaluate(run, step, trials))
                 for step in checkpoint_steps(run)
                 if step >= 2000
             )
         lines.append(
-            "| {} | {} | {} | {} | {} | {} |".format(
-                seed, choice.verdict, choice.selected_step, best, sampled, by_step
+            "| {} | {} | {} | {} | {} |".format(
+                seed, selected.verdict, selected.selected_step, " | ".join(rates), by_step
             )
         )
     return lines + [""]

@@ -12,6 +12,7 @@ from typing_extensions import Literal
 
 from ofrl_robot.cli.progress import at_least, print_total, with_progress
 from ofrl_robot.errors import ConfigError
+from ofrl_robot.policy.choice import MODE, ActionChoice
 from ofrl_robot.sim.options import SimOptions
 
 Positional = tyro.conf.Positional
@@ -85,8 +86,9 @@ class Evaluate:
     """Trials."""
     seed: int = 1000000
     """Seed of the first trial; keep it away from the seeds of collection."""
-    sample: bool = False
-    """Draw actions from the policy instead of taking its mode."""
+    action_choice: ActionChoice = MODE
+    """How an action is taken from the policy: its mode, a sample, or (max_q) of 10 samples the one
+    with the largest Q by the checkpoint's critic."""
     sim: SimOptions = SimOptions(image_size=0)
 
     def run(self) -> None:
@@ -100,7 +102,7 @@ class Evaluate:
         at_least("seed", self.seed, 0)
         if self.out.is_dir() and episode_paths(self.out):
             raise ConfigError("holds episodes already", "choose a new folder for trials", self.out)
-        policy = Policy(resolve_checkpoint(self.policy), self.sample)
+        policy = Policy(resolve_checkpoint(self.policy), self.action_choice)
         options = self.sim
         if not options.image_size:
             options = dataclasses.replace(options, image_size=policy.header.image_shape[0])

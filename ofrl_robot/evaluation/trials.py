@@ -15,6 +15,7 @@ from scipy.stats import binomtest
 
 from ofrl_robot.data.reader import open_dataset
 from ofrl_robot.data.schema import LABEL_NAMES, SUCCESS, UNKNOWN
+from ofrl_robot.policy.choice import recorded_choice
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,7 +93,7 @@ def report_trials(folder: Path) -> TrialReport:
     ]
     first = dataset.metas[0]
     # The hash, not the path, says which policy it was; sampled and deterministic are two.
-    policies = {(m.policy.get("sha256"), m.policy.get("sample")) for m in dataset.metas}
+    policies = {(m.policy.get("sha256"), recorded_choice(m.policy)) for m in dataset.metas}
     return TrialReport(
         successes=sum(m.success == SUCCESS and not m.abort_reason for m in dataset.metas),
         trials=len(rows),

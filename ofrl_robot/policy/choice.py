@@ -12,6 +12,7 @@ ActionChoice = Literal["mode", "sample", "max_q"]
 """Deterministic; drawn; the best of several drawn ones by the checkpoint's critic."""
 ACTION_CHOICES: Tuple[str, ...] = get_args(ActionChoice)
 MODE, SAMPLE, MAX_Q = ACTION_CHOICES
+CHOICE_WORDS = {MODE: "deterministic", SAMPLE: "sampled", MAX_Q: "max-Q"}  # for people
 
 
 def require_choice(name: str) -> str:

@@ -18,9 +18,9 @@ from ofrl_robot.policy.checkpoint import ACTOR, CRITIC, checkpoint_hash, load_ch
 from ofrl_robot.policy.choice import MAX_Q, MODE, require_choice
 from ofrl_robot.specs import ActionSpec, ObservationSpec, require_same
 
-CANDIDATES = 10  # actions that "max_q" draws, as in BRAC's code (max_q_policy, n=10)
+CANDIDATES = 10  # actions that "max_q" draws, as MaxQSoftPolicy of BRAC's released code does
 
-Network = TypeVar("Network", bound=nn.Module)
+_Network = TypeVar("_Network", bound=nn.Module)
 
 
 class Policy:
@@ -30,7 +30,7 @@ class Policy:
         path: checkpoint file.
         choice: how an action is taken from the policy's distribution. "mode": its mode; "sample":
             drawn; "max_q": of CANDIDATES drawn ones the one with the largest Q, by the first
-            critic of the checkpoint (Wu et al. 2019, arXiv 1911.11361, section 4.1).
+            critic of the checkpoint (Wu et al. 2019, arXiv 1911.11361: their code).
 
     Raises ConfigError for another choice, CheckpointError where the file is not a checkpoint, or
     holds no critic to choose by.
@@ -48,8 +48,8 @@ class Policy:
             critic_weights = part(weights, CRITIC)
             if not critic_weights:
                 raise CheckpointError(
-                    "holds no critic ({}), by which action choice {} goes".format(
-                        self.header.algo, MAX_Q
+                    "action choice max_q needs a critic, and this {} checkpoint holds none".format(
+                        self.header.algo
                     ),
                     "use action choice mode or sample",
                     path,
@@ -57,7 +57,7 @@ class Policy:
             self._critic = self._load(Critic(nets, shape, action.size), critic_weights)
         self._generator = torch.Generator()
 
-    def _load(self, network: Network, weights: Dict[str, torch.Tensor]) -> Network:
+    def _load(self, network: _Network, weights: Dict[str, torch.Tensor]) -> _Network:
         try:
             network.load_state_dict(weights)
         except RuntimeError as error:

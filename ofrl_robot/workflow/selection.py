@@ -23,9 +23,7 @@ def diagnose_run(folder: Path) -> Diagnosis:
         or hyper.get("entropy_backup", False)
         or min(train.get("reward_scale", 1.0), train.get("reward_bias", 0.0)) < 0
     )
-    return diagnose(
-        rows, int(hyper.get("warm_start_steps", 0)), may_be_negative=may_be_negative
-    )
+    return diagnose(rows, int(hyper.get("warm_start_steps", 0)), may_be_negative=may_be_negative)
 
 
 def select_checkpoint(folder: Path) -> Diagnosis:

@@ -1,4 +1,5 @@
 import fcntl
+import json
 
 import h5py
 import numpy as np
@@ -93,6 +94,24 @@ def test_sampler_is_fixed_by_its_seed(store):
                          for _ in range(3)])  # fmt: skip
 
     assert (draw(1) == draw(1)).all() and (draw(1) != draw(2)).all()
+
+
+@pytest.mark.parametrize("drawn", [0, 1, 5])
+def test_a_restored_sampler_goes_on_with_the_same_batches(store, drawn):
+    first, second = UniformSampler(store, 8, 1), UniformSampler(store, 8, 2)
+    for _ in range(drawn):
+        first.sample()
+    state = json.loads(json.dumps(first.state()))  # as a file would hold it
+    expected = [first.sample().actions for _ in range(3)]
+    second.restore(state)
+    assert json.loads(json.dumps(second.state())) == state
+    np.testing.assert_array_equal([second.sample().actions for _ in range(3)], expected)
+
+
+@pytest.mark.parametrize("state", [{}, {"bit_generator": "dice"}, None])
+def test_what_is_no_state_of_a_sampler_is_refused(store, state):
+    with pytest.raises((KeyError, TypeError, ValueError)):
+        UniformSampler(store, 8, 1).restore(state)
 
 
 def test_sampler_reaches_every_transition(store):

@@ -22,7 +22,7 @@ POLICY = {
     "sha256": "a",
     "algo": "cql",
     "step": 1,
-    "sample": False,
+    "action_choice": "mode",
 }
 
 
@@ -113,10 +113,19 @@ def test_identity_of_who_acted(tmp_path):
     )  # fmt: skip
 
 
-@pytest.mark.parametrize("change", [{"sha256": "b"}, {"sample": True}])
+@pytest.mark.parametrize("change", [{"sha256": "b"}, {"action_choice": "max_q"}])
 def test_several_policies_in_one_folder_are_not_taken_for_one(tmp_path, change):
     record(tmp_path, SUCCESS, policy=POLICY)
     record(tmp_path, FAILURE, policy={**POLICY, **change})
+    assert report_trials(tmp_path).policy == {"mixed": 2}
+
+
+def test_episodes_from_before_max_q_are_counted_with_those_after(tmp_path):
+    old = {k: v for k, v in POLICY.items() if k != "action_choice"}
+    record(tmp_path, SUCCESS, policy={**old, "sample": False})
+    record(tmp_path, FAILURE, policy=POLICY)
+    assert report_trials(tmp_path).policy["sha256"] == "a"
+    record(tmp_path, FAILURE, policy={**old, "sample": True})
     assert report_trials(tmp_path).policy == {"mixed": 2}
 
 

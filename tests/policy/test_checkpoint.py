@@ -10,8 +10,17 @@ import safetensors.torch
 import torch
 
 from ofrl_robot.errors import CheckpointError
+from ofrl_robot.nets.actor import Actor
+from ofrl_robot.nets.config import NetConfig
 from ofrl_robot.policy import checkpoint
-from ofrl_robot.policy.checkpoint import Header, load_checkpoint, resolve_checkpoint
+from ofrl_robot.policy.checkpoint import (
+    ACTOR,
+    CRITIC,
+    Header,
+    load_checkpoint,
+    part,
+    resolve_checkpoint,
+)
 
 
 def test_round_trip_gives_header_and_weights_back(save, header, tmp_path):
@@ -58,6 +67,40 @@ def test_another_format_version_is_refused_by_number(save, version):
         CheckpointError, match="format {} but this version reads 1 to 2".format(version)
     ):
         load_checkpoint(path)
+
+
+def test_a_file_of_format_1_is_read_as_the_actor_that_it_holds(save, header, tmp_path):
+    """Its weights had no prefix, and its network settings were fewer."""
+    _, weights = load_checkpoint(save())
+    data = json.loads(header.to_json())
+    data["format_version"] = 1
+    data["nets"] = {k: data["nets"][k] for k in ("encoder", "latent", "hidden", "ensemble")}
+    old = tmp_path / "old.safetensors"
+    bare = {k[len("actor.") :]: v for k, v in weights.items()}
+    safetensors.torch.save_file(bare, str(old), {"ofrl_checkpoint": json.dumps(data)})
+    back, reread = load_checkpoint(old)
+    assert back == dataclasses.replace(header, format_version=1)
+    assert reread.keys() == weights.keys()
+    assert all(torch.equal(reread[k], weights[k]) for k in weights)
+
+
+@pytest.mark.parametrize(("encoder", "layers"), [("strided", (0, 2, 4)), ("cog", (0, 3, 6))])
+def test_the_names_of_an_actors_weights_are_part_of_the_format(encoder, layers, header):
+    """A network that is built otherwise must go on reading the files that there are."""
+    nets = NetConfig(encoder=encoder, latent=8, hidden=(16, 8))
+    actor = Actor(nets, header.image_shape, header.action_spec)
+    trunk = ["encoder.trunk.{}".format(i) for i in layers]
+    linear = ["encoder.project.0", "encoder.project.1", "head.0", "head.2", "head.4"]
+    names = {"{}.{}".format(n, kind) for n in trunk + linear for kind in ("weight", "bias")}
+    assert set(actor.state_dict()) == names
+
+
+def test_the_parts_of_a_checkpoint_are_told_apart_by_their_prefix(save):
+    own = {"actor.w": torch.ones(1), "actor.critic.w": torch.ones(2), "critic.w": torch.zeros(3)}
+    _, weights = load_checkpoint(save(weights=own))
+    assert {k: len(v) for k, v in part(weights, ACTOR).items()} == {"w": 1, "critic.w": 2}
+    assert {k: len(v) for k, v in part(weights, CRITIC).items()} == {"w": 3}
+    assert part({"actor.w": torch.ones(1)}, CRITIC) == {}
 
 
 def damage(data, key, value):

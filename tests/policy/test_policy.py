@@ -42,10 +42,41 @@ def test_the_mode_is_what_the_saved_network_says(save, header):
     assert np.ptp(actions, axis=0).max() > 1e-3, "the policy is blind"
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"action_head": "mixture"},
+        {"action_head": "mixed"},
+        {"resnet_policy": True, "latent": 0},
+        {"dropout": 0.5},
+        {"bottleneck": True, "bottleneck_place": "policy"},
+    ],
+    ids=str,
+)
+def test_networks_of_all_kinds_are_deployed_as_saved_and_drop_and_sample_nothing(
+    changes, save, header
+):
+    """Corrections act in training; a deployed mode is one action per image."""
+    nets = dataclasses.replace(header.nets, **changes)
+    torch.manual_seed(0)
+    actor = Actor(nets, header.image_shape, header.action_spec)
+    with torch.no_grad():
+        actor.head[-1].weight.normal_(0.0, 0.3)
+    path = save(nets=nets, weights={ACTOR + k: v for k, v in actor.state_dict().items()})
+    images = torch.from_numpy(np.stack([t.images["image"] for t in ticks()]))
+    expected = actor.eval()(images).mode.detach().numpy()
+    policy = Policy(path)
+    actions = rollout(policy, 0)
+    np.testing.assert_allclose(actions, expected, rtol=0, atol=1e-6)
+    assert np.array_equal(rollout(policy, 1), actions)
+    if nets.action_head == "mixed":  # it asks for what the gripper can do
+        assert set(actions[:, 6]) <= {-1.0, 0.0, 1.0} and set(actions[:, 7]) <= {0.0, 1.0}
+
+
 def test_deterministic_by_default_and_sampled_by_seed(save):
     path = save()
     assert np.array_equal(rollout(Policy(path), 1), rollout(Policy(path), 2))
-    policy = Policy(path, sample=True)
+    policy = Policy(path, choice="sample")
     first = rollout(policy, 1)
     torch.manual_seed(99)  # whatever else draws random numbers in this process
     assert np.array_equal(rollout(policy, 1), first)
@@ -55,7 +86,7 @@ def test_deterministic_by_default_and_sampled_by_seed(save):
 
 
 def test_acting_leaves_the_global_generator_alone(save):
-    policy = Policy(save(), sample=True)
+    policy = Policy(save(), choice="sample")
     torch.manual_seed(3)
     expected = torch.rand(3)
     torch.manual_seed(3)
@@ -112,10 +143,10 @@ def test_another_robots_specs_are_refused_with_both_sides_named(save, header):
 
 
 def test_identity_says_which_policy_it_was(save):
-    policy, sampling = Policy(save()), Policy(save(), sample=True)
+    policy, sampling = Policy(save()), Policy(save(), choice="sample")
     identity = policy.identity()
-    assert (identity["algo"], identity["step"], identity["sample"]) == ("cql", 500, False)
-    assert len(identity["sha256"]) == 64 and sampling.identity()["sample"]
+    assert (identity["algo"], identity["step"], identity["action_choice"]) == ("cql", 500, "mode")
+    assert len(identity["sha256"]) == 64 and sampling.identity()["action_choice"] == "sample"
 
 
 def test_the_policy_server_loads_no_training_code():

@@ -63,10 +63,12 @@ def test_collect_train_deploy(launch, tmp_path):
     assert main(["train", str(data), "--out", str(tmp_path / "runs"), "--name", "tiny",
                  "--steps", "12", "--warm-start-steps", "4", "--checkpoint-every", "6",
                  "--probe-size", "64", "--batch-size", "16", "--threads", "1"]) == 0  # fmt: skip
-    text = launch("deploy.launch", ckpt="runs/tiny", trials=2, out=trials, realism="mild").wait()
+    text = launch("deploy.launch", ckpt="runs/tiny", trials=2, out=trials, realism="mild",
+                  action_choice="max_q").wait()  # fmt: skip
     assert "/2 = " in text and "Traceback" not in text
     report = json.loads((trials / "trials.json").read_text())
     assert report["trials"] == 2 and report["policy"]["algo"] == "cql"
+    assert report["policy"]["action_choice"] == "max_q"
     dataset = open_dataset(trials)  # every deployment is a dataset too
     assert [m.seed for m in dataset.metas] == [1000000, 1000001]
     assert [m.environment["realism"] for m in dataset.metas] == ["mild", "mild"]
@@ -75,16 +77,22 @@ def test_collect_train_deploy(launch, tmp_path):
     assert "holds episodes already" in again and len(episode_paths(trials)) == 2
 
 
-def test_a_checkpoint_of_another_spec_is_refused(launch, tmp_path):
+def test_a_checkpoint_of_another_spec_or_without_a_critic_is_refused(launch, tmp_path):
     assert main(["collect", "--task", TASK, "--episodes", "3", "--image-size", "32",
                  "--out", str(tmp_path / "small")]) == 0  # fmt: skip
     assert main(["train", str(tmp_path / "small"), "--algo", "bc", "--steps", "2",
                  "--batch-size", "8", "--probe-size", "8", "--out", str(tmp_path / "runs"),
                  "--name", "small", "--threads", "1"]) == 0  # fmt: skip
-    text = launch("deploy.launch", ckpt="runs/small", trials=1, out=tmp_path / "none").wait()
-    assert "ObservationSpec" in text and "robot sim" in text and "step_0000002" in text
-    assert "Traceback" not in text
-    assert not episode_paths(tmp_path / "none")
+    refusals = {
+        "mode": ("ObservationSpec", "robot sim", "step_0000002"),
+        "max_q": ("max_q needs a critic", "this bc checkpoint", "step_0000002"),
+        "best": ("unknown action choice 'best'", "use mode or sample or max_q"),
+    }
+    for choice, words in refusals.items():
+        text = launch("deploy.launch", ckpt="runs/small", trials=1, out=tmp_path / "none",
+                      action_choice=choice).wait()  # fmt: skip
+        assert all(word in text for word in words) and "Traceback" not in text
+        assert not episode_paths(tmp_path / "none")
 
 
 def test_ctrl_c_keeps_whole_episodes_only(launch, tmp_path):

@@ -54,10 +54,10 @@ class Page(HTMLParser):
         return [a for tag, a in self.tags if tag == "img" and a["alt"].startswith(within)]
 
 
-def policy_of(run: Path, step: int, sample: bool = False) -> dict:
+def policy_of(run: Path, step: int, choice: str = "mode") -> dict:
     path = run_folder.checkpoint_path(run, step)
     return {"checkpoint": str(path), "sha256": checkpoint_hash(path), "algo": "cql", "step": step,
-            "sample": sample}  # fmt: skip
+            "action_choice": choice}  # fmt: skip
 
 
 @pytest.fixture
@@ -145,11 +145,29 @@ def test_trials_of_other_policies_are_not_passed_off_as_this_run(run, record, tm
 @pytest.mark.usefixtures("without_curves")
 def test_behaviour_data_is_one_more_row_and_the_policy_is_filmed(run, record, tmp_path):
     data = record(tmp_path / "data", [SUCCESS, FAILURE])
-    trials = record(tmp_path / "t", [FAILURE], actor="policy", policy=policy_of(run, 2500, True))
+    policy = policy_of(run, 2500, "sample")
+    trials = record(tmp_path / "t", [FAILURE], actor="policy", policy=policy)
     page = Page(write_report(run, [data, trials]))
     assert "scripted behaviour" in page.text and "1/2 50 %" in page.text
     assert "CQL step 2,500, sampled" in page.text
     assert len(page.images("Frames at steps")) == 1
+
+
+@pytest.mark.usefixtures("without_curves")
+@pytest.mark.parametrize(
+    ("said", "words"),
+    [
+        ({"action_choice": "max_q"}, "CQL step 2,500, max-Q"),
+        ({"sample": True}, "CQL step 2,500, sampled"),  # as recorded before there was max_q
+        ({"sample": False}, "CQL step 2,500, deterministic"),
+        ({"action_choice": "best"}, "CQL step 2,500, best"),  # of a version to come
+    ],
+)
+def test_how_the_policy_acted_is_said(run, record, tmp_path, said, words):
+    policy = policy_of(run, 2500)
+    del policy["action_choice"]
+    trials = record(tmp_path / "t", [SUCCESS], actor="policy", policy={**policy, **said})
+    assert words in Page(write_report(run, [trials])).text
 
 
 @pytest.mark.usefixtures("without_curves")
