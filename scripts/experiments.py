@@ -27,6 +27,8 @@ from ofrl_robot.workflow.selection import select_checkpoint
 
 ROOT = Path(__file__).resolve().parent.parent
 GRASP, TRAY = "Widow250SingleObjGrasp-v0", "Widow250PickTray-v0"
+OPEN = "Widow250DoubleDrawerOpenGraspNeutral-v0"
+CLOSE_OPEN = "Widow250DoubleDrawerCloseOpenGraspNeutral-v0"
 EPISODES = 300
 
 
@@ -58,6 +60,13 @@ EXPERIMENTS: Dict[str, Experiment] = {
     "grasp-cql-alpha-1": Experiment(GRASP, "grasp_cql", ("--initial-alpha", "1"), every=True),
     "grasp-cql-one-sample": Experiment(GRASP, "grasp_cql", ("--target-samples", "1"), every=True),
     "grasp-bc": Experiment(GRASP, "grasp_bc", seeds=(0, 1, 2), choices=(MODE, SAMPLE)),
+    "open-cql": Experiment(OPEN, "open_grasp_cql", seeds=(0, 1, 2)),
+    "open-cql-gaussian": Experiment(OPEN, "open_grasp_cql", ("--action-head", "gaussian")),
+    "open-cql-fp32": Experiment(OPEN, "open_grasp_cql", ("--precision", "fp32"), every=True),
+    "open-brac": Experiment(OPEN, "open_grasp_brac"),
+    "open-bc": Experiment(OPEN, "drawer_bc", seeds=(0, 1, 2)),
+    "close-open-cql": Experiment(CLOSE_OPEN, "close_open_grasp_cql", seeds=(0, 1, 2)),
+    "close-open-bc": Experiment(CLOSE_OPEN, "drawer_bc", seeds=(0, 1, 2)),
     "tray-cql": Experiment(TRAY, "pick_tray_cql", seeds=(0,), every=True),
     "tray-bc": Experiment(TRAY, "grasp_bc", choices=(MODE, SAMPLE)),
 }

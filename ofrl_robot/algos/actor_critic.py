@@ -21,7 +21,7 @@ import torch
 from ofrl_robot.algos.base import Algorithm, Losses, TensorBatch, frozen, polyak
 from ofrl_robot.algos.config import ActorCriticConfig
 from ofrl_robot.nets.config import NetConfig
-from ofrl_robot.nets.critic import Critic
+from ofrl_robot.nets.critic import Code, Critic
 from ofrl_robot.nets.distributions import ActionDistribution
 from ofrl_robot.nets.dual import Dual
 from ofrl_robot.specs import ActionSpec
@@ -147,7 +147,7 @@ class ActorCritic(Algorithm):
         return target
 
     def actor_loss(
-        self, batch: TensorBatch, code: torch.Tensor, dist: ActionDistribution,
+        self, batch: TensorBatch, code: Code, dist: ActionDistribution,
         branches: Tuple[torch.Tensor, torch.Tensor, torch.Tensor],
         divergence: Optional[torch.Tensor],
     ) -> torch.Tensor:  # fmt: skip
@@ -194,7 +194,7 @@ class ActorCritic(Algorithm):
         return Losses(parts, metrics)
 
     def _critic_losses(
-        self, batch: TensorBatch, features: torch.Tensor, code: torch.Tensor,
+        self, batch: TensorBatch, features: torch.Tensor, code: Code,
         target: torch.Tensor, dist: ActionDistribution, next_dist: ActionDistribution,
         parts: Dict[str, torch.Tensor], metrics: Dict[str, torch.Tensor],
     ) -> None:  # fmt: skip
@@ -223,7 +223,7 @@ class ActorCritic(Algorithm):
         parts["critic"] = loss
 
     def _evaluate(
-        self, batch: TensorBatch, code: torch.Tensor, dist: ActionDistribution,
+        self, batch: TensorBatch, code: Code, dist: ActionDistribution,
         next_dist: ActionDistribution,
     ) -> Tuple[torch.Tensor, Optional[torch.Tensor], Optional[torch.Tensor]]:  # fmt: skip
         """Q at the data's actions (E, B), the regulariser (E,) and the bottleneck's rate there

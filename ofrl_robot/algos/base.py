@@ -15,6 +15,7 @@ from ofrl_robot.data.sampler import Batch
 from ofrl_robot.nets.actor import Actor
 from ofrl_robot.nets.augment import random_shift
 from ofrl_robot.nets.config import NetConfig
+from ofrl_robot.nets.encoder import pixels
 from ofrl_robot.specs import ActionSpec
 
 
@@ -123,7 +124,7 @@ class Algorithm(nn.Module):
 
     def forward(self, batch: TensorBatch) -> Losses:
         """:meth:`losses` of the shifted images, under autocast."""
-        batch = self.shifted(batch)
+        batch = self.shifted(batch, torch.bfloat16 if self.bf16 else torch.float32)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
             return self.losses(batch)
 
@@ -133,17 +134,21 @@ class Algorithm(nn.Module):
     def load(self, batch: Batch) -> TensorBatch:
         return TensorBatch.load(batch, self.device, self.discount)
 
-    def shifted(self, batch: TensorBatch) -> TensorBatch:
-        """The batch with each frame shifted at random."""
+    def shifted(self, batch: TensorBatch, dtype: torch.dtype) -> TensorBatch:
+        """The batch with each frame shifted at random, cast once for all networks."""
         return dataclasses.replace(
             batch,
-            images=random_shift(batch.images, self.config.shift),
-            next_images=random_shift(batch.next_images, self.config.shift),
+            images=pixels(random_shift(batch.images, self.config.shift), dtype),
+            next_images=pixels(random_shift(batch.next_images, self.config.shift), dtype),
         )
 
     def update(self, batch: Batch) -> Dict[str, torch.Tensor]:
         """One gradient step; returns :attr:`Losses.metrics` (fetch them seldom)."""
-        losses = self(self.load(batch))
+        return self.update_on(self.load(batch))
+
+    def update_on(self, batch: TensorBatch) -> Dict[str, torch.Tensor]:
+        """:meth:`update` of a batch that is on the device; nothing in it waits for the device."""
+        losses = self(batch)
         self.optimizer.zero_grad(set_to_none=True)
         losses.total.backward()
         self.finish_step()

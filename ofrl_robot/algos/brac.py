@@ -23,11 +23,10 @@ from ofrl_robot.algos import divergence
 from ofrl_robot.algos.actor_critic import ActorCritic
 from ofrl_robot.algos.base import Losses, TensorBatch, evaluating, frozen
 from ofrl_robot.algos.config import BRACConfig
-from ofrl_robot.data.sampler import Batch
 from ofrl_robot.errors import ConfigError
 from ofrl_robot.nets.actor import Actor
 from ofrl_robot.nets.config import NetConfig
-from ofrl_robot.nets.critic import Critic
+from ofrl_robot.nets.critic import Code, Critic
 from ofrl_robot.nets.distributions import ActionDistribution
 from ofrl_robot.nets.dual import Dual
 from ofrl_robot.specs import ActionSpec
@@ -129,9 +128,7 @@ class BRAC(ActorCritic):
         measure = {"kl": divergence.kl, "density": divergence.negative_log_density}
         return measure[config.divergence](dist, behavior, config.divergence_samples)
 
-    def _dual(
-        self, code: torch.Tensor, actions: torch.Tensor, dist: ActionDistribution
-    ) -> torch.Tensor:
+    def _dual(self, code: Code, actions: torch.Tensor, dist: ActionDistribution) -> torch.Tensor:
         proposed, _, weights = dist.branches(1)
         actions = dist.canonical(actions).unsqueeze(1)
         at_policy = self.discriminator.q(code, proposed)[0]
@@ -153,16 +150,16 @@ class BRAC(ActorCritic):
             losses.metrics["behavior_loss"] = loss.detach()
         return losses
 
-    def update(self, batch: Batch) -> Dict[str, torch.Tensor]:
+    def update_on(self, batch: TensorBatch) -> Dict[str, torch.Tensor]:
         if self.discriminator is None:
-            return super().update(batch)
-        tensors = self.shifted(self.load(batch))
+            return super().update_on(batch)
+        shifted = self.shifted(batch, torch.float32)
         for _ in range(self.config.discriminator_steps):
-            loss = self.discriminator_loss(tensors)
+            loss = self.discriminator_loss(shifted)
             self.discriminator_optimizer.zero_grad(set_to_none=True)
             loss.backward()
             self.discriminator_optimizer.step()
-        return {**super().update(batch), "discriminator_loss": loss.detach()}
+        return {**super().update_on(batch), "discriminator_loss": loss.detach()}
 
     def discriminator_loss(self, batch: TensorBatch) -> torch.Tensor:
         """-D + gradient penalty between data and policy actions (float32: differentiated twice)."""

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Generic, Optional, Sequence, Tuple, TypeVar
 
 import tyro
+from typing_extensions import Annotated
 
 from ofrl_robot.algos.config import AlgoConfig
 from ofrl_robot.errors import ConfigError
@@ -39,13 +40,13 @@ class Train(Generic[Hyper]):
     hyper: Hyper
     nets: NetConfig
     train: TrainConfig
-    dataset: Positional[Optional[Path]] = None
+    dataset: Positional[Annotated[Optional[Path], tyro.conf.arg(metavar="DATASET")]] = None
     """Dataset folder."""
     algo: str = DEFAULT_ALGO
     """Algorithm: bc, cql or brac."""
-    task: Optional[Path] = None
+    task: Annotated[Optional[Path], tyro.conf.arg(metavar="PATH")] = None
     """The same as DATASET, where it is named beside --prior."""
-    prior: Optional[Path] = None
+    prior: Annotated[Optional[Path], tyro.conf.arg(metavar="PATH")] = None
     """Dataset folder of other tasks to train on as well; its rewards count as 0."""
     out: Path = Path("runs")
     """Folder of all runs."""
@@ -55,14 +56,15 @@ class Train(Generic[Hyper]):
     """Go on with this run from its last checkpoint; give it the flags that it began with."""
 
     def run(self) -> None:
-        from ofrl_robot.training.loop import train
+        from ofrl_robot.training.distributed import train
         from ofrl_robot.workflow.selection import select_checkpoint
 
         config = self.config()
         name = self.name or "{}-{}".format(config.dataset.resolve().name, self.algo)
-        folder = train(config, self.out / name, self.resume)
-        print("run: {}".format(folder))
-        print("\n".join(select_checkpoint(folder).lines()))
+        folder = self.out / name
+        if train(config, folder, self.resume):
+            print("run: {}".format(folder))
+            print("\n".join(select_checkpoint(folder).lines()))
 
     def config(self) -> RunConfig:
         """Raises ConfigError for flags that exclude each other."""

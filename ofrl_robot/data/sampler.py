@@ -111,8 +111,12 @@ class MixedSampler:
         self._next = self._draw()
 
     def sample(self) -> Batch:
+        return gather(self._stores, self.draw(), self._n, self._discount, self._returns)
+
+    def draw(self) -> List[np.ndarray]:
+        """Which transitions the next batch holds: int64 (B_k,) of each store."""
         indices, self._next = self._next, self._draw()
-        return gather(self._stores, indices, self._n, self._discount, self._returns)
+        return indices
 
     def state(self) -> Dict[str, Any]:
         """Where the sequence stands, as JSON-able values, for :meth:`restore`."""

@@ -11,6 +11,7 @@ from ofrl_robot.errors import ConfigError
 from ofrl_robot.nets.config import NetConfig
 from ofrl_robot.nets.distributions import (
     ActionDistribution,
+    DiscreteEntries,
     MixedAction,
     TanhGaussian,
     TanhMixture,
@@ -31,8 +32,8 @@ class Actor(nn.Module):
 
     def __init__(self, config: NetConfig, shape: Tuple[int, ...], action: ActionSpec) -> None:
         super().__init__()
-        self.config, self._levels = config, action.levels
-        if config.action_head == "mixed" and not self._levels:
+        self.config, levels = config, action.levels
+        if config.action_head == "mixed" and not levels:
             raise ConfigError(
                 "action_head mixed, but none of {} is discrete".format(", ".join(action.names)),
                 "use --action-head gaussian or mixture",
@@ -43,8 +44,8 @@ class Actor(nn.Module):
         elif config.action_head == "mixture":
             self._sizes = [config.components, 2 * config.components * size]
         else:
-            levels = [len(values) for values in self._levels.values()]
-            self._sizes = [2 * (size - len(levels))] + levels
+            self._sizes = [2 * (size - len(levels))] + [len(values) for values in levels.values()]
+            self._entries = DiscreteEntries(size, levels)
         self.encoder = Encoder(config, shape, config.resnet_policy)
         code = self.encoder.size
         self.bottleneck: Optional[Bottleneck] = None
@@ -75,7 +76,7 @@ class Actor(nn.Module):
             shape = (len(output), self.config.components, 2 * self._size)
             gaussian = self._gaussian(parts[1].reshape(shape))
             return TanhMixture(parts[0], gaussian.mean, gaussian.log_std)
-        return MixedAction(self._gaussian(parts[0]), parts[1:], self._levels)
+        return MixedAction(self._gaussian(parts[0]), parts[1:], self._entries)
 
     def _gaussian(self, output: torch.Tensor) -> TanhGaussian:
         mean, log_std = output.chunk(2, dim=-1)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Optional, Tuple
+from typing import NamedTuple, Optional, Tuple
 
 import torch
 from torch import nn
@@ -15,7 +15,7 @@ from ofrl_robot.nets.mlp import Bottleneck, dropped, mlp
 class QHead(nn.Module):
     """Q(code, action) with the first layer split into W_code code + W_action action.
 
-    The code part is computed once per image whatever the number of actions: equal to
+    The caller computes ``from_code`` once per image, whatever the number of actions: equal to
     concatenating them, in value and gradient. With a bottleneck the first layer's output passes
     through it: the joint code of image and action, as in the workflow paper's code.
     """
@@ -37,21 +37,31 @@ class QHead(nn.Module):
         nn.init.zeros_(self.rest[-1].bias)
 
     def forward(
-        self, code: torch.Tensor, actions: torch.Tensor
+        self, code_part: torch.Tensor, actions: torch.Tensor
     ) -> Tuple[torch.Tensor, Optional[torch.Tensor]]:
-        """(B, size), (B, K, A) -> Q (B, K) float32 and the bottleneck's rate (B, K) or None."""
-        x = self.activation(self.from_code(code).unsqueeze(1) + self.from_action(actions))
+        """``from_code`` of a code (B, H), (B, K, A) -> Q (B, K) float32 and the bottleneck's rate
+        (B, K) or None."""
+        x = self.activation(code_part.unsqueeze(1) + self.from_action(actions))
         rate = None
         if self.bottleneck is not None:
             x, rate = self.bottleneck(x)
         return self.rest(x).squeeze(-1), rate
 
 
+class Code(NamedTuple):
+    """What the heads know of an image before an action is joined: the image's part of the first
+    layer, one (B, H) per Q-function. It is computed once for all actions that are evaluated."""
+
+    parts: Tuple[torch.Tensor, ...]
+
+    def detach(self) -> "Code":
+        return Code(tuple(part.detach() for part in self.parts))
+
+
 class Critic(nn.Module):
     """E Q-functions that share one encoder or have one each.
 
     ``q(encode(images), actions)``: images uint8 (B, H, W, 3), actions (B, K, A) -> (E, B, K).
-    A code is (B, size) where the encoder is shared and (E, B, size) where it is not.
     """
 
     def __init__(self, config: NetConfig, shape: Tuple[int, ...], action_size: int) -> None:
@@ -65,27 +75,29 @@ class Critic(nn.Module):
         self.heads = nn.ModuleList(QHead(config, size, action_size) for _ in range(config.ensemble))
 
     def features(self, images: torch.Tensor) -> torch.Tensor:
-        """Flat trunk outputs, (B, F) or (E, B, F): before any action is joined."""
+        """Flat trunk outputs, (B, F) or, of encoders of their own, (E, B, F): before any action
+        is joined."""
         if self.shared:
             return self.encoders[0].features(images)
         return torch.stack([encoder.features(images) for encoder in self.encoders])
 
-    def project(self, features: torch.Tensor) -> torch.Tensor:
+    def project(self, features: torch.Tensor) -> Code:
         """The code of :meth:`features`."""
         if self.shared:
-            return self.encoders[0].project(features)
-        return torch.stack([e.project(f) for e, f in zip(self.encoders, features)])
+            codes = [self.encoders[0].project(features)] * len(self.heads)
+        else:
+            codes = [e.project(f) for e, f in zip(self.encoders, features)]
+        return Code(tuple(head.from_code(c) for head, c in zip(self.heads, codes)))
 
-    def encode(self, images: torch.Tensor) -> torch.Tensor:
+    def encode(self, images: torch.Tensor) -> Code:
         return self.project(self.features(images))
 
-    def q(self, code: torch.Tensor, actions: torch.Tensor) -> torch.Tensor:
+    def q(self, code: Code, actions: torch.Tensor) -> torch.Tensor:
         return self.q_and_rate(code, actions)[0]
 
     def q_and_rate(
-        self, code: torch.Tensor, actions: torch.Tensor
+        self, code: Code, actions: torch.Tensor
     ) -> Tuple[torch.Tensor, Optional[torch.Tensor]]:
         """Q and the bottleneck's rate, both (E, B, K); None without a bottleneck."""
-        codes = [code] * len(self.heads) if self.shared else code
-        values, rates = zip(*(head(c, actions) for head, c in zip(self.heads, codes)))
+        values, rates = zip(*(h(part, actions) for h, part in zip(self.heads, code.parts)))
         return torch.stack(values), None if rates[0] is None else torch.stack(rates)

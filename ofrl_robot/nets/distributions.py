@@ -7,9 +7,10 @@ actions per row. Densities are per row, of the whole action, in nats, float32 al
 from __future__ import annotations
 
 import math
-from typing import Mapping, Optional, Sequence, Tuple
+from typing import List, Mapping, Optional, Sequence, Tuple
 
 import torch
+from torch import nn
 from torch.nn import functional
 
 LIMIT = 1.0 - 1e-5  # data actions are clipped to this when loaded; atanh of it is 6.1
@@ -138,9 +139,7 @@ class TanhMixture(ActionDistribution):
         self, count: int, generator: Optional[torch.Generator] = None
     ) -> Tuple[torch.Tensor, torch.Tensor]:
         """Not reparametrised in the component: use :meth:`branches` where gradients count."""
-        component = torch.multinomial(
-            self.log_weights.detach().exp(), count, replacement=True, generator=generator
-        )
+        component = _categorical(self.log_weights, count, generator)
         mean, log_std = _take(self.mean, component), _take(self.log_std, component)
         noise = torch.randn(mean.shape, device=mean.device, dtype=mean.dtype, generator=generator)
         z = mean + log_std.exp() * noise
@@ -172,6 +171,59 @@ class TanhMixture(ActionDistribution):
         return torch.logsumexp(self.log_weights.unsqueeze(1) + parts, -1)
 
 
+class DiscreteEntries(nn.Module):
+    """Which entries of an action are discrete, and the values of each.
+
+    A module for its buffers: they move to the device once with the network, where making them in
+    every step would be a copy from the host, which no CUDA graph can hold.
+
+    Args:
+        size: entries of an action. levels: position of each discrete one -> its values, ascending.
+
+    Attributes:
+        positions: of the discrete entries. continuous: int64, of the others.
+        order: int64 (size,), where each entry is in (continuous entries, discrete entries).
+        combinations: (M, D), every combination of values.
+    """
+
+    def __init__(self, size: int, levels: Mapping[int, Sequence[float]]) -> None:
+        super().__init__()
+        self.positions = list(levels)
+        continuous = [i for i in range(size) if i not in levels]
+        joined = continuous + self.positions
+        tables = [torch.tensor(values) for values in levels.values()]
+        buffers = {
+            "continuous": torch.tensor(continuous, dtype=torch.int64),
+            "order": torch.tensor([joined.index(i) for i in range(size)]),
+        }
+        buffers["combinations"] = torch.cartesian_prod(*tables).reshape(-1, len(tables))
+        for k, values in enumerate(tables):
+            buffers["values{}".format(k)] = values
+            borders = (values[1:] + values[:-1]) / 2
+            below = borders.nextafter(torch.tensor(-2.0))  # on a border: the level nearer to 0
+            buffers["borders{}".format(k)] = torch.where(borders < 0, below, borders)
+        for name, tensor in buffers.items():
+            self.register_buffer(name, tensor, persistent=False)
+
+    @property
+    def values(self) -> List[torch.Tensor]:
+        """Of each discrete entry, (L,)."""
+        return [getattr(self, "values{}".format(k)) for k in range(len(self.positions))]
+
+    def index(self, actions: torch.Tensor) -> List[torch.Tensor]:
+        """Number of the level next to each discrete entry of actions (..., A). For levels -1, 0, 1
+        and 0, 1 the borders are the thresholds of :class:`~ofrl_robot.specs.ActionSpec`."""
+        borders = [getattr(self, "borders{}".format(k)) for k in range(len(self.positions))]
+        return [
+            torch.bucketize(actions[..., i].to(b.dtype).contiguous(), b)
+            for i, b in zip(self.positions, borders)
+        ]
+
+    def join(self, continuous: torch.Tensor, discrete: torch.Tensor) -> torch.Tensor:
+        """Entries back in the action's order."""
+        return torch.cat([continuous, discrete], -1).index_select(-1, self.order)
+
+
 class MixedAction(ActionDistribution):
     """Tanh-Gaussian pose and independent categorical entries (gripper, neutral).
 
@@ -181,65 +233,48 @@ class MixedAction(ActionDistribution):
     Args:
         pose: over the continuous entries, in order.
         logits: one tensor (B, L_i) per discrete entry.
-        levels: position of each discrete entry in the action -> its values, ascending.
+        entries: which these are.
     """
 
     def __init__(
-        self,
-        pose: TanhGaussian,
-        logits: Sequence[torch.Tensor],
-        levels: Mapping[int, Sequence[float]],
+        self, pose: TanhGaussian, logits: Sequence[torch.Tensor], entries: DiscreteEntries
     ) -> None:
-        self.pose, self.levels = pose, levels
+        self.pose, self.entries = pose, entries
         self.log_probs = [row.log_softmax(-1) for row in logits]
-        entries = pose.mean.shape[1] + len(levels)
-        self._continuous = [i for i in range(entries) if i not in levels]
-        self._order = torch.tensor(
-            [k for k, _ in sorted(enumerate(self._continuous + list(levels)), key=lambda p: p[1])],
-            device=pose.mean.device,
-        )
-        self._values = [pose.mean.new_tensor(values) for values in levels.values()]
 
     @property
     def mode(self) -> torch.Tensor:
-        discrete = [v[p.argmax(-1)] for v, p in zip(self._values, self.log_probs)]
-        return self._join(self.pose.mode, torch.stack(discrete, -1))
+        return self._at(self.pose.mode, [p.argmax(-1) for p in self.log_probs])
 
     def sample(
         self, count: int, generator: Optional[torch.Generator] = None
     ) -> Tuple[torch.Tensor, torch.Tensor]:
         """Not reparametrised in the discrete entries: use :meth:`branches` for gradients."""
         pose, log_prob = self.pose.sample(count, generator)
-        discrete = []
-        for values, log_probs in zip(self._values, self.log_probs):
-            index = torch.multinomial(
-                log_probs.detach().exp(), count, replacement=True, generator=generator
-            )
-            discrete.append(values[index])
-            log_prob = log_prob + log_probs.gather(1, index)
-        return self._join(pose, torch.stack(discrete, -1)), log_prob
+        index = [_categorical(p, count, generator) for p in self.log_probs]
+        for log_probs, chosen in zip(self.log_probs, index):
+            log_prob = log_prob + log_probs.gather(1, chosen)
+        return self._at(pose, index), log_prob
 
     def branches(self, count: int) -> Tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """``count`` poses, each with every combination of the discrete entries."""
         pose, pose_log_prob = self.pose.sample(count)
-        rows = pose.shape[0]
-        combination = torch.cartesian_prod(*self._values).reshape(-1, len(self._values))  # (M, D)
+        combinations = self.entries.combinations
+        number = combinations.shape[0]
         log_p = self.log_probs[0]
         for following in self.log_probs[1:]:
             log_p = (log_p.unsqueeze(2) + following.unsqueeze(1)).flatten(1)  # (B, M)
-        number = combination.shape[0]
-        actions = self._join(
+        actions = self.entries.join(
             pose.repeat_interleave(number, 1),
-            combination.repeat(count, 1).expand(rows, -1, -1),
+            combinations.repeat(count, 1).expand(pose.shape[0], -1, -1),
         )
         log_p = log_p.repeat(1, count)
         log_prob = pose_log_prob.repeat_interleave(number, 1) + log_p
         return actions, log_prob, log_p.exp() / count
 
     def log_prob(self, actions: torch.Tensor) -> torch.Tensor:
-        log_prob = self.pose.log_prob(actions[..., self._continuous])
-        for entry, values, log_probs in zip(self.levels, self._values, self.log_probs):
-            index = _nearest(actions[..., entry], values)
+        log_prob = self.pose.log_prob(actions.index_select(-1, self.entries.continuous))
+        for log_probs, index in zip(self.log_probs, self.entries.index(actions)):
             if actions.dim() == 2:
                 log_prob = log_prob + log_probs.gather(1, index.unsqueeze(1)).squeeze(1)
             else:
@@ -248,35 +283,35 @@ class MixedAction(ActionDistribution):
 
     def uniform(self, count: int) -> Tuple[torch.Tensor, torch.Tensor]:
         pose, log_prob = self.pose.uniform(count)
-        discrete = []
-        for values in self._values:
-            index = torch.randint(len(values), pose.shape[:2], device=pose.device)
-            discrete.append(values[index])
+        index = []
+        for values in self.entries.values:
+            index.append(torch.randint(len(values), pose.shape[:2], device=pose.device))
             log_prob = log_prob - math.log(len(values))
-        return self._join(pose, torch.stack(discrete, -1)), log_prob
+        return self._at(pose, index), log_prob
 
     def canonical(self, actions: torch.Tensor) -> torch.Tensor:
-        actions = actions.clone()
-        for entry, values in zip(self.levels, self._values):
-            actions[..., entry] = values[_nearest(actions[..., entry], values)]
-        return actions
+        return self._at(
+            actions.index_select(-1, self.entries.continuous), self.entries.index(actions)
+        )
 
     def detach(self) -> "MixedAction":
-        return MixedAction(self.pose.detach(), [p.detach() for p in self.log_probs], self.levels)
+        return MixedAction(self.pose.detach(), [p.detach() for p in self.log_probs], self.entries)
 
-    def _join(self, pose: torch.Tensor, discrete: torch.Tensor) -> torch.Tensor:
-        """Entries back in the action's order."""
-        return torch.cat([pose, discrete], -1)[..., self._order]
+    def _at(self, pose: torch.Tensor, index: Sequence[torch.Tensor]) -> torch.Tensor:
+        """Actions with the discrete entries at these levels."""
+        discrete = [values[chosen] for values, chosen in zip(self.entries.values, index)]
+        return self.entries.join(pose, torch.stack(discrete, -1))
+
+
+def _categorical(
+    log_probs: torch.Tensor, count: int, generator: Optional[torch.Generator]
+) -> torch.Tensor:
+    """``count`` draws per row (B, L) -> (B, N), as the first of exponential clocks to ring."""
+    shape = (log_probs.shape[0], count, log_probs.shape[1])
+    clocks = torch.empty(shape, device=log_probs.device).exponential_(generator=generator)
+    return (log_probs.detach().unsqueeze(1) - clocks.log()).argmax(-1)
 
 
 def _take(table: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
     """Rows ``index`` (B, K) of (B, C, A), as (B, K, A)."""
     return table.gather(1, index.unsqueeze(-1).expand(-1, -1, table.shape[-1]))
-
-
-def _nearest(entry: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
-    """Index of the level next to each element, on a border that nearer to 0. For levels -1, 0, 1
-    and 0, 1 the borders are the thresholds of +-0.5 of :class:`~ofrl_robot.specs.ActionSpec`."""
-    borders = (values[1:] + values[:-1]) / 2
-    borders = torch.where(borders < 0, borders.nextafter(values.new_tensor(-2.0)), borders)
-    return torch.bucketize(entry.contiguous(), borders)

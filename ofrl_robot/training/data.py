@@ -65,7 +65,8 @@ def open_data(config: RunConfig) -> TrainData:
     trained_on = len(sources)
     if _holds_out(config):
         sources.append(Source(config.dataset, split=VALID, **rewards))
-    opened = open_sources(sources, train.camera, train.cache, train.memory_mb)
+    with np.errstate(over="ignore"):  # check_trainable says it in words
+        opened = open_sources(sources, train.camera, train.cache, train.memory_mb)
     trained, held_out = opened[:trained_on], opened[trained_on:]
     check_trainable(trained, config)
     return TrainData(

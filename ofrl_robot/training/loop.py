@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import shutil
 from pathlib import Path
 from typing import Callable, Dict, Iterator, List, Optional
@@ -10,7 +11,7 @@ from typing import Callable, Dict, Iterator, List, Optional
 import torch
 from safetensors import SafetensorError
 
-from ofrl_robot.errors import ConfigError, TrainingError
+from ofrl_robot.errors import CheckpointError, ConfigError, TrainingError
 from ofrl_robot.policy.checkpoint import save_checkpoint
 from ofrl_robot.training import run_folder
 from ofrl_robot.training.config import RunConfig, config_differences
@@ -42,31 +43,46 @@ def train(
     display = display or Terminal()
     if config.train.wandb:
         import_wandb()
+    learner = None
     if not resume:
         run_folder.require_new(folder)
         learner = make_learner(config)
         run_folder.create_run(folder, config.to_dict())
-        with run_folder.one_trainer(folder):
-            _Loop(learner, folder, display).run()
-        return folder
     with run_folder.one_trainer(folder):
-        state = read_state(folder)
-        require_same_config(folder, config, state)
-        if state is not None and state.header.step == config.train.steps:
-            display.say("finished: all {} steps are done; --steps MORE trains on".format(
-                config.train.steps))  # fmt: skip
-            return folder
-        learner = make_learner(config)
-        if state is not None:
-            state.restore(learner)
-            if state.header.torch_version != torch.__version__:
-                display.say("torch was {}, now {}: numbers may differ from here on".format(
-                    state.header.torch_version, torch.__version__))  # fmt: skip
-        run_folder.rewind(folder, learner.step)
-        run_folder.write_config(folder, config.to_dict())
-        display.say("resumed after step {}".format(learner.step))
-        _Loop(learner, folder, display).run()
+        if resume:
+            learner = _resumed(config, folder, display, make_learner)
+        if learner is not None:
+            _Loop(learner, folder, display).run()
     return folder
+
+
+def _resumed(
+    config: RunConfig,
+    folder: Path,
+    display: Display,
+    make_learner: Callable[[RunConfig], Learner],
+) -> Optional[Learner]:
+    """The learner where the run stood, what lies beyond that dropped; None where it is finished."""
+    state = read_state(folder)
+    require_same_config(folder, config, state)
+    if state is None:
+        _require_no_work(folder)
+        learner = make_learner(config)
+    elif state.header.step == config.train.steps:
+        display.say(
+            "finished: all {} steps are done; --steps MORE trains on".format(state.header.step)
+        )
+        return None
+    else:
+        learner = make_learner(config)
+        state.restore(learner)
+        if state.header.torch_version != torch.__version__:
+            versions = state.header.torch_version, torch.__version__
+            display.say("torch was {}, now {}: numbers may differ from here on".format(*versions))
+    run_folder.rewind(folder, learner.step)
+    run_folder.write_config(folder, config.to_dict())
+    display.say("resumed after step {}".format(learner.step))
+    return learner
 
 
 def require_same_config(folder: Path, config: RunConfig, state: Optional[State]) -> None:
@@ -74,14 +90,25 @@ def require_same_config(folder: Path, config: RunConfig, state: Optional[State])
     steps."""
     old = run_folder.read_config(folder) if state is None else state.header.config
     differing = config_differences(old, config.to_dict())
-    if config.train.steps > old["train"]["steps"]:
-        differing.pop("steps", None)
+    if config.train.steps > old.get("train", {}).get("steps", math.inf):
+        differing.pop("steps")
     if differing:
         raise ConfigError(
             "the run began with other settings (then != now): {}".format(
                 ", ".join("{} {} != {}".format(name, *pair) for name, pair in differing.items())
             ),
             "give the same, or train under another --name",
+            folder,
+        )
+
+
+def _require_no_work(folder: Path) -> None:
+    """Refuse to begin a run anew whose state is lost: that would drop its checkpoints."""
+    steps = run_folder.checkpoint_steps(folder)
+    if len(steps) > 1:  # one may lie there already when a run dies at its first checkpoint
+        raise CheckpointError(
+            "{} checkpoints but no state to go on from".format(len(steps)),
+            "train again under another --name",
             folder,
         )
 

@@ -78,8 +78,8 @@ def read_config(folder: Path) -> Dict[str, Any]:
     if not path.is_file():
         raise CheckpointError("no config.json, so not a run folder", "check the path", folder)
     try:
-        return json.loads(path.read_text())
-    except ValueError as error:
+        return dict(json.loads(path.read_text()))
+    except (TypeError, ValueError) as error:
         raise CheckpointError("damaged ({})".format(error), "train again", path) from error
 
 

@@ -337,13 +337,23 @@ def test_probe_metrics_by_hand(name, build, batch):
 
 
 def test_probe_separates_data_policy_and_random_actions(build, batch):
-    algorithm = build("cql")
-    algorithm.critic = KnownQ(lambda a: a[..., 0])
-    with torch.no_grad():
+    """By the first critic, as the released code; a policy's action is drawn, not its mode."""
+    algorithm = build("cql", clip_targets=False)
+    algorithm.critic = KnownQ(lambda a: a[..., 0], lambda a: a[..., 0] - 9.0)
+    algorithm.target_critic = KnownQ(*table([[[0.5]], [[0.7]]]))
+    with torch.no_grad():  # tanh N(2, 4.5^2), or all but its mean
         algorithm.average_actor.head[-1].bias[0] = 2.0
-        algorithm.average_actor.head[-1].bias[2] = -9.0
+        algorithm.average_actor.head[-1].bias[2] = 1.5
+    wide = algorithm.probe(batch)
+    algorithm.average_actor.head[-1].bias.data[2] = -9.0
     probe = algorithm.probe(batch)
-    assert probe["data_q"] == pytest.approx(float(batch.actions[:, 0].mean()), abs=1e-5)
+    tensors = algorithm.load(batch)
+    data = tensors.actions[:, 0]
+    target = tensors.rewards + 0.5 * tensors.bootstrap
+    assert probe["data_q"] == pytest.approx(float(data.mean()), abs=1e-5)
+    assert probe["data_q_min"] == pytest.approx(float(data.mean()) - 9.0, abs=1e-5)
+    assert probe["td_error"] == pytest.approx(float((data - target).square().mean()), abs=1e-5)
     assert probe["policy_q"] == pytest.approx(math.tanh(2.0), abs=0.05)
-    assert probe["mode_q"] == pytest.approx(math.tanh(2.0), abs=0.02)
+    assert wide["mode_q"] == pytest.approx(math.tanh(2.0), abs=0.02)
+    assert wide["policy_q"] < 0.8
     assert abs(probe["random_q"]) < 0.5  # 12 of a mean of 0, spread 0.58

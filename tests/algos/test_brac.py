@@ -112,6 +112,7 @@ def test_a_given_behavior_never_moves_and_keeps_its_own_networks(
     prefixed = {"behavior." + k: v for k, v in before.items()}
     assert same(of("behavior", weights(algorithm)), prefixed)
     assert "behavior" not in algorithm(algorithm.load(batch)).parts
+    assert not any(p.requires_grad for p in algorithm.behavior.parameters())
     # a copy: whoever trains on with it does not move this one
     assert all(p.requires_grad for p in given_behavior.parameters())
     with torch.no_grad():
@@ -152,7 +153,10 @@ def test_value_penalty_is_in_the_target_and_policy_regularisation_is_not(setting
             targets.append(algorithm.target(tensors, dist))
         torch.manual_seed(4)
         dist.branches(1)  # the draw that the value took
-        divergence = algorithm._divergence(tensors.next_images, tensors.next_actions, dist)
+        there = dataclasses.replace(
+            tensors, images=tensors.next_images, actions=tensors.next_actions
+        )
+        divergence = algorithm.divergence(there, dist)
     known = tensors.has_next_action if "divergence_form" in settings else 1.0
     expected = tensors.bootstrap * known * 2.5 * divergence
     torch.testing.assert_close(targets[1] - targets[0], expected, rtol=1e-3, atol=1e-3)
@@ -340,6 +344,18 @@ def test_the_discriminator_trains_by_its_own_optimiser_and_steps(build, batch, w
     assert len(steps) == 4
     after = of("discriminator", weights(algorithm))
     assert not any(torch.equal(after[k], before[k]) for k in after)
+
+
+def test_the_discriminator_compares_at_the_image_of_the_data_action(build, batch):
+    algorithm = build("brac", divergence_form="dual")
+    tensors = algorithm.load(batch)
+    losses = []
+    for images in (tensors.next_images, 255 - tensors.next_images):
+        torch.manual_seed(0)
+        losses.append(
+            algorithm.discriminator_loss(dataclasses.replace(tensors, next_images=images)).item()
+        )
+    assert losses[0] == losses[1]
 
 
 def test_the_discriminator_is_one_plain_critic(build):

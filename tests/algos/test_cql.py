@@ -9,7 +9,7 @@ import pytest
 import torch
 from known_q import KnownQ
 
-from ofrl_robot.nets.distributions import MixedAction, TanhGaussian, TanhMixture
+from ofrl_robot.nets.distributions import DiscreteEntries, MixedAction, TanhGaussian, TanhMixture
 
 LEVELS = {1: (-1.0, 0.0, 1.0)}
 DATA = 0.25
@@ -26,7 +26,7 @@ def mixture(mean, log_std, rows=8):
 
 def mixed(mean, log_std, rows=8):
     logits = torch.tensor([[0.5, -1.0, mean]]).expand(rows, 3)
-    return MixedAction(gaussian(mean, log_std, rows), [logits], LEVELS)
+    return MixedAction(gaussian(mean, log_std, rows), [logits], DiscreteEntries(2, LEVELS))
 
 
 HEADS = {"gaussian": gaussian, "mixture": mixture, "mixed": mixed}
@@ -110,6 +110,16 @@ def test_variant_rho_converges_to_the_policys_own_log_mean(head, temperature, bu
     value, actions = regulariser_of(algorithm, (steep, flat), here, HEADS[head](-5.0, -3.0))
     assert actions.shape[1] == 40000  # none uniform, none of the next image
     torch.testing.assert_close(value, truth, rtol=0, atol=0.03)
+
+
+def test_variant_rho_proposes_the_policys_actions_only(build):
+    """Also where cql_samples names others, as its default does."""
+    algorithm = build("cql", cql_variant="rho")
+    here = gaussian(0.4, 0.0)
+    torch.manual_seed(0)
+    actions, log_density = algorithm.proposals(here, gaussian(-5.0, -3.0))
+    assert actions.shape == (8, 4, 1)
+    torch.testing.assert_close(log_density, here.log_prob(actions), rtol=1e-4, atol=1e-4)
 
 
 def test_without_importance_sampling_it_is_the_soft_maximum_of_what_was_sampled(build):

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ofrl_robot.algos import divergence
-from ofrl_robot.nets.distributions import MixedAction, TanhGaussian, TanhMixture
+from ofrl_robot.nets.distributions import DiscreteEntries, MixedAction, TanhGaussian, TanhMixture
 
 MANY = 20000
 
@@ -39,7 +39,7 @@ def test_kl_is_that_of_the_gaussians_before_tanh(means, ours, theirs):
 
 
 def test_kl_of_mixed_policies_is_that_of_poses_plus_that_of_levels():
-    levels = {0: (-1.0, 0.0, 1.0), 2: (0.0, 1.0)}
+    levels = DiscreteEntries(3, {0: (-1.0, 0.0, 1.0), 2: (0.0, 1.0)})
     logits = [torch.tensor([[0.3, -0.5, 1.0]]), torch.tensor([[0.7, -0.2]])]
     others = [torch.tensor([[1.0, 0.5, -1.0]]), torch.tensor([[-0.5, 0.1]])]
     p, q = gaussian([0.3], [-0.5]), gaussian([-0.4], [0.1])
@@ -147,7 +147,7 @@ def test_mmd_counts_all_entries_and_is_never_negative():
 
 def test_mmd_weighs_the_branches_of_both_policies():
     """Components and levels count by their probability, not by their number."""
-    levels = {0: (-1.0, 0.0, 1.0)}
+    levels = DiscreteEntries(2, {0: (-1.0, 0.0, 1.0)})
     pose = gaussian([0.0], [-12.0])
     sure = MixedAction(pose, [torch.tensor([[50.0, 0.0, 0.0]])], levels)
     torn = MixedAction(pose, [torch.tensor([[0.0, -50.0, 0.0]])], levels)

@@ -68,7 +68,7 @@ def test_split_first_layer_equals_concatenation_in_value_and_gradient():
     actions = torch.randn(5, 7, 3, dtype=torch.float64, requires_grad=True)
     both = torch.cat([code.unsqueeze(1).expand(5, 7, 12), actions], -1)
 
-    split_q, _ = head(code, actions)
+    split_q, _ = head(head.from_code(code), actions)
     plain_q = head.rest(torch.relu(joined(both))).squeeze(-1)
     assert split_q.shape == (5, 7) and split_q.dtype == torch.float64
     torch.testing.assert_close(split_q, plain_q, rtol=1e-10, atol=1e-10)
@@ -97,7 +97,7 @@ def test_members_share_an_encoder_or_have_one_each(encoders):
     critic = make(ensemble=3, critic_encoders=encoders)
     images, actions = inputs(dtype=torch.float32)
     code = critic.encode(images)
-    assert code.shape == ((4, 12) if encoders == "shared" else (3, 4, 12))
+    assert [tuple(part.shape) for part in code.parts] == [(4, 16)] * 3
     critic.q(code, actions)[1].sum().backward()
     for name, parameter in critic.named_parameters():
         kind, member = name.split(".")[:2]
@@ -108,7 +108,7 @@ def test_members_share_an_encoder_or_have_one_each(encoders):
 
 
 def test_separate_encoders_start_apart():
-    first, second = make(critic_encoders="separate").encode(inputs()[0])
+    first, second = make(critic_encoders="separate").features(inputs()[0])
     assert not torch.allclose(first, second)
 
 
@@ -117,7 +117,8 @@ def test_features_are_the_flat_trunk_before_the_code():
     images, _ = inputs()
     features = critic.features(images)
     assert features.shape == (2, 4, critic.encoders[0].features_size)
-    assert torch.equal(critic.project(features), critic.encode(images))
+    pairs = zip(critic.project(features).parts, critic.encode(images).parts)
+    assert all(torch.equal(a, b) for a, b in pairs)
 
 
 @pytest.mark.parametrize("more", [{}, {"resnet_enc": True}, {"hidden": (16,)}], ids=str)
@@ -134,6 +135,8 @@ def test_the_bottleneck_is_on_the_joint_code_whatever_the_encoder(more):
     assert (rate.std(2) > 0).all() and (rate.std(1) > 0).all()  # of the action, of the image
     critic.eval()
     assert torch.equal(critic.q(code, actions), critic.q(code, actions))
+    rest = critic.heads[0].rest
+    assert any(isinstance(m, nn.ReLU) for m in rest), "Q is linear in the code"
     plain = make(**more)
     assert plain.q_and_rate(code, actions)[1] is None
     assert set(plain.state_dict()) < set(critic.state_dict())

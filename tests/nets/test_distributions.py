@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from ofrl_robot.nets.distributions import (
     LIMIT,
+    DiscreteEntries,
     MixedAction,
     TanhGaussian,
     TanhMixture,
@@ -49,7 +50,7 @@ def build(kind, values):
         return TanhGaussian(*values)
     if kind == "mixture":
         return TanhMixture(*values)
-    return MixedAction(TanhGaussian(values[0], values[1]), values[2:], LEVELS)
+    return MixedAction(TanhGaussian(values[0], values[1]), values[2:], DiscreteEntries(3, LEVELS))
 
 
 def quadrature(kind, points):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 import signal
@@ -12,6 +13,7 @@ from ofrl_robot.algos.config import BCConfig, BRACConfig, CQLConfig
 from ofrl_robot.nets.config import NetConfig
 from ofrl_robot.training import loop, run_folder
 from ofrl_robot.training.config import RunConfig, TrainConfig
+from ofrl_robot.training.display import Display
 from ofrl_robot.training.learner import Learner
 
 TRAIN = TrainConfig(
@@ -29,6 +31,27 @@ HYPER = {
 def config(dataset, algo="cql", hyper=None, nets=NETS, prior=None, **changes):
     train = dataclasses.replace(TRAIN, **changes)
     return RunConfig(Path(dataset), algo, hyper or HYPER[algo], nets, train, prior)
+
+
+class StopAt(Display):
+    """Ends the run once that step's checkpoint is there; keeps what was said."""
+
+    def __init__(self, step=None):
+        self.step, self.said = step, []
+
+    def say(self, line):
+        self.said.append(line)
+
+    def checkpoint(self, step, metrics):
+        if step == self.step:
+            raise KeyboardInterrupt
+
+
+def stopped(chosen, folder, step=3):
+    """A run that was interrupted at that checkpoint."""
+    with contextlib.suppress(KeyboardInterrupt):
+        loop.train(chosen, folder, display=StopAt(step))
+    return folder
 
 
 # -- the program ------------------------------------------------------------------------------

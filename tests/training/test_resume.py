@@ -18,36 +18,15 @@ from ofrl_robot.algos.config import CQLConfig
 from ofrl_robot.data.reader import open_dataset
 from ofrl_robot.errors import CheckpointError, ConfigError, DatasetError
 from ofrl_robot.training import run_folder
-from ofrl_robot.training.display import Display
 from ofrl_robot.training.loop import train
 from training import small_run
-from training.small_run import HYPER, NETS, config
+from training.small_run import HYPER, NETS, StopAt, config, stopped
 
 
 def digests(folder):
     names = ["metrics.csv", "train.csv", "config.json", "config.yaml"]
     files = sorted((folder / "checkpoints").iterdir()) + [folder / n for n in names]
     return {p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in files}
-
-
-class StopAt(Display):
-    """Ends the run once that step's checkpoint is there; keeps what was said."""
-
-    def __init__(self, step=None):
-        self.step, self.said = step, []
-
-    def say(self, line):
-        self.said.append(line)
-
-    def checkpoint(self, step, metrics):
-        if step == self.step:
-            raise KeyboardInterrupt
-
-
-def stopped(chosen, folder, step=3):
-    with pytest.raises(KeyboardInterrupt):
-        train(chosen, folder, display=StopAt(step))
-    return folder
 
 
 @pytest.mark.timeout(300)  # nine short runs, one after another
@@ -67,17 +46,16 @@ def test_a_run_killed_at_any_moment_goes_on_to_the_bit(make_dataset, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("algo", "changes", "nets"),
+    ("algo", "changes", "nets", "precision"),
     [
-        ("bc", {}, {"encoder": "cog", "bottleneck": True, "bottleneck_place": "policy"}),
-        ("cql", {"lagrange": True, "n_step": 2}, {"critic_encoders": "separate"}),
-        ("cql", {"dr3_feat": True, "regularization": "l2"}, {"dropout": 0.2}),
-        ("brac", {"tune_beta": True}, {"action_head": "mixture"}),
-        ("brac", {"divergence_form": "dual"}, {}),
-        ("brac", {"warm_start_steps": 4}, {}),  # the behaviour policy is half fitted
+        ("bc", {}, {"encoder": "cog", "bottleneck": True, "bottleneck_place": "policy"}, "fp32"),
+        ("cql", {"lagrange": True, "n_step": 2}, {"critic_encoders": "separate"}, "fp32"),
+        ("cql", {"dr3_feat": True, "regularization": "l2"}, {"dropout": 0.2}, "bf16"),
+        ("brac", {"tune_beta": True}, {"action_head": "mixture"}, "fp32"),
+        ("brac", {"divergence_form": "dual"}, {}, "fp32"),
+        ("brac", {"warm_start_steps": 4}, {}, "fp32"),  # the behaviour policy is half fitted
     ],
 )
-@pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_every_algorithm_goes_on_to_the_bit(make_dataset, tmp_path, algo, changes, nets, precision):
     hyper = dataclasses.replace(HYPER[algo], **changes)
     nets = dataclasses.replace(NETS, **nets)
@@ -220,6 +198,24 @@ def test_a_damaged_state_is_refused(make_dataset, tmp_path, damage):
     path.write_bytes(damage(path.read_bytes()))
     with pytest.raises(CheckpointError, match="state.safetensors: damaged"):
         train(chosen, folder, resume=True)
+
+
+def test_checkpoints_are_not_dropped_where_the_state_was_lost(make_dataset, tmp_path):
+    chosen = config(make_dataset(), "bc")
+    folder = train(chosen, tmp_path / "run")
+    (folder / "state.safetensors").unlink()
+    with pytest.raises(CheckpointError, match="3 checkpoints but no state"):
+        train(chosen, folder, resume=True)
+    assert run_folder.checkpoint_steps(folder) == [3, 6, 7]
+
+
+@pytest.mark.parametrize("text", ["{}", "[1]", "{"])
+def test_a_config_that_is_none_is_refused(make_dataset, tmp_path, text):
+    chosen = config(make_dataset(), "bc")
+    run_folder.create_run(tmp_path / "run", chosen.to_dict())
+    (tmp_path / "run" / "config.json").write_text(text)
+    with pytest.raises((CheckpointError, ConfigError), match="damaged|absent"):
+        train(chosen, tmp_path / "run", resume=True)
 
 
 def test_another_torch_is_said(make_dataset, tmp_path):

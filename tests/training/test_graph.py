@@ -1,0 +1,180 @@
+"""Steps on resident data, recorded or not, are the algorithm's own to the bit (on the CPU)."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+
+from ofrl_robot.algos.base import TensorBatch
+from ofrl_robot.algos.config import BCConfig, BRACConfig, CQLConfig
+from ofrl_robot.algos.registry import make_algorithm
+from ofrl_robot.data.frame_file import FrameFile
+from ofrl_robot.data.frames import FrameStore
+from ofrl_robot.data.sampler import MixedSampler, gather
+from ofrl_robot.nets.config import NetConfig
+from ofrl_robot.specs import ActionSpec
+from ofrl_robot.training import resident
+from ofrl_robot.training.graph import WARM_UP, GraphedUpdate
+from ofrl_robot.training.resident import ResidentData, resident_bytes
+
+CPU = torch.device("cpu")
+SIZE, ACTION = 12, ActionSpec(("x", "gripper"), ("m", "1"), (0.1, 1.0))
+DISCOUNT, N = 0.9, 3
+WARM_START = 6
+HYPER = {
+    "bc": BCConfig(),
+    "cql": CQLConfig(discount=DISCOUNT, warm_start_steps=WARM_START),
+    "brac": BRACConfig(discount=DISCOUNT, warm_start_steps=WARM_START),
+    "dual": BRACConfig(
+        discount=DISCOUNT, warm_start_steps=WARM_START, divergence_form="dual",
+        discriminator_steps=1,
+    ),
+}  # fmt: skip
+
+
+def make_store(path, lengths, seed, mapped):
+    rng = np.random.default_rng(seed)
+    count, frames = sum(lengths), sum(lengths) + len(lengths)
+    images = rng.integers(0, 256, (frames, SIZE, SIZE, 3), np.uint8)
+    path.write_bytes(images.tobytes())
+    starts = np.concatenate([[0], np.cumsum(lengths)])
+    terminals = np.zeros(count, bool)
+    terminals[starts[1::2] - 1] = True  # every other episode; the others ran out of time
+    return FrameStore(
+        frames=FrameFile(path, images.shape, mapped),
+        actions=rng.uniform(-0.9, 0.9, (count, ACTION.size)).astype(np.float32),
+        rewards=rng.random(count).astype(np.float32),
+        terminals=terminals,
+        starts=starts,
+        first_frames=starts[:-1] + np.arange(len(lengths)),
+        fingerprint="",
+    )
+
+
+@pytest.fixture(params=[True, False], ids=["mapped", "read"])
+def stores(request, tmp_path):
+    return [
+        make_store(tmp_path / "a", (5, 1, 7), 0, request.param),
+        make_store(tmp_path / "b", (4, 6), 1, request.param),
+    ]
+
+
+def sampler(stores):
+    return MixedSampler(stores, [0.75, 0.25], 8, seed=3, n=N, discount=DISCOUNT)
+
+
+@pytest.mark.parametrize("block", [2, 6, 4096])
+def test_batches_are_those_of_the_sampler(stores, block, monkeypatch):
+    monkeypatch.setattr(resident, "_BLOCK", block)
+    data = ResidentData(stores, CPU, N, DISCOUNT)
+    draws = [np.arange(len(store))[::-1].copy() for store in stores]
+    batch = data.batch(torch.from_numpy(data.number(draws)))
+    expected = TensorBatch.load(gather(stores, draws, N, DISCOUNT), CPU, DISCOUNT)
+    for field in dataclasses.fields(TensorBatch):
+        got, wanted = getattr(batch, field.name), getattr(expected, field.name)
+        assert got.dtype == wanted.dtype and torch.equal(got, wanted), field.name
+
+
+def test_the_memory_is_what_is_said(stores):
+    data = ResidentData(stores, CPU)
+    tensors = [data._frames, *data._columns.values()]
+    assert resident_bytes(stores) == sum(tensor.nbytes for tensor in tensors)
+
+
+def algorithm(name):
+    torch.manual_seed(0)
+    nets = NetConfig(latent=8, hidden=(16,))
+    return make_algorithm(HYPER[name], nets, (SIZE, SIZE, 3), ACTION, CPU)
+
+
+class Recorder:
+    """Stands for a CUDA graph: recording runs nothing, a replay runs what was recorded."""
+
+    def __init__(self):
+        self.recorded_at, self.replays = [], 0
+
+    def __call__(self, step):
+        metrics = {}
+        self.recorded_at.append(self.algorithm.step)
+        self.algorithm.step += 1  # as the Python of a step does while it is recorded
+
+        def replay():
+            self.replays += 1
+            metrics.update(step())
+
+        return replay, metrics
+
+
+@pytest.mark.parametrize("name", list(HYPER))
+@pytest.mark.parametrize("recording", [False, True])
+def test_steps_are_those_of_update_to_the_bit(stores, name, recording):
+    steps = 14
+    plain, source = algorithm(name), sampler(stores)
+    torch.manual_seed(1)
+    expected = [plain.update(source.sample()) for _ in range(steps)]
+
+    graphed, source, recorder = algorithm(name), sampler(stores), Recorder()
+    recorder.algorithm = graphed
+    data = ResidentData(stores, CPU, N, DISCOUNT)
+    update = GraphedUpdate(graphed, data, 8, recorder if recording else None)
+    torch.manual_seed(1)
+    for number, metrics in enumerate(expected):
+        got = update(source.draw())
+        assert graphed.step == number + 1
+        assert {k: float(v) for k, v in got.items()} == {k: float(v) for k, v in metrics.items()}
+    for key, value in plain.state_dict().items():
+        assert torch.equal(graphed.state_dict()[key], value), key
+    if recording:
+        phases = [0] if name == "bc" else [0, WARM_START]
+        assert recorder.recorded_at == [start + WARM_UP for start in phases]
+        assert recorder.replays == steps - WARM_UP * len(phases)
+
+
+def test_a_step_that_cannot_be_recorded_is_said_and_runs_on(stores):
+    def refuse(step):
+        step_before = graphed.step
+        graphed.step += 1
+        raise RuntimeError("CUDA error: not permitted\nlong story {}".format(step_before))
+
+    plain, graphed = algorithm("cql"), algorithm("cql")
+    data = ResidentData(stores, CPU, N, DISCOUNT)
+    update = GraphedUpdate(graphed, data, 8, refuse)
+    torch.manual_seed(1)
+    source = sampler(stores)
+    for _ in range(WARM_UP):
+        update(source.draw())
+    with pytest.warns(UserWarning, match=r"graph \(CUDA error: not permitted\); it runs kernel"):
+        update(source.draw())
+    update(source.draw())
+    torch.manual_seed(1)
+    source = sampler(stores)
+    for _ in range(WARM_UP + 2):
+        plain.update(source.sample())
+    assert graphed.step == WARM_UP + 2
+    for key, value in plain.state_dict().items():
+        assert torch.equal(graphed.state_dict()[key], value), key
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.parametrize("name", list(HYPER))
+def test_on_a_card_the_graph_is_what_its_steps_are(stores, name):
+    device = torch.device("cuda")
+    data = ResidentData(stores, device, N, DISCOUNT)
+    results = []
+    for graph in (False, True):
+        torch.manual_seed(0)
+        nets = NetConfig(latent=8, hidden=(16,))
+        made = make_algorithm(HYPER[name], nets, (SIZE, SIZE, 3), ACTION, device)
+        update = GraphedUpdate(made, data, 8)
+        if not graph:
+            update._capture = None
+        source = sampler(stores)
+        for _ in range(14):
+            metrics = update(source.draw())
+        assert made.step == 14 and (update._replay is not None) == graph
+        results.append({**made.state_dict(), **metrics})
+    for key, value in results[0].items():
+        torch.testing.assert_close(results[1][key], value, rtol=1e-4, atol=1e-5, msg=key)
