@@ -11,7 +11,7 @@ from ofrl_robot.data.frames import FrameStore, frame_store
 from ofrl_robot.data.reader import Dataset, open_dataset
 from ofrl_robot.data.rewards import relabel
 from ofrl_robot.data.selection import select
-from ofrl_robot.errors import ConfigError
+from ofrl_robot.errors import ConfigError, SpecMismatchError
 from ofrl_robot.specs import require_same
 
 
@@ -74,6 +74,14 @@ def open_sources(
         names = str(dataset.folder), str(reference.folder)
         require_same(dataset.action_spec, reference.action_spec, *names, fix)
         require_same(dataset.observation_spec, reference.observation_spec, *names, fix)
+        rates = [d.metas[0].control_rate_hz for d in (dataset, reference)]
+        if abs(rates[0] - rates[1]) > 0.01 * rates[1]:  # the same margin as in deployment
+            raise SpecMismatchError(
+                "control rate of {} is {:g} Hz but that of {} is {:g} Hz".format(
+                    names[0], rates[0], names[1], rates[1]
+                ),
+                fix,
+            )
     cameras = [c.name for c in reference.observation_spec.cameras]
     if camera and camera not in cameras:
         raise ConfigError("no camera {!r} in the dataset".format(camera), "", reference.folder)

@@ -37,7 +37,8 @@ class Header:
         camera: camera that the policy reads, one of ``observation_spec.cameras``.
         control_rate_hz: rate of the data; deploying at another rate is refused.
         task, robot: what the data was of.
-        dataset, dataset_fingerprint: folder name and SHA-256.
+        dataset, dataset_fingerprint: folder name and SHA-256. prior: folder name of the data of
+            other tasks, empty where there was none.
         step: gradient steps done. probe: metrics at that step.
     """
 
@@ -54,6 +55,7 @@ class Header:
     dataset_fingerprint: str
     step: int
     probe: Dict[str, float] = dataclasses.field(default_factory=dict)
+    prior: str = ""
     software_version: str = __version__
     format_version: int = FORMAT_VERSION
 
@@ -99,6 +101,7 @@ def save_checkpoint(path: Path, header: Header, weights: Dict[str, torch.Tensor]
     temporary = path.with_suffix(".tmp")
     tensors = {k: v.detach().cpu().contiguous() for k, v in weights.items()}
     safetensors.torch.save_file(tensors, str(temporary), {_KEY: header.to_json()})
+    temporary.chmod(0o644)  # safetensors makes it 0600, and robots run under other users
     with open(str(temporary), "rb") as file:
         os.fsync(file.fileno())
     os.replace(str(temporary), str(path))

@@ -95,6 +95,7 @@ class Learner:
             dataset_fingerprint=self.data.stores[0].fingerprint,
             step=self.step,
             probe=metrics,
+            prior=self.config.prior.resolve().name if self.config.prior else "",
         )
 
     def _make_algorithm(self, device: torch.device, behavior: Dict[str, Actor]) -> Algorithm:

@@ -118,7 +118,8 @@ def test_different_specs_are_refused_and_both_folders_named(folders, tmp_path, m
     narrow = dataclasses.replace(meta.action_spec, scale=(0.1,) + meta.action_spec.scale[1:])
     make.episode(tmp_path / "narrow", meta=dataclasses.replace(meta, action_spec=narrow))
     make.episode(tmp_path / "large", size=8)
-    for name in ("narrow", "large"):
+    make.episode(tmp_path / "fast", meta=dataclasses.replace(meta, control_rate_hz=50.0))
+    for name in ("narrow", "large", "fast"):
         with pytest.raises(SpecMismatchError) as caught:
             open_sources([Source(folders[0]), Source(tmp_path / name)])
         assert str(folders[0]) in str(caught.value) and name in str(caught.value)
