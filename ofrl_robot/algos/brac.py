@@ -109,7 +109,7 @@ class BRAC(ActorCritic):
         return self.beta.value
 
     def divergence_losses(self, value: torch.Tensor) -> Dict[str, torch.Tensor]:
-        if not self.config.tune_beta:
+        if not self.config.tune_beta or self.warming_up:  # b is not fitted yet
             return {}
         return {"beta": self.beta.loss(value - self.config.target_divergence)}
 

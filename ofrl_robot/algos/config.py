@@ -29,6 +29,10 @@ class AlgoConfig:
     """Weight of the bottleneck's rate (mean KL in nats) in the loss, with --bottleneck."""
 
     def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if isinstance(value, float) and not math.isfinite(value):
+                raise ConfigError("{} {} is not finite".format(field.name, value))
         _require(self, "actor_average", 0.0, 1.0, low_open=True, fix="1 deploys the actor itself")
         if self.shift < 0:
             raise ConfigError("shift {} is negative".format(self.shift), "use 0 for no shift")

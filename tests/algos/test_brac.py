@@ -213,7 +213,9 @@ def test_beta_rises_where_the_divergence_is_above_its_target(
     settings, target, direction, build, batch, losses_of
 ):
     tuned = {"tune_beta": True, "target_divergence": target, "critic_lr": 1e-2, "beta": 2.0}
-    algorithm = build("brac", **tuned, **settings)
+    algorithm = build("brac", warm_start_steps=1, **tuned, **settings)
+    assert "beta" not in losses_of(algorithm, batch).parts  # b is not fitted yet
+    algorithm.step = 1
     losses = losses_of(algorithm, batch)
     expected = -math.log(2.0) * (losses.metrics["divergence"] - target)
     torch.testing.assert_close(losses.parts["beta"].detach(), expected)

@@ -38,6 +38,8 @@ NAN = float("nan")
         ("cql", {"actor_bc_weight": -0.1}),
         ("cql", {"dr3_weight": -1.0}),
         ("cql", {"regularization_const": NAN}),
+        ("cql", {"target_entropy": NAN}),
+        ("cql", {"lagrange_gap": float("inf")}),
         ("cql", {"cql_samples": (0, 0, 0)}),
         ("cql", {"cql_samples": (4, -1, 4)}),
         ("cql", {"cql_weight": -1.0}),

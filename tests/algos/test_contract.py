@@ -77,7 +77,8 @@ def test_updates_fit_a_tiny_batch(variant, make, batch):
     losses = [algorithm.update(batch)["actor_loss"] for _ in range(60)]
     torch.manual_seed(1)
     after = algorithm.probe(batch)
-    assert float(sum(losses[-5:]) / 5) < float(sum(losses[:5]) / 5) - 0.05  # dropout lets little more
+    fell = float(sum(losses[:5]) - sum(losses[-5:])) / 5
+    assert fell > 0.05  # with dropout little more
     assert after["data_log_prob"] > before["data_log_prob"] + 0.1
     if "td_error" in before:
         assert after["td_error"] < 0.7 * before["td_error"]
