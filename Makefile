@@ -35,8 +35,8 @@ gallery: setup  ## render and measure every simulated task for its page
 
 # One of them:  make bench BENCH=sampler ARGS="--json sampler.json"
 # PYTHONPATH comes back: a clone of roboverse can only be named there.
-BENCH ?= sim sampler
-bench: setup  ## measure the simulator and the sampler beside what else there is, where installed
+BENCH ?= sim sampler train_step
+bench: setup  ## measure simulator, sampler and training step beside what else is installed
 	@bench/peers.sh
 	@$(foreach b,$(BENCH),$(RUN) env PYTHONPATH="$(PYTHONPATH)" \
 		python bench/$(b).py $(ARGS) &&) true

@@ -76,7 +76,7 @@ class GraphedUpdate:
         return self._metrics
 
     def _step(self) -> Metrics:
-        return self._algorithm.update(self._data.batch(self._index))
+        return self._algorithm.update_on(self._data.batch(self._index))
 
     def _phase(self) -> bool:
         return getattr(self._algorithm, "warming_up", False)

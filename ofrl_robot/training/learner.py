@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Dict
+from typing import Any, Dict, Optional
 
 import torch
 
@@ -23,9 +23,12 @@ from ofrl_robot.policy.checkpoint import (
     resolve_checkpoint,
 )
 from ofrl_robot.specs import require_same
+from ofrl_robot.training.allocator import keep_freed_memory
 from ofrl_robot.training.config import RunConfig
 from ofrl_robot.training.data import TrainData, open_data
+from ofrl_robot.training.graph import GraphedUpdate
 from ofrl_robot.training.probe import Probe
+from ofrl_robot.training.resident import ResidentData, fits
 
 VALID_METRICS = ("data_q", "td_error", "data_log_prob")  # those that show an overfit
 
@@ -40,6 +43,7 @@ class Learner:
     """
 
     def __init__(self, config: RunConfig) -> None:
+        keep_freed_memory()
         self.config, train = config, config.train
         device = open_device(train.device)
         self.data: TrainData = open_data(config)
@@ -49,6 +53,7 @@ class Learner:
         torch.manual_seed(train.seed)
         self.algorithm = self._make_algorithm(device, behavior)
         self.sampler = self._make_sampler()
+        self._graphed = self._make_graphed(device)
         self._probe = Probe(self.data.stores, self.data.fractions, train.probe_size, train.seed)
         self._valid_probe = None
         if self.data.valid is not None:
@@ -61,6 +66,8 @@ class Learner:
 
     def update(self) -> Dict[str, torch.Tensor]:
         """One gradient step; returns scalars for the log, still on the device."""
+        if self._graphed is not None:
+            return self._graphed(self.sampler.draw())
         return self.algorithm.update(self.sampler.sample())
 
     def measure(self) -> Dict[str, float]:
@@ -114,6 +121,14 @@ class Learner:
             bf16,
             **options,
         )
+
+    def _make_graphed(self, device: torch.device) -> Optional[GraphedUpdate]:
+        """The step as one CUDA graph, where there is a GPU that holds the data."""
+        if device.type != "cuda" or not fits(self.data.stores, device):
+            return None
+        n = self.config.hyper.n_step if isinstance(self.config.hyper, ActorCriticConfig) else 1
+        data = ResidentData(self.data.stores, device, n, self.algorithm.discount)
+        return GraphedUpdate(self.algorithm, data, self.config.train.batch_size)
 
     def _make_sampler(self) -> MixedSampler:
         train, hyper, returns = self.config.train, self.config.hyper, {}

@@ -65,6 +65,13 @@ def resident_bytes(stores: Sequence[FrameStore]) -> int:
     )
 
 
+def fits(stores: Sequence[FrameStore], device: torch.device) -> bool:
+    """Whether a CUDA device has room for them in half of its free memory: the rest is for the
+    networks."""
+    free, _ = torch.cuda.mem_get_info(device)
+    return resident_bytes(stores) <= free // 2
+
+
 def _upload(store: FrameStore, device: torch.device) -> torch.Tensor:
     """All frames of ``store``, uint8 (F, H, W, 3), a block at a time."""
     count, shape = store.frames.shape[0], tuple(store.frames.shape[1:])

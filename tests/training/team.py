@@ -1,6 +1,6 @@
 """What each process of a team does in test_distributed.py: gradients, then runs by command line.
 
-As a program: team.py DATASET FOLDER; alone, or started by torchrun.
+As a program: team.py DATASET FOLDER RANK SIZE.
 """
 
 from __future__ import annotations
@@ -15,9 +15,11 @@ from unittest import mock
 
 import safetensors.torch
 import torch
+from torch import distributed as group
 
 from ofrl_robot.cli import main
-from ofrl_robot.training.distributed import DistributedLearner, Team, joined
+from ofrl_robot.training import distributed
+from ofrl_robot.training.distributed import DistributedLearner, Team
 from ofrl_robot.training.learner import Learner
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # as pytest has it
@@ -74,16 +76,23 @@ def runs(data, folder):
         [*words, "--steps", 6, "--name", "run", "--resume"],
         [*words, "--steps", 6, "--name", "diverged", "--critic-lr", 1e30],
     ]
-    return [main([str(word) for word in command]) for command in commands]
+    codes = []
+    for command in commands:
+        codes.append(main([str(word) for word in command]))
+        group.barrier()  # torchrun ends the others; here they wait for what process 0 writes
+    return codes
 
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
     data, folder = Path(sys.argv[1]), Path(sys.argv[2])
-    team = Team.of_environment()
+    team = Team(int(sys.argv[3]), int(sys.argv[4]))
     name = "{} of {}".format(team.rank, team.size)
-    with joined(team, "cpu") if team.size > 1 else contextlib.nullcontext():
-        safetensors.torch.save_file(gradients(data, team), str(folder / name))
+    if team.size > 1:  # they meet in a file: nothing listens but gloo, on loopback
+        meeting = "file://{}".format(folder / "meeting")
+        group.init_process_group("gloo", meeting, rank=team.rank, world_size=team.size)
+        distributed.joined = lambda *_: contextlib.nullcontext()
+        os.environ.update(RANK=sys.argv[3], WORLD_SIZE=sys.argv[4], LOCAL_RANK=sys.argv[3])
+    safetensors.torch.save_file(gradients(data, team), str(folder / name))
     if team.size > 1:
         (folder / (name + ".json")).write_text(json.dumps(runs(data, folder)))
-    assert os.environ.get("GLOO_SOCKET_IFNAME", "lo") == "lo"

@@ -18,7 +18,7 @@ from ofrl_robot.nets.config import NetConfig
 from ofrl_robot.specs import ActionSpec
 from ofrl_robot.training import resident
 from ofrl_robot.training.graph import WARM_UP, GraphedUpdate
-from ofrl_robot.training.resident import ResidentData, resident_bytes
+from ofrl_robot.training.resident import ResidentData, fits, resident_bytes
 
 CPU = torch.device("cpu")
 SIZE, ACTION = 12, ActionSpec(("x", "gripper"), ("m", "1"), (0.1, 1.0))
@@ -82,6 +82,13 @@ def test_the_memory_is_what_is_said(stores):
     data = ResidentData(stores, CPU)
     tensors = [data._frames, *data._columns.values()]
     assert resident_bytes(stores) == sum(tensor.nbytes for tensor in tensors)
+
+
+@pytest.mark.parametrize(("free", "enough"), [(2, True), (1.9, False)])
+def test_half_of_the_free_memory_may_be_taken(stores, free, enough, monkeypatch):
+    said = int(free * resident_bytes(stores)), 10**12
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: said)
+    assert fits(stores, torch.device("cuda")) == enough
 
 
 def algorithm(name):
