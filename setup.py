@@ -49,6 +49,11 @@ setup(
     extras_require={
         # only to load what `ofrl data export minari` writes
         "minari": ["minari[hdf5]>=0.5.4; python_version >= '3.11'"],
-        "dev": ["pytest>=7", "pytest-timeout", "pytest-xdist", "hypothesis", "ruff>=0.4"],
+        # `ofrl sweep --ray`; no wheels of it yet for the newest Pythons
+        "ray": ["ray>=2.9; python_version < '3.14'"],
+        "dev": [
+            "pytest>=7", "pytest-timeout", "pytest-xdist", "hypothesis", "ruff>=0.4",
+            "ray>=2.9; python_version < '3.14'",
+        ],
     },
 )

@@ -38,7 +38,7 @@ def ofrl(capsys):
         (["train", "DATA", "--batch-size", "0"], "batch_size 0 is below 1"),
         (["train", "DATA", "--shift", "-1"], "shift -1 is negative"),
         (["train", "DATA", "--actor-lr", "-1"], "actor_lr -1.0 is not above 0"),
-        (["train", "DATA", "--critic-lr", "nan"], "critic_lr nan is not above 0"),
+        (["train", "DATA", "--critic-lr", "nan"], "critic_lr nan is not finite"),
         (["train", "DATA", "--latent", "-1"], "latent -1 is negative"),
         (["train", "DATA", "--threads", "-2"], "threads -2 is below 0"),
         (["collect", "--task", "Fly-v0", "--out", "OUT"], "unknown simulated task 'Fly-v0'"),
@@ -99,10 +99,12 @@ def test_words_that_are_no_command_give_exit_code_2(ofrl, words):
 @pytest.mark.parametrize(
     ("words", "needed"),
     [
-        ([], ["collect", "train", "diagnose", "evaluate", "report", "data"]),
+        ([], ["collect", "train", "sweep", "diagnose", "evaluate", "report", "data"]),
         (["collect"], ["--episodes", "default: 100", "--noise", "default: 0.1"]),
         (["train"], ["--discount", "default: 0.99", "--steps", "default: 8000", "--hidden"]),
         (["train", "--algo", "bc"], ["--actor-lr", "--steps", "--prior", "--resume", "--wandb"]),
+        (["train", "--algo", "brac"], ["--divergence-form", "--beta", "--behavior-path"]),
+        (["sweep"], ["--vary", "--workers", "--ray", "--discount"]),
         (["diagnose"], ["Run folder written by"]),
         (["evaluate"], ["--trials", "default: 50", "--seed", "default: 1000000"]),
         (["report"], ["--trials", "--out"]),

@@ -4,6 +4,8 @@ ofrl collect  --task Widow250SingleObjGrasp-v0 --episodes 300 --out datasets/gra
 
 ofrl train    datasets/grasp --algo cql
 
+ofrl sweep    datasets/grasp --vary seed=0,1,2 --vary cql-weight=1,5
+
 ofrl diagnose runs/grasp-cql
 
 ofrl evaluate runs/grasp-cql --trials 50 --out datasets/grasp-cql-trials
@@ -19,6 +21,7 @@ ofrl sim replay recorded.npy --env Widow250PickTray-v0 --report fidelity.json
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import sys
 from typing import Any, Optional, Sequence, Union
@@ -31,7 +34,9 @@ from ofrl_robot.algos.config import config_class
 from ofrl_robot.cli.config_file import expand_config
 from ofrl_robot.cli.data import Data
 from ofrl_robot.cli.learning import Diagnose, Report, Train, algorithm
+from ofrl_robot.cli.parsing import parse
 from ofrl_robot.cli.simulation import Collect, Evaluate, Sim
+from ofrl_robot.cli.sweep import Sweep
 from ofrl_robot.errors import OfrlError
 
 subcommand = tyro.conf.subcommand
@@ -39,10 +44,12 @@ subcommand = tyro.conf.subcommand
 
 # One verb, one class; what is heavy is imported inside the verb that needs it.
 def _commands(argv: Sequence[str]) -> Any:
-    """Union of all verbs; ``train`` takes the settings of the algorithm that argv names."""
+    """Union of all verbs; those that train take the settings of the algorithm that argv names."""
+    settings = config_class(algorithm(argv))
     return Union[
         Annotated[Collect, subcommand("collect")],
-        Annotated[Train[config_class(algorithm(argv))], subcommand("train")],  # type: ignore[misc]
+        Annotated[Train[settings], subcommand("train")],  # type: ignore[valid-type]
+        Annotated[Sweep[settings], subcommand("sweep")],  # type: ignore[valid-type]
         Annotated[Diagnose, subcommand("diagnose")],
         Annotated[Evaluate, subcommand("evaluate")],
         Annotated[Report, subcommand("report")],
@@ -59,13 +66,9 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
         return 0
     try:
         words = expand_config(words)
-        command = tyro.cli(
-            _commands(words),
-            prog="ofrl",
-            description=__doc__,
-            args=words,
-            config=(tyro.conf.OmitArgPrefixes, tyro.conf.OmitSubcommandPrefixes),
-        )
+        command = parse(_commands(words), words, __doc__)
+        if isinstance(command, Sweep):
+            command = dataclasses.replace(command, words=tuple(words))
         command.run()
     except OfrlError as error:
         print("ofrl: {}".format(error), file=sys.stderr)

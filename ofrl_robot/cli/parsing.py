@@ -36,13 +36,13 @@ def parse_quietly(form: Any, words: Sequence[str]) -> Any:
         raise ConfigError(_first_paragraph(said.getvalue())) from error
 
 
-def _first_paragraph(box: str) -> str:
-    """Of tyro's framed message: the text above the first rule."""
+def _first_paragraph(message: str) -> str:
+    """Of tyro's, framed or not: the text below the title, above the next rule."""
     lines = []
-    for line in box.splitlines():
-        text = line.strip("│| ")
-        if lines and text[:1] in ("─", "-", "╰"):
-            break
-        if text and text[0] not in "─-╭╰+":
+    for line in message.splitlines()[1:]:
+        text = line.strip("│╰╯ ")
+        if set(text) - set("─-"):
             lines.append(text)
-    return " ".join(lines) or "refused"
+        elif lines:
+            break
+    return " ".join(lines)
