@@ -52,7 +52,11 @@ setup(
         # `ofrl sweep --ray`; no wheels of it yet for the newest Pythons
         "ray": ["ray>=2.9; python_version < '3.14'"],
         "dev": [
-            "pytest>=7", "pytest-timeout", "pytest-xdist", "hypothesis", "ruff>=0.4",
+            "pytest>=7",
+            "pytest-timeout",
+            "pytest-xdist",
+            "hypothesis",
+            "ruff>=0.4",
             "ray>=2.9; python_version < '3.14'",
         ],
     },

@@ -10,6 +10,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+
+from ofrl_robot.algos.config import CQLConfig
+from ofrl_robot.algos.registry import make_algorithm
+from ofrl_robot.nets.config import NetConfig
+from ofrl_robot.specs import ActionSpec
 
 BENCH = Path(__file__).resolve().parent.parent / "bench"
 BROKEN = {"d3rlpy.py": "raise ImportError('not here')"}
@@ -145,13 +151,6 @@ def test_beside_d3rlpy_the_runs_are_compared(bench):
 
 
 def test_first_weights_of_torch_are_larger_and_the_target_takes_them(agreement):
-    import torch
-
-    from ofrl_robot.algos.config import CQLConfig
-    from ofrl_robot.algos.registry import make_algorithm
-    from ofrl_robot.nets.config import NetConfig
-    from ofrl_robot.specs import ActionSpec
-
     spec = ActionSpec(("x", "y"), ("1", "1"), (1.0, 1.0))
     nets = NetConfig(hidden=(16, 16))
     algorithm = make_algorithm(CQLConfig(shift=0), nets, (8,), spec, torch.device("cpu"))
