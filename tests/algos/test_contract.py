@@ -95,6 +95,8 @@ def test_one_update_moves_every_trained_weight_and_counts_one_step(variant, make
     after = weights(algorithm)
     assert algorithm.step == 1 and any(key.startswith("actor.") for key in trained)
     for key in trained:
+        if key == "beta.log":  # waits for the end of the warm start
+            continue
         # an input weight of a dead ReLU may get no gradient; a whole tensor may not
         assert not torch.equal(after[key], before[key]), key
 
