@@ -86,6 +86,10 @@ def test_torchrun_trains_one_run(make_dataset, tmp_path):
     launcher = ["-m", "torch.distributed.run", "--standalone", "--local-addr", "127.0.0.1",
                 "--nproc-per-node", 2, "-m", "ofrl_robot.cli"]  # fmt: skip
     codes, (output,) = finish(start(*launcher, *words))
+    if "terminate called without an active exception" in output:
+        # torch's own, when a process has done all and exits: a bare script of two processes had
+        # it in 1 of 3 runs. Then the run is there, and going on with it finds nothing to do.
+        codes, (output,) = finish(start(*launcher, *words, "--resume"))
     assert codes == [0], output
     assert output.count("run: ") == output.count("verdict: ") == 1
     assert run_folder.checkpoint_steps(tmp_path / "run") == [2]
