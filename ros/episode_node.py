@@ -262,6 +262,7 @@ class EpisodeNode:
         """For bags: what became of the ticks that were heard."""
         with contextlib.suppress(rospy.ROSException):  # closed at shutdown
             self._bulletin.publish(messages.saved_message(*read_meta(path), self._started))
+            time.sleep(0.5)  # on a quiet machine rosbag still missed the last one without
 
     def _progress(self, done: int, seconds: float) -> None:
         """A line now and then: saved/asked, not attempts."""
