@@ -22,10 +22,12 @@ setup(
     description="Offline RL for robot arms: collect, train, diagnose, deploy",
     license="Apache-2.0",
     python_requires=">=3.8",
-    packages=find_packages(include=["ofrl_robot", "ofrl_robot.*"]),
+    packages=[*find_packages(include=["ofrl_robot", "ofrl_robot.*"]), "ofrl_ros"],
+    package_dir={"ofrl_ros": "ros/ofrl_ros"},  # what the ROS nodes share
     package_data={
         "ofrl_robot.sim": ["assets/*", "assets/**/*"],
-        "ofrl_robot.workflow": ["templates/*"],
+        "ofrl_robot": ["config/**/*.yaml", "py.typed"],
+        "ofrl_robot.pages": ["templates/*"],
     },
     # Lower bounds only, and low enough for Noetic's Python 3.8. ROS itself comes from apt.
     install_requires=[

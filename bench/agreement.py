@@ -179,7 +179,7 @@ def prepare_ours() -> Callable[[Transitions, Order], Learned]:
 
     from ofrl_robot.algos.config import BCConfig, CQLConfig
     from ofrl_robot.algos.registry import make_algorithm
-    from ofrl_robot.data.sampler import Batch
+    from ofrl_robot.data.replay.sampler import Batch
     from ofrl_robot.nets.config import NetConfig
     from ofrl_robot.specs import ActionSpec
 
@@ -312,7 +312,7 @@ def compare(file: str, arguments: argparse.Namespace) -> Dict[str, Any]:
 
     def ask(side: str, name: str, seed: int) -> None:
         answer = sides[side].ask(dict(settings, name=name, seed=seed))
-        runs.setdefault("{} {}".format(side, name), []).append(answer)
+        runs.setdefault(f"{side} {name}", []).append(answer)
         row = (seed, side, name, answer["successes"], arguments.trials, answer["cpu_s"])
         print("seed {}: {} {}: {}/{}, {:.0f} s of CPU".format(*row), file=sys.stderr)
 
@@ -320,7 +320,7 @@ def compare(file: str, arguments: argparse.Namespace) -> Dict[str, Any]:
         for side, python in (("ours", sys.executable), ("d3rlpy", arguments.peers_python)):
             sides[side] = Contestant(python, __file__, [side, file], None)
         if sides["ours"].error:
-            sys.exit("bench: {}".format(sides["ours"].error))
+            sys.exit(f"bench: {sides['ours'].error}")
         for seed in range(arguments.seeds):
             ask("ours", "bc", seed)
             for target in arguments.targets:
@@ -335,7 +335,7 @@ def compare(file: str, arguments: argparse.Namespace) -> Dict[str, Any]:
         result["error"] = sides["d3rlpy"].error
         return result
     for target in arguments.targets:
-        both = [runs["{} {}".format(side, target)] for side in sides]
+        both = [runs[f"{side} {target}"] for side in sides]
         result["tests"][target] = {
             key: permutation_p(*([run[key] for run in side] for side in both))
             for key in ("successes", "return", "data_q", "uniform_q")
@@ -349,24 +349,25 @@ def report(result: Dict[str, Any]) -> str:
     trials = result["settings"]["trials"]
     lines = ["{:<16}{:<46}{:>8}{:>9}{:>12}   {}".format(
         "", "all runs", "return", "data Q", "uniform Q", "by seed")]  # fmt: skip
-    lines.append("{:<16}{}".format("behaviour", rate_text(*result["behaviour"])))
+    lines.append(f"{'behaviour':<16}{rate_text(*result['behaviour'])}")
     pooled = {}
     for name, runs in result["runs"].items():
         counts = [run["successes"] for run in runs]
         pooled[name] = sum(counts), trials * len(runs)
-        columns = ["-" if key not in runs[0] else "{:.3f}".format(
-            statistics.mean(run[key] for run in runs)) for key in ("return", "data_q", "uniform_q")
+        columns = ["-" if key not in runs[0] else (
+            f"{statistics.mean(run[key] for run in runs):.3f}"
+        ) for key in ("return", "data_q", "uniform_q")
         ]  # fmt: skip
         lines.append("{:<16}{:<46}{:>8}{:>9}{:>12}   {}".format(
             name, rate_text(*pooled[name]), *columns, " ".join(map(str, counts))))  # fmt: skip
     for target, tests in result["tests"].items():
-        low, high = zip(*(wilson(*pooled[s + " " + target]) for s in ("ours", "d3rlpy")))
+        low, high = zip(*(wilson(*pooled[f"{s} {target}"]) for s in ("ours", "d3rlpy")))
         overlap = max(low) <= min(high)
         lines.append("{}: intervals {}; p of a difference between runs: {}".format(
             target, "overlap" if overlap else "do not overlap",
             ", ".join("{} {:.2f}".format(*item) for item in tests.items())))  # fmt: skip
     if "error" in result:
-        lines.append("d3rlpy was not measured: " + result["error"])
+        lines.append(f"d3rlpy was not measured: {result['error']}")
     return "\n".join(lines)
 
 
@@ -402,18 +403,20 @@ def main() -> None:
     if min([getattr(arguments, name) for name in sizes] + arguments.hidden) < 1:
         parser.error("numbers must be 1 or more")
     if shutil.which(arguments.peers_python) is None:
-        parser.error("no such interpreter: {}".format(arguments.peers_python))
+        parser.error(f"no such interpreter: {arguments.peers_python}")
     steps, data = collect(arguments.episodes)
     with tempfile.TemporaryDirectory(prefix="ofrl-bench-") as folder:
         file = str(Path(folder) / "transitions.npz")
         np.savez(file, **data._asdict())
         result = compare(file, arguments)
     result["behaviour"] = int((steps > 0).sum()), arguments.episodes
-    print("{} transitions of {} episodes; {} gradient steps a training".format(
-        len(data.reached), arguments.episodes, arguments.steps))  # fmt: skip
+    print(
+        f"{len(data.reached)} transitions of {arguments.episodes} episodes; "
+        f"{arguments.steps} gradient steps a training"
+    )
     print(report(result))
     if arguments.json:
-        Path(arguments.json).write_text(json.dumps(result, indent=2) + "\n")
+        Path(arguments.json).write_text(f"{json.dumps(result, indent=2)}\n")
 
 
 if __name__ == "__main__":

@@ -23,13 +23,13 @@ def serve(prepare: Callable[[], Callable[[Order], Order]]) -> None:
     os.dup2(2, 1)
 
     def answer(values: Order) -> None:
-        answers.write(json.dumps(values) + "\n")
+        answers.write(f"{json.dumps(values)}\n")
         answers.flush()
 
     try:
         act = prepare()
     except Exception as error:
-        return answer({"error": "{}: {}".format(type(error).__name__, error)})
+        return answer({"error": f"{type(error).__name__}: {error}"})
     answer({"ready": True})
     for line in sys.stdin:
         answer(act(json.loads(line)))
@@ -57,11 +57,11 @@ class Contestant:
 
     def ask(self, order: Order) -> Order:
         """Its answer; ends the whole benchmark where it fails."""
-        self._process.stdin.write(json.dumps(order) + "\n")
+        self._process.stdin.write(f"{json.dumps(order)}\n")
         self._process.stdin.flush()
         answer = self._read()
         if "error" in answer:
-            sys.exit("bench: {}".format(answer["error"]))
+            sys.exit(f"bench: {answer['error']}")
         return answer
 
     def close(self) -> None:
@@ -71,7 +71,7 @@ class Contestant:
         line = self._process.stdout.readline()
         if line:
             return json.loads(line)
-        return {"error": "its process died (exit code {})".format(self._process.wait())}
+        return {"error": f"its process died (exit code {self._process.wait()})"}
 
 
 def last_core() -> Optional[int]:

@@ -49,13 +49,13 @@ Draw = Callable[[], Any]
 
 
 def mapped(folder: Path, batch: int, bound_mb: float) -> Callable[[], Draw]:
-    from ofrl_robot.data.frames import frame_store
-    from ofrl_robot.data.reader import open_dataset
-    from ofrl_robot.data.sampler import UniformSampler
+    from ofrl_robot.data.episodes.reader import open_dataset
+    from ofrl_robot.data.replay.sampler import UniformSampler
+    from ofrl_robot.data.replay.transition_store import transition_store
 
     def start() -> Draw:
         dataset = open_dataset(folder / EPISODES)
-        store = frame_store(dataset, "image", memory_mb=bound_mb)
+        store = transition_store(dataset, "image", memory_mb=bound_mb)
         return UniformSampler(store, batch, seed=0).sample
 
     return start
@@ -169,11 +169,11 @@ def make_episodes(folder: Path, episodes: int, steps: int, size: int) -> None:
     import h5py
     import numpy as np
 
-    from ofrl_robot.control.signals import POLICY, Applied, Tick
-    from ofrl_robot.data.frames import frame_store
-    from ofrl_robot.data.reader import open_dataset
-    from ofrl_robot.data.schema import SUCCESS, EpisodeMeta
-    from ofrl_robot.data.writer import EpisodeWriter
+    from ofrl_robot.control.signals import POLICY, AppliedAction, Tick
+    from ofrl_robot.data.episodes.reader import open_dataset
+    from ofrl_robot.data.episodes.schema import SUCCESS, EpisodeMeta
+    from ofrl_robot.data.episodes.writer import EpisodeWriter
+    from ofrl_robot.data.replay.transition_store import transition_store
     from ofrl_robot.specs import WIDOWX_ACTION, widowx_observation
 
     rng = np.random.default_rng(0)
@@ -191,13 +191,13 @@ def make_episodes(folder: Path, episodes: int, steps: int, size: int) -> None:
                     Tick(stamp, k, {"image": image}, np.zeros(10), float(end), terminated=end)
                 )
                 if not end:
-                    writer.act(Applied(stamp, actions[k], actions[k], POLICY))
+                    writer.act(AppliedAction(stamp, actions[k], actions[k], POLICY))
             writer.finish(SUCCESS, "bench")
-            demo = file.create_group("data/demo_{}".format(number))
+            demo = file.create_group(f"data/demo_{number}")
             demo.attrs["num_samples"] = steps
             demo["obs/image"], demo["next_obs/image"] = images[:-1], images[1:]
             demo["actions"], demo["rewards"], demo["dones"] = actions, last * 1.0, last
-    frame_store(open_dataset(folder / EPISODES), "image")  # built once, as before a training
+    transition_store(open_dataset(folder / EPISODES), "image")  # built once, as before a training
 
 
 def compare(folder: Path, arguments: argparse.Namespace, core: Optional[int]) -> Dict[str, Any]:
@@ -211,7 +211,7 @@ def compare(folder: Path, arguments: argparse.Namespace, core: Optional[int]) ->
             words = [side, str(folder), str(arguments.batch_size), bound]
             sides[side] = Contestant(python, __file__, words, core)
             if side in OURS and sides[side].error:
-                sys.exit("bench: {}: {}".format(side, sides[side].error))
+                sys.exit(f"bench: {side}: {sides[side].error}")
         turns: Dict[str, List[Order]] = {s: [] for s, c in sides.items() if not c.error}
         for side in turns:
             sides[side].ask({"seconds": arguments.seconds})
@@ -229,7 +229,7 @@ def compare(folder: Path, arguments: argparse.Namespace, core: Optional[int]) ->
         for other in ("gather",) + PEERS:
             rates = [(result[s] or {}).get("batches_per_s") for s in (side, other)]
             ratio = None if rates[1] is None else rates[0] / rates[1]
-            result["{}_vs_{}".format(side, other)] = ratio
+            result[f"{side}_vs_{other}"] = ratio
     return result
 
 
@@ -238,11 +238,11 @@ def report(result: Dict[str, Any]) -> str:
         "", "batches/s", "on wall", "memory MiB", "mapped is", "read is")]  # fmt: skip
     for side in OURS + PEERS:
         if result[side] is None:
-            lines.append("{:<18}{}".format(side, result["errors"][side]))
+            lines.append(f"{side:<18}{result['errors'][side]}")
             continue
         line = "{:<18}{:11.1f}{:9.1f}{:12.0f}".format(side, *result[side].values())
-        if "mapped_vs_" + side in result:
-            ratios = [result["{}_vs_{}".format(s, side)] for s in ("mapped", "read")]
+        if f"mapped_vs_{side}" in result:
+            ratios = [result[f"{s}_vs_{side}"] for s in ("mapped", "read")]
             line += "{:13.1f}x{:11.1f}x".format(*ratios)
         lines.append(line)
     return "\n".join(lines)
@@ -274,7 +274,7 @@ def main() -> None:
     if min(arguments.episodes + [arguments.steps, arguments.repeats, arguments.batch_size]) < 1:
         parser.error("numbers must be 1 or more")
     if shutil.which(arguments.peers_python) is None:
-        parser.error("no such interpreter: {}".format(arguments.peers_python))
+        parser.error(f"no such interpreter: {arguments.peers_python}")
     core = last_core()
     results: List[Dict[str, Any]] = []
     for episodes in arguments.episodes:
@@ -284,15 +284,17 @@ def main() -> None:
         frames = episodes * (arguments.steps + 1) * arguments.image_size**2 * 3
         result.update(episodes=episodes, frames_mib=frames / MIB)
         results.append(result)
-        print("\n{} episodes of {} steps, {:.0f} MiB of frames; core {} of {}".format(
-            episodes, arguments.steps, frames / MIB, core, os.cpu_count()))  # fmt: skip
+        print(
+            f"\n{episodes} episodes of {arguments.steps} steps, {frames / MIB:.0f} MiB of "
+            f"frames; core {core} of {os.cpu_count()}"
+        )
         print(report(result), flush=True)
     if arguments.json:
         settings = ("steps", "image_size", "batch_size", "bound_mb", "repeats", "seconds")
         values: Dict[str, Any] = {name: getattr(arguments, name) for name in settings}
         values["cpu"] = platform.processor() or platform.machine()
         values["datasets"] = results
-        Path(arguments.json).write_text(json.dumps(values, indent=2) + "\n")
+        Path(arguments.json).write_text(f"{json.dumps(values, indent=2)}\n")
 
 
 if __name__ == "__main__":

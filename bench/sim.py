@@ -122,7 +122,7 @@ def compare(task: str, arguments: argparse.Namespace, core: Optional[int]) -> Di
         for side, python in pythons.items():
             sides[side] = Contestant(python, __file__, [side, task], core)
         if sides[OURS].error:
-            sys.exit("bench: {}".format(sides[OURS].error))
+            sys.exit(f"bench: {sides[OURS].error}")
         turns: Dict[str, List[Order]] = {side: [] for side, c in sides.items() if not c.error}
         for seed in range(arguments.repeats):
             for side in turns:
@@ -141,7 +141,7 @@ def compare(task: str, arguments: argparse.Namespace, core: Optional[int]) -> Di
 
 
 def row(name: str, result: Dict[str, Any]) -> str:
-    text = "{:<42}".format(name)
+    text = f"{name:<42}"
     for side in (OURS, REAL):
         if side in result:
             text += "{:7.0f} steps/s {:6.1f} ms |".format(*result[side].values())
@@ -169,18 +169,20 @@ def main() -> None:
     if arguments.steps < 1 or arguments.repeats < 1:
         parser.error("--steps and --repeats must be 1 or more")
     if shutil.which(arguments.roboverse_python) is None:
-        parser.error("no such interpreter: {}".format(arguments.roboverse_python))
+        parser.error(f"no such interpreter: {arguments.roboverse_python}")
     core = last_core()
-    print("{0}x{0} pixels, {1} turns of {2} steps, core {3} of {4}".format(
-        IMAGE_SIZE, arguments.repeats, arguments.steps, core, os.cpu_count()))  # fmt: skip
-    print("{:<42}{:<28}{:<29}{}".format("", OURS, REAL, "steps  resets"))
+    print(
+        f"{IMAGE_SIZE}x{IMAGE_SIZE} pixels, {arguments.repeats} turns of {arguments.steps} "
+        f"steps, core {core} of {os.cpu_count()}"
+    )
+    print(f"{'':<42}{OURS:<28}{REAL:<29}steps  resets")
     results: Dict[str, Any] = {}
     for task in TASKS:
         results[task] = compare(task, arguments, core)
         print(row(task, results[task]), flush=True)
     errors = {r["roboverse_error"] for r in results.values() if "roboverse_error" in r}
     for error in sorted(errors):
-        print("roboverse was not measured: {}".format(error))
+        print(f"roboverse was not measured: {error}")
     if arguments.json:
         report = {
             "image_size": IMAGE_SIZE,
@@ -190,7 +192,7 @@ def main() -> None:
             "tasks": results,
         }
         with open(arguments.json, "w") as file:
-            file.write(json.dumps(report, indent=2) + "\n")
+            file.write(f"{json.dumps(report, indent=2)}\n")
 
 
 if __name__ == "__main__":

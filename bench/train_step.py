@@ -133,7 +133,7 @@ def ours(small: bool, bf16: bool, settings: argparse.Namespace) -> Tuple[Step, i
     import numpy as np
     import torch
 
-    from ofrl_robot.data.sampler import Batch
+    from ofrl_robot.data.replay.sampler import Batch
     from ofrl_robot.training.allocator import keep_freed_memory
     from ofrl_robot.training.learner import has_bf16
 
@@ -202,9 +202,9 @@ def cuda(settings: argparse.Namespace) -> Tuple[Step, int]:
         raise RuntimeError("not measured: no CUDA device")
     import numpy as np
 
-    from ofrl_robot.data.frame_file import FrameFile
-    from ofrl_robot.data.frames import FrameStore
-    from ofrl_robot.data.sampler import UniformSampler
+    from ofrl_robot.data.replay.frame_file import FrameFile
+    from ofrl_robot.data.replay.sampler import UniformSampler
+    from ofrl_robot.data.replay.transition_store import TransitionStore
     from ofrl_robot.training.graph import GraphedUpdate
     from ofrl_robot.training.resident import ResidentData
 
@@ -214,7 +214,7 @@ def cuda(settings: argparse.Namespace) -> Tuple[Step, int]:
     with tempfile.NamedTemporaryFile() as file:
         file.write(frames.tobytes())
         file.flush()
-        store = FrameStore(
+        store = TransitionStore(
             frames=FrameFile(Path(file.name), frames.shape, mapped=True),
             actions=columns["actions"],
             rewards=columns["rewards"],
@@ -266,8 +266,8 @@ STEPS: Dict[str, Callable[[argparse.Namespace], Tuple[Step, int]]] = {
     "reference": reference,
     "d3rlpy": d3rlpy,
     "cuda": cuda,
-    **{"ours_" + p: functools.partial(ours, False, p == "bf16") for p in PRECISIONS},
-    **{"small_" + p: functools.partial(ours, True, p == "bf16") for p in PRECISIONS},
+    **{f"ours_{p}": functools.partial(ours, False, p == "bf16") for p in PRECISIONS},
+    **{f"small_{p}": functools.partial(ours, True, p == "bf16") for p in PRECISIONS},
 }
 
 
@@ -306,7 +306,7 @@ def compare(settings: argparse.Namespace) -> Dict[str, Any]:
         turns: Dict[str, List[Order]] = {s: [] for s, c in sides.items() if not c.error}
         for required in ("ours_fp32", "small_fp32", "reference", "matmul"):
             if required not in turns:
-                sys.exit("bench: {}: {}".format(required, sides[required].error))
+                sys.exit(f"bench: {required}: {sides[required].error}")
         for side in turns:
             sides[side].ask(order)
         for _ in range(settings.repeats):
@@ -331,7 +331,7 @@ def require_same_networks(medians: Dict[str, Any]) -> None:
             if values and side.startswith(group)
         }
         if len(set(counts.values())) > 1:
-            sys.exit("bench: the networks differ, parameters: {}".format(counts))
+            sys.exit(f"bench: the networks differ, parameters: {counts}")
 
 
 def ratios(medians: Dict[str, Any], flops: float) -> Dict[str, Any]:
@@ -350,20 +350,20 @@ def ratios(medians: Dict[str, Any], flops: float) -> Dict[str, Any]:
 
 def report(result: Dict[str, Any]) -> str:
     medians, errors, flops = result["medians"], result["errors"], result["needed_gflop"]
-    lines = ["{:<12}{:>12}{:>12}{:>12}".format("", "ms a step", "steps/s", "GFLOP/s")]
+    lines = [f"{'':<12}{'ms a step':>12}{'steps/s':>12}{'GFLOP/s':>12}"]
     for side in SIDES:
         values = medians[side]
         if values is None:
-            lines.append("{:<12}{}".format(side, errors[side]))
+            lines.append(f"{side:<12}{errors[side]}")
         elif side == "matmul":
             for precision in PRECISIONS:
-                name = "matmul_" + precision
-                lines.append("{:<12}{:36.0f}".format(name, values[precision]))
+                name = f"matmul_{precision}"
+                lines.append(f"{name:<12}{values[precision]:36.0f}")
         else:
             seconds = values["step_s"]
-            line = "{:<12}{:12.1f}{:12.2f}".format(side, 1e3 * seconds, 1.0 / seconds)
+            line = f"{side:<12}{1e3 * seconds:12.1f}{1.0 / seconds:12.2f}"
             if side.startswith("ours"):
-                line += "{:12.0f}".format(flops / seconds)
+                line += f"{flops / seconds:12.0f}"
             lines.append(line)
     for precision in PRECISIONS:
         values = result["by_precision"][precision]
@@ -371,7 +371,7 @@ def report(result: Dict[str, Any]) -> str:
             peer = values["vs_d3rlpy"]
             lines.append("{}: {:.0f}x the reference style, {}, {:.0f} % of the ceiling".format(
                 precision, values["vs_reference"],
-                "d3rlpy not measured" if peer is None else "{:.0f}x d3rlpy".format(peer),
+                "d3rlpy not measured" if peer is None else f"{peer:.0f}x d3rlpy",
                 100.0 * values["of_ceiling"]))  # fmt: skip
     return "\n".join(lines)
 
@@ -406,7 +406,7 @@ def main() -> None:
     if min([settings.batch_size, settings.samples, settings.repeats, settings.threads]) < 1:
         parser.error("numbers must be 1 or more")
     if shutil.which(settings.peers_python) is None:
-        parser.error("no such interpreter: {}".format(settings.peers_python))
+        parser.error(f"no such interpreter: {settings.peers_python}")
     load = os.getloadavg()[0]
     result = compare(settings)
     require_same_networks(result["medians"])
@@ -419,11 +419,13 @@ def main() -> None:
     result.update(result["by_precision"][used], precision=used, load_before=load)
     result["settings"] = vars(settings)
     result["cpu"] = platform.processor() or platform.machine()
-    print("batch {}, {} threads, {:.1f} GFLOP a step; load average before: {:.2f}".format(
-        settings.batch_size, settings.threads, 1e-9 * flops, load))  # fmt: skip
+    print(
+        f"batch {settings.batch_size}, {settings.threads} threads, {1e-9 * flops:.1f} "
+        f"GFLOP a step; load average before: {load:.2f}"
+    )
     print(report(result), flush=True)
     if settings.json:
-        Path(settings.json).write_text(json.dumps(result, indent=2) + "\n")
+        Path(settings.json).write_text(f"{json.dumps(result, indent=2)}\n")
 
 
 if __name__ == "__main__":

@@ -18,8 +18,8 @@ class OfrlError(Exception):
 
     def __init__(self, what: str, fix: str = "", where: object = "") -> None:
         self.what, self.fix, self.where = what, fix, str(where)
-        text = "{}: {}".format(where, what) if self.where else what
-        super().__init__("{}; {}".format(text, fix) if fix else text)
+        text = f"{where}: {what}" if self.where else what
+        super().__init__(f"{text}; {fix}" if fix else text)
 
 
 class ConfigError(OfrlError):
@@ -36,6 +36,10 @@ class DatasetError(OfrlError):
 
 class HostilePickleError(DatasetError):
     """A pickle that names anything but numpy arrays and plain containers."""
+
+
+class OutputError(OfrlError):
+    """A file or folder that cannot be written, or must not be overwritten."""
 
 
 class CheckpointError(OfrlError):

@@ -115,7 +115,7 @@ class ObservationSpec:
 def differences(left: Any, right: Any) -> List[str]:
     """Fields in which two specs differ, as ``field: left != right`` lines (empty if equal)."""
     a, b = left.to_dict(), right.to_dict()
-    return ["{}: {} != {}".format(k, a.get(k), b.get(k)) for k in a if a.get(k) != b.get(k)]
+    return [f"{k}: {a.get(k)} != {b.get(k)}" for k in a if a.get(k) != b.get(k)]
 
 
 def require_same(left: Any, right: Any, left_name: str, right_name: str, fix: str) -> None:
@@ -125,9 +125,7 @@ def require_same(left: Any, right: Any, left_name: str, right_name: str, fix: st
     found = differences(left, right)
     if found:
         raise SpecMismatchError(
-            "{} of {} and {} differ in {}".format(
-                type(left).__name__, left_name, right_name, "; ".join(found)
-            ),
+            f"{type(left).__name__} of {left_name} and {right_name} differ in {'; '.join(found)}",
             fix,
         )
 

@@ -6,13 +6,13 @@ A camera that is unplugged is looked for until it is back. One that is gone, sta
 so on ``camera/<name>/status`` (latched) and /diagnostics; an old frame is never sent as new.
 """
 
-import prelude  # noqa: F401, I001 (first: quiet Ctrl-C while the rest is imported)
+import ofrl_ros.prelude  # noqa: F401, I001 (first: quiet Ctrl-C while the rest is imported)
 
 import time
 
-import messages
+from ofrl_ros import messages
 import rospy
-import wires
+from ofrl_ros import wires
 from diagnostic_msgs.msg import DiagnosticStatus
 from sensor_msgs.msg import CameraInfo, Image
 
@@ -35,15 +35,15 @@ class CameraTopics:
         self._told = None  # (reason, text) on the status topic
         camera = make_camera(config)
         self._binding = camera.binding
-        topic = "camera/{}/".format(config.name)
+        topic = f"camera/{config.name}/"
         self._images = rospy.Publisher(
-            topic + "image_raw", Image, queue_size=IMAGES_WAITING, tcp_nodelay=True
+            f"{topic}image_raw", Image, queue_size=IMAGES_WAITING, tcp_nodelay=True
         )
         self._infos = rospy.Publisher(
-            topic + "camera_info", CameraInfo, queue_size=IMAGES_WAITING, tcp_nodelay=True
+            f"{topic}camera_info", CameraInfo, queue_size=IMAGES_WAITING, tcp_nodelay=True
         )
         self._statuses = rospy.Publisher(
-            topic + "status", DiagnosticStatus, queue_size=10, latch=True
+            f"{topic}status", DiagnosticStatus, queue_size=10, latch=True
         )
         health = Health(config.fps, config.stale_after, config.frozen_after)
         self.stream = CameraStream(camera, (config.height, config.width), health, self._send)
@@ -66,7 +66,7 @@ class CameraTopics:
         log("%s: %s", self._images.resolved_name, ": ".join(filter(None, told)))
         level = DiagnosticStatus.ERROR if status.reason else DiagnosticStatus.OK
         values = {"reason": status.reason, "binding": self._binding}
-        self._statuses.publish(wires.status_message("camera/" + self.name, level, told[1], values))
+        self._statuses.publish(wires.status_message(f"camera/{self.name}", level, told[1], values))
 
     def describe(self):
         status = self.stream.status()
@@ -96,7 +96,7 @@ def main() -> None:
     try:
         for camera in cameras:
             camera.stream.start()
-            wires.Diagnostics("ofrl/camera/" + camera.name, camera.describe)
+            wires.Diagnostics(f"ofrl/camera/{camera.name}", camera.describe)
         while not rospy.is_shutdown():
             for camera in cameras:
                 camera.publish_status()

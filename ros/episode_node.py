@@ -8,7 +8,7 @@ count read back from disk. Services ``episode/success``, ``episode/failure`` and
 Callbacks only queue what they hear; one thread records, so nothing is written out of turn.
 """
 
-import prelude  # noqa: F401, I001 (first: quiet Ctrl-C while the rest is imported)
+import ofrl_ros.prelude  # noqa: F401, I001 (first: quiet Ctrl-C while the rest is imported)
 
 import contextlib
 import json
@@ -17,9 +17,9 @@ import threading
 import time
 from pathlib import Path
 
-import messages
+from ofrl_ros import messages
 import rospy
-import wires
+from ofrl_ros import wires
 from diagnostic_msgs.msg import DiagnosticStatus
 from sensor_msgs.msg import Joy
 from std_msgs.msg import Bool, String
@@ -27,12 +27,13 @@ from std_srvs.srv import Trigger, TriggerResponse
 
 from ofrl_robot.control import episode
 from ofrl_robot.control.loop import ACTOR_SILENT
-from ofrl_robot.data import labels, schema
-from ofrl_robot.data.lock import one_writer
-from ofrl_robot.data.reader import read_meta
-from ofrl_robot.data.recover import unfinished_line
-from ofrl_robot.data.schema import EpisodeMeta
-from ofrl_robot.data.writer import EpisodeWriter, prepare_folder
+from ofrl_robot.data.datasets import labels
+from ofrl_robot.data.episodes import schema
+from ofrl_robot.data.episodes.lock import one_writer
+from ofrl_robot.data.episodes.reader import read_meta
+from ofrl_robot.data.episodes.recover import unfinished_line
+from ofrl_robot.data.episodes.schema import EpisodeMeta
+from ofrl_robot.data.episodes.writer import EpisodeWriter, prepare_folder
 from ofrl_robot.errors import ConfigError, OfrlError, RobotError
 from ofrl_robot.evaluation.trials import report_trials
 
@@ -77,7 +78,7 @@ class EpisodeNode:
             self._events.subscribe("robot/status", DiagnosticStatus, "status"),
         ]
         for verb in ("success", "failure", "discard"):
-            rospy.Service("episode/" + verb, Trigger, lambda _, v=verb: self._on_verb(v))
+            rospy.Service(f"episode/{verb}", Trigger, lambda _, v=verb: self._on_verb(v))
         wires.wait_connected(subscribers)
         self._wait_for_actor()
         # the server itself says who it is: what is recorded is what really ran
@@ -104,19 +105,19 @@ class EpisodeNode:
     def _trials_folder(self) -> Path:
         """Where episodes go when no folder was named: datasets/trials/<run>-<time>."""
         run = Path(self._policy.get("checkpoint", "episodes")).resolve().parent.parent.name
-        name = "{}-{}".format(run or "episodes", time.strftime("%Y%m%d-%H%M%S"))
+        name = f"{run or 'episodes'}-{time.strftime('%Y%m%d-%H%M%S')}"
         return Path(rospy.get_param("~cwd", ".")) / "datasets" / "trials" / name
 
     def _wait_for_actor(self) -> None:
         ready = threading.Event()
-        subscriber = rospy.Subscriber(self._actor + "/ready", Bool, lambda m: ready.set())
+        subscriber = rospy.Subscriber(f"{self._actor}/ready", Bool, lambda m: ready.set())
         deadline = time.monotonic() + 60.0
         while not ready.wait(0.05):
             wires.raise_on_shutdown()
             if time.monotonic() > deadline:
                 raise ConfigError(
-                    "no actor said ready on {} within 60 s".format(subscriber.resolved_name),
-                    "see why the {} node did not start".format(self._actor),
+                    f"no actor said ready on {subscriber.resolved_name} within 60 s",
+                    f"see why the {self._actor} node did not start",
                 )
         subscriber.unregister()
 
@@ -149,7 +150,7 @@ class EpisodeNode:
                 tries += 1
                 if tries == TRIES:
                     raise RobotError(
-                        "an episode lost ticks {} times".format(TRIES),
+                        f"an episode lost ticks {TRIES} times",
                         "look for an overloaded machine",
                     )
             self._progress(index + 1, time.monotonic() - start)
@@ -213,7 +214,7 @@ class EpisodeNode:
             if kind is None and due > 0 and self._assembler.awaited_cameras():
                 return schema.UNKNOWN, labels.NOBODY, self._reason("")
             if kind is None:
-                raise LostTickError("no tick for {:.0f} s (step {})".format(TICK_TIMEOUT, due))
+                raise LostTickError(f"no tick for {TICK_TIMEOUT:.0f} s (step {due})")
             if kind == "applied":
                 one = messages.applied_from(payload)
                 applied[one.stamp_ns] = one
@@ -247,7 +248,7 @@ class EpisodeNode:
         """Why the robot stopped: where a camera did first, the actor has only fallen silent."""
         cameras = self._assembler.awaited_cameras()
         if cameras and given in ("", ACTOR_SILENT):
-            return "camera {} stopped".format(cameras[0])
+            return f"camera {cameras[0]} stopped"
         return given
 
     # -- what it tells -----------------------------------------------------------------------
@@ -269,18 +270,17 @@ class EpisodeNode:
         if done % max(1, self._count // 10) == 0 or done == self._count:
             left = seconds / done * (self._count - done)
             print(
-                "episodes {}/{} saved, {} successes, eta {:.0f} s".format(
-                    done, self._count, self._successes, left
-                ),
+                f"episodes {done}/{self._count} saved, {self._successes} successes, "
+                f"eta {left:.0f} s",
                 flush=True,
             )
 
     def _summary(self) -> None:
         if not schema.episode_paths(self._folder):
-            print("{}: no episode was saved".format(self._folder), flush=True)
+            print(f"{self._folder}: no episode was saved", flush=True)
             return
         report = report_trials(self._folder)
-        print("{}: {}".format(self._folder, report.line()), flush=True)
+        print(f"{self._folder}: {report.line()}", flush=True)
         if self._actor == "policy":
             temporary = self._folder / "trials.json.tmp"
             temporary.write_text(report.to_json())

@@ -5,14 +5,14 @@ Refuses a robot whose specs or control rate are not the checkpoint's, warms up b
 ready, and publishes its latency (p50, p99) on /diagnostics. Needs no training code.
 """
 
-import prelude  # noqa: F401, I001 (first: quiet Ctrl-C while the rest is imported)
+import ofrl_ros.prelude  # noqa: F401, I001 (first: quiet Ctrl-C while the rest is imported)
 
 import json
 
 import numpy as np
 import rospy
-import wires
-from acting import ActorLoop
+from ofrl_ros import wires
+from ofrl_ros.actor_loop import ActorLoop
 from diagnostic_msgs.msg import DiagnosticStatus
 
 from ofrl_robot.errors import ConfigError
@@ -31,7 +31,7 @@ def main() -> None:
         robot.action_spec,
         robot.observation_spec,
         robot.control_rate_hz,
-        "robot {}".format(robot.name),
+        f"robot {robot.name}",
     )
     policy.warm_up()
     rospy.set_param("policy", json.dumps(policy.identity()))
@@ -41,7 +41,7 @@ def main() -> None:
         values = {"checkpoint": str(policy.path), "actions": len(loop.seconds)}
         if loop.seconds:
             p50, p99 = np.percentile(np.array(loop.seconds) * 1e3, (50, 99))
-            values.update(latency_p50_ms="{:.2f}".format(p50), latency_p99_ms="{:.2f}".format(p99))
+            values.update(latency_p50_ms=f"{p50:.2f}", latency_p99_ms=f"{p99:.2f}")
         return DiagnosticStatus.OK, "ready", values
 
     wires.Diagnostics("ofrl/policy", describe)

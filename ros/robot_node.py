@@ -7,14 +7,14 @@ otherwise ticks come at the control rate. No action in time: hold and count; too
 stop, with the reason on ``robot/status``, until ``rearm``. After a stop only ``reset`` moves.
 """
 
-import prelude  # noqa: F401, I001 (first: quiet Ctrl-C while the rest is imported)
+import ofrl_ros.prelude  # noqa: F401, I001 (first: quiet Ctrl-C while the rest is imported)
 
 import threading
 import time
 
-import messages
+from ofrl_ros import messages
 import rospy
-import wires
+from ofrl_ros import wires
 from diagnostic_msgs.msg import DiagnosticStatus
 from geometry_msgs.msg import PoseStamped
 from sensor_msgs.msg import Image, JointState, Joy
@@ -46,7 +46,7 @@ def make_robot(kind: str, lockstep: bool):
             return SimRobot(task, options, clock_ns=time.time_ns)
         # simulated time starts at the wall clock: stamps are unique across episodes and nodes
         return SimRobot(task, options, origin_ns=time.time_ns)
-    raise ConfigError("unknown robot {!r}".format(kind), "use robot:=sim")
+    raise ConfigError(f"unknown robot {kind!r}", "use robot:=sim")
 
 
 class RobotNode:
@@ -112,12 +112,12 @@ class RobotNode:
         """Start an episode with the seed in parameter ``next_seed``; ends a running one."""
         seed = rospy.get_param("next_seed", 0)
         if not isinstance(seed, int) or seed < 0:
-            return TriggerResponse(False, "next_seed is {!r}; use 0 or more".format(seed))
+            return TriggerResponse(False, f"next_seed is {seed!r}; use 0 or more")
         deadline = time.monotonic() + RESET_TIMEOUT
         with self._one_reset, self._changed:
             if self._loop.stopped:
                 reason = self._loop.stop_reason
-                return TriggerResponse(False, "stopped ({}); re-arm first".format(reason))
+                return TriggerResponse(False, f"stopped ({reason}); re-arm first")
             self._asked, self._answer, self._over = seed, None, True
             self._changed.notify_all()
             while self._answer is None and time.monotonic() < deadline:
@@ -164,7 +164,7 @@ class RobotNode:
             answer = (False, str(error))
         with self._changed:
             if self._loop.stopped:  # meanwhile
-                tick, answer = None, (False, "stopped ({})".format(self._loop.stop_reason))
+                tick, answer = None, (False, f"stopped ({self._loop.stop_reason})")
             self._answer, self._over = answer, tick is None
             self._changed.notify_all()
         return tick
@@ -229,7 +229,7 @@ class RobotNode:
     def _describe(self):
         stopped = self._loop.stopped
         level = DiagnosticStatus.ERROR if stopped else DiagnosticStatus.OK
-        text = "stopped: " + self._loop.stop_reason if stopped else "armed"
+        text = f"stopped: {self._loop.stop_reason}" if stopped else "armed"
         return level, text, dict(self._loop.diagnostics(), late_ticks=self._pacer.late)
 
     def _publish_status(self) -> None:

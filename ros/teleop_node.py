@@ -4,13 +4,13 @@
 Devices: ``scripted`` (simulation: a scripted policy with action noise).
 """
 
-import prelude  # noqa: F401, I001 (first: quiet Ctrl-C while the rest is imported)
+import ofrl_ros.prelude  # noqa: F401, I001 (first: quiet Ctrl-C while the rest is imported)
 
 import json
 
 import rospy
-import wires
-from acting import ActorLoop
+from ofrl_ros import wires
+from ofrl_ros.actor_loop import ActorLoop
 
 from ofrl_robot.errors import ConfigError
 
@@ -18,13 +18,13 @@ from ofrl_robot.errors import ConfigError
 def make_device(kind: str, task: str):
     """Teleoperation device by name."""
     if kind == "scripted":
-        from ofrl_robot.robots.actors import ScriptedActor
+        from ofrl_robot.teleop.scripted import ScriptedActor
 
         policy = wires.word_param("policy", "auto")
         return ScriptedActor(
             task, wires.noise_param("noise", 0.1), policy="" if policy == "auto" else policy
         )
-    raise ConfigError("unknown teleop device {!r}".format(kind), "use teleop:=scripted")
+    raise ConfigError(f"unknown teleop device {kind!r}", "use teleop:=scripted")
 
 
 def main() -> None:

@@ -19,8 +19,8 @@ from typing import Any, Dict, List
 
 from ofrl_robot.errors import OfrlError
 from ofrl_robot.evaluation.trials import TrialReport, report_trials
+from ofrl_robot.pages.run_report import write_report
 from ofrl_robot.policy.checkpoint import SELECTED
-from ofrl_robot.workflow.report import write_report
 
 ROOT = Path(__file__).resolve().parent.parent
 TASK = "Widow250SingleObjGrasp-v0"
@@ -40,16 +40,16 @@ class Demo:
     def __init__(self, name: str, episodes: int, trials: int, noise: float) -> None:
         self.episodes, self.trials, self.noise = episodes, trials, noise
         self.data = Path("datasets") / name
-        self.trials_folder = Path("datasets") / (name + "-trials")
-        self.run, self.bc_run = Path("runs") / name, Path("runs") / (name + "-bc")
-        self.ros_log = Path("runs") / (name + "-ros-log")
+        self.trials_folder = Path("datasets") / (f"{name}-trials")
+        self.run, self.bc_run = Path("runs") / name, Path("runs") / (f"{name}-bc")
+        self.ros_log = Path("runs") / (f"{name}-ros-log")
         for folder in (self.data, self.trials_folder, self.run, self.bc_run):
             set_aside(folder)
         # an own master on a free port: a robot that runs on this machine is not disturbed
         self.port = free_port()
         self.environment = dict(
             os.environ,
-            ROS_MASTER_URI="http://127.0.0.1:{}".format(self.port),
+            ROS_MASTER_URI=f"http://127.0.0.1:{self.port}",
             ROS_IP="127.0.0.1",
             ROS_LOG_DIR=str(ROOT / self.ros_log),
             PWD=str(ROOT),  # what the launch files take relative paths from
@@ -59,9 +59,9 @@ class Demo:
         start = time.monotonic()
         self.collect()
         cql_config, bc_config = "config/training/grasp_cql.yaml", "config/training/grasp_bc.yaml"
-        say("train CQL from pixels ({})".format(cql_config))
+        say(f"train CQL from pixels ({cql_config})")
         self.train(self.run, cql_config)
-        say("train BC on the same episodes ({})".format(bc_config))
+        say(f"train BC on the same episodes ({bc_config})")
         self.train(self.bc_run, bc_config)
         trials = {
             "cql": self.deploy("cql", self.run),
@@ -71,7 +71,7 @@ class Demo:
         self.report(trials, start)
 
     def collect(self) -> None:
-        say("collect {} scripted, noisy episodes of {}".format(self.episodes, TASK))
+        say(f"collect {self.episodes} scripted, noisy episodes of {TASK}")
         self.roslaunch(
             "collect.launch", task=TASK, episodes=self.episodes, noise=self.noise, out=self.data
         )
@@ -85,7 +85,7 @@ class Demo:
         self.call(command + ["--out", str(run.parent), "--name", run.name])
 
     def deploy(self, name: str, run: Path, action_choice: str = "mode") -> TrialReport:
-        say("deploy {} for {} trials on unseen seeds".format(name, self.trials))
+        say(f"deploy {name} for {self.trials} trials on unseen seeds")
         out = self.trials_folder / name
         self.roslaunch(
             "deploy.launch", task=TASK, ckpt=run, trials=self.trials, out=out,
@@ -110,18 +110,18 @@ class Demo:
         }
         for name, report in trials.items():
             result[name] = {"successes": report.successes, "trials": report.trials}
-        (page.parent / "demo.json").write_text(json.dumps(result, indent=2) + "\n")
-        say("result after {:.0f} s".format(result["seconds"]))
+        (page.parent / "demo.json").write_text(f"{json.dumps(result, indent=2)}\n")
+        say(f"result after {result['seconds']:.0f} s")
         for name, report in trials.items():
-            print("  {:<11} {}".format(name, report.line()))
-        print("  verdict     {}, deployed step {}".format(choice["verdict"], choice["step"]))
-        print("\nreport: {}\n        {}".format(page, page.parent / "demo.json"))
+            print(f"  {name:<11} {report.line()}")
+        print(f"  verdict     {choice['verdict']}, deployed step {choice['step']}")
+        print(f"\nreport: {page}\n        {page.parent / 'demo.json'}")
 
     def roslaunch(self, launch: str, **args: Any) -> None:
         """Run a launch file to its end; shows what the nodes say, the rest goes to a log."""
         words = ["roslaunch", "-p", str(self.port), "ofrl_robot", launch]
-        words += ["{}:={}".format(k, v) for k, v in args.items()]
-        print("$ " + " ".join(words[:1] + words[3:]).replace(str(ROOT) + "/", ""), flush=True)
+        words += [f"{k}:={v}" for k, v in args.items()]
+        print(f"$ {' '.join(words[:1] + words[3:]).replace(f'{ROOT!s}/', '')}", flush=True)
         self.ros_log.mkdir(parents=True, exist_ok=True)
         log_path = self.ros_log / "roslaunch.log"
         with open(str(log_path), "a") as log, subprocess.Popen(
@@ -132,28 +132,28 @@ class Demo:
                 for line in process.stdout or ():
                     log.write(line)
                     if NODE_LINE.match(line):
-                        print("  " + line.rstrip().replace(str(ROOT) + "/", ""), flush=True)
+                        print(f"  {line.rstrip().replace(f'{ROOT!s}/', '')}", flush=True)
             except KeyboardInterrupt:
                 # roslaunch got the same Ctrl-C: let it end its nodes before we go
                 for line in process.stdout or ():
                     log.write(line)
                 raise
         if process.returncode != 0:
-            sys.exit("demo: roslaunch {} failed; see {}".format(launch, log_path))
+            sys.exit(f"demo: roslaunch {launch} failed; see {log_path}")
 
     def call(self, command: List[str]) -> None:
         code = subprocess.call(command, env=self.environment, cwd=str(ROOT))
         if code != 0:
-            sys.exit("demo: `{}` ended with exit code {}".format(" ".join(command[:4]), code))
+            sys.exit(f"demo: `{' '.join(command[:4])}` ended with exit code {code}")
 
 
 def set_aside(folder: Path) -> None:
     """Keep what an earlier demo left: rename it, never write over it."""
     if folder.exists():
         stamp = time.strftime("%Y%m%d-%H%M%S", time.localtime(folder.stat().st_mtime))
-        kept = folder.with_name("{}-{}".format(folder.name, stamp))
+        kept = folder.with_name(f"{folder.name}-{stamp}")
         folder.rename(kept)
-        print("kept the earlier {} as {}".format(folder, kept))
+        print(f"kept the earlier {folder} as {kept}")
 
 
 def free_port() -> int:
@@ -163,7 +163,7 @@ def free_port() -> int:
 
 
 def say(text: str) -> None:
-    print("\n\033[1m== {} ==\033[0m".format(text), flush=True)
+    print(f"\n\033[1m== {text} ==\033[0m", flush=True)
 
 
 def main() -> None:
@@ -179,7 +179,7 @@ def main() -> None:
     try:
         Demo(**vars(arguments)).go()
     except OfrlError as error:
-        print("demo: {}; the log is runs/*-ros-log/roslaunch.log".format(error), file=sys.stderr)
+        print(f"demo: {error}; the log is runs/*-ros-log/roslaunch.log", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
         sys.exit("demo: interrupted; whole episodes and checkpoints are kept")

@@ -23,7 +23,7 @@ from ofrl_robot.training.run_folder import (
     checkpoint_steps,
     read_config,
 )
-from ofrl_robot.workflow.selection import select_checkpoint
+from ofrl_robot.workflow.choose_checkpoint import select_checkpoint
 
 ROOT = Path(__file__).resolve().parent.parent
 GRASP, TRAY = "Widow250SingleObjGrasp-v0", "Widow250PickTray-v0"
@@ -75,7 +75,7 @@ EXPERIMENTS: Dict[str, Experiment] = {
 def call(*words: object) -> None:
     code = subprocess.call([str(w) for w in words], cwd=str(ROOT))
     if code != 0:
-        sys.exit("experiments: {} failed with exit code {}".format(words[1], code))
+        sys.exit(f"experiments: {words[1]} failed with exit code {code}")
 
 
 def dataset(task: str) -> Path:
@@ -96,14 +96,14 @@ def finished(run: Path) -> bool:
 
 def evaluate(run: Path, step: int, trials: int, action_choice: str = MODE) -> str:
     """Trials of one checkpoint; read from disk when they were run before."""
-    name = "{}-{}-{}".format(run.name, step, action_choice)
+    name = f"{run.name}-{step}-{action_choice}"
     out = ROOT / "datasets" / "experiments" / "trials" / name
     if not evaluated(out, checkpoint_path(run, step), trials):
         shutil.rmtree(str(out), ignore_errors=True)  # broken off, or of another policy
         call("ofrl", "evaluate", checkpoint_path(run, step), "--trials", trials, "--out", out,
              "--action-choice", action_choice)  # fmt: skip
     report = report_trials(out)
-    return "{}/{}".format(report.successes, report.trials)
+    return f"{report.successes}/{report.trials}"
 
 
 def evaluated(out: Path, checkpoint: Path, trials: int) -> bool:
@@ -120,7 +120,7 @@ def run_experiment(name: str, trials: int) -> List[str]:
     experiment = EXPERIMENTS[name]
     data = dataset(experiment.task)
     behaviour = report_trials(data)
-    lines = ["### {}".format(name), ""]
+    lines = [f"### {name}", ""]
     lines.append(
         "`config/training/{}.yaml` {}; demonstrations {}".format(
             experiment.config,
@@ -132,7 +132,7 @@ def run_experiment(name: str, trials: int) -> List[str]:
     columns += [CHOICE_WORDS[choice] for choice in experiment.choices] + ["by step"]
     lines += ["", "| {} |".format(" | ".join(columns)), "|" + "---|" * len(columns)]
     for seed in experiment.seeds:
-        run = ROOT / "runs" / "experiments" / "{}-seed{}".format(name, seed)
+        run = ROOT / "runs" / "experiments" / f"{name}-seed{seed}"
         if not finished(run):
             shutil.rmtree(str(run), ignore_errors=True)  # a training that was broken off
             config = ROOT / "config" / "training" / (experiment.config + ".yaml")
@@ -143,7 +143,7 @@ def run_experiment(name: str, trials: int) -> List[str]:
         by_step = "-"
         if experiment.every:
             by_step = ", ".join(
-                "{}: {}".format(step, evaluate(run, step, trials))
+                f"{step}: {evaluate(run, step, trials)}"
                 for step in checkpoint_steps(run)
                 if step >= 2000
             )

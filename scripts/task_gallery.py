@@ -30,7 +30,7 @@ def picture(task_id: str) -> str:
     """Draw the start of an episode; the file's path as the page links it."""
     env = sim.make(task_id, render_mode="rgb_array", render_size=PICTURE_SIZE)
     env.reset(seed=0)
-    path = PICTURES / "{}.png".format(task_id)
+    path = PICTURES / f"{task_id}.png"
     cv2.imwrite(str(path), cv2.cvtColor(env.render(), cv2.COLOR_RGB2BGR))
     env.close()
     return path.relative_to(PAGE.parent).as_posix()
@@ -58,11 +58,11 @@ def row(task_id: str, episodes: int) -> str:
     spec = find(task_id).spec
     rates = ["{}/{}".format(*successes(task_id, noise, episodes)) for noise in NOISES]
     cells = [
-        "![]({})".format(picture(task_id)),
-        "`{}`<br>{}".format(task_id, spec.description),
+        f"![]({picture(task_id)})",
+        f"`{task_id}`<br>{spec.description}",
         str(spec.horizon),
-        "`{}`".format(spec.success_key),
-        "`{}`".format(spec.scripted_policy),
+        f"`{spec.success_key}`",
+        f"`{spec.scripted_policy}`",
         *rates,
     ]
     return "| {} |".format(" | ".join(cells))
@@ -82,7 +82,7 @@ def main() -> int:
     before, rest = text.split(BEGIN)
     after = rest.split(END)[1]
     PAGE.write_text(before + BEGIN + "\n".join(head + rows) + "\n" + END + after)
-    print("{}: {} tasks".format(PAGE, len(rows)))
+    print(f"{PAGE}: {len(rows)} tasks")
     return 0
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from ofrl_robot.control.limiter import Limits
-from ofrl_robot.control.signals import HUMAN, Applied, Tick
+from ofrl_robot.control.signals import HUMAN, AppliedAction, Tick
 from ofrl_robot.specs import ActionSpec, CameraSpec, ObservationSpec
 
 ACTION = ActionSpec(("x", "y", "z", "gripper"), ("m", "m", "m", "1"), (0.1, 0.1, 0.1, 1.0))
@@ -78,8 +78,8 @@ def fake_robot():
 @pytest.fixture
 def make_dataset(tmp_path):
     """Function that writes ``episodes`` short random episodes through the real writer."""
-    from ofrl_robot.data.schema import EpisodeMeta
-    from ofrl_robot.data.writer import EpisodeWriter
+    from ofrl_robot.data.episodes.schema import EpisodeMeta
+    from ofrl_robot.data.episodes.writer import EpisodeWriter
 
     def make(name="data", episodes=6, steps=5, size=24, success=1, reward=1.0):
         folder = tmp_path / name
@@ -95,7 +95,7 @@ def make_dataset(tmp_path):
                 writer.observe(tick)
                 if not last:
                     action = rng.uniform(-1, 1, ACTION.size)
-                    writer.act(Applied(stamp, action, action, HUMAN))
+                    writer.act(AppliedAction(stamp, action, action, HUMAN))
             writer.finish(success, "test")
         return folder
 

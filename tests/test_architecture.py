@@ -55,7 +55,7 @@ class Imports(ast.NodeVisitor):
     def visit_ImportFrom(self, node):
         self.relative = self.relative or node.level > 0
         base = node.module or ""
-        names = ["{}.{}".format(base, alias.name) for alias in node.names]
+        names = [f"{base}.{alias.name}" for alias in node.names]
         self._add(name if name in MODULES else base for name in names)
 
     def _add(self, names):
@@ -90,7 +90,7 @@ def test_imports_point_down(module):
             continue
         if FLOOR[there] >= FLOOR[here] and (here, there) not in SIDEWAYS:
             wrong.append(target)
-    assert not wrong, "{} (floor {}) imports {}".format(module, FLOOR.get(here), wrong)
+    assert not wrong, f"{module} (floor {FLOOR.get(here)}) imports {wrong}"
     assert not IMPORTS[module].relative, "write imports in full"
 
 
@@ -142,7 +142,7 @@ def test_only_the_converter_that_disarms_pickles_knows_them():
 
 def test_the_cli_loads_nothing_heavy_before_a_verb_runs():
     """`ofrl --help` must be quick: torch and the simulator are imported inside the verbs."""
-    seen, todo = set(), [PACKAGE + ".cli"]
+    seen, todo = set(), [f"{PACKAGE}.cli"]
     while todo:
         module = todo.pop()
         if module in seen or module not in MODULES:
@@ -152,12 +152,12 @@ def test_the_cli_loads_nothing_heavy_before_a_verb_runs():
             if isinstance(node, ast.Import):
                 names = [a.name for a in node.names]
             elif isinstance(node, ast.ImportFrom):
-                joined = ["{}.{}".format(node.module, a.name) for a in node.names]
+                joined = [f"{node.module}.{a.name}" for a in node.names]
                 names = [n if n in MODULES else node.module for n in joined]
             else:
                 continue
             heavy = {n.split(".")[0] for n in names} & {"torch", "pybullet", "h5py", "scipy"}
-            assert not heavy, "{} imports {}".format(module, heavy)
+            assert not heavy, f"{module} imports {heavy}"
             todo += names
 
 

@@ -74,7 +74,7 @@ def bench(tmp_path):
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(text)
         words = "--episodes 3 --seeds 2 --steps 2 --batch-size 4 --samples 2 --hidden 8 8"
-        words += " --trials 5 --json r.json --peers-python " + sys.executable + " " + more
+        words += f" --trials 5 --json r.json --peers-python {sys.executable} {more}"
         done = subprocess.run(
             [sys.executable, str(BENCH / "agreement.py")] + words.split(), cwd=str(tmp_path),
             env=dict(os.environ, PYTHONPATH=str(tmp_path / "peers")),

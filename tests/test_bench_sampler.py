@@ -42,7 +42,7 @@ def bench(tmp_path):
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(text)
         words = "--episodes 2 --steps 3 --image-size 8 --batch-size 4 --repeats 2 --seconds 0.02"
-        words += " --bound-mb 1 --json r.json --peers-python " + sys.executable
+        words += f" --bound-mb 1 --json r.json --peers-python {sys.executable}"
         done = subprocess.run(
             [sys.executable, str(SCRIPT)] + words.split(), cwd=str(tmp_path),
             env=dict(os.environ, PYTHONPATH=str(tmp_path / "peers")),
@@ -59,7 +59,7 @@ def test_without_the_others_only_ours_is_measured(bench):
     text, result = bench({"robomimic.py": BROKEN, "d3rlpy.py": BROKEN})
     assert text.count("ImportError: not here") == 3
     for side in PEERS:
-        assert result[side] is None and result["mapped_vs_" + side] is None
+        assert result[side] is None and result[f"mapped_vs_{side}"] is None
     for side in ("mapped", "read", "gather"):
         assert result[side]["batches_per_s"] > 0 and result[side]["memory_mib"] >= 0
     assert result["mapped_vs_gather"] > 0
@@ -72,4 +72,4 @@ def test_beside_another_the_ratios_are_those_of_the_medians(bench):
     assert list(result["errors"]) == ["robomimic", "robomimic_cached"]
     for side in ("mapped", "read"):
         ratio = result[side]["batches_per_s"] / result["d3rlpy"]["batches_per_s"]
-        assert result[side + "_vs_d3rlpy"] == ratio
+        assert result[f"{side}_vs_d3rlpy"] == ratio

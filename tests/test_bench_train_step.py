@@ -102,7 +102,7 @@ def test_a_short_run_beside_a_stand_in(tmp_path):
     for side in ("ours_fp32", "small_fp32", "reference", "d3rlpy"):
         assert medians[side]["step_s"] == median([turn["step_s"] for turn in turns[side]])
         assert len(turns[side]) == 2 and medians[side]["step_s"] > 0
-    step, small = medians["ours_" + used]["step_s"], medians["small_" + used]
+    step, small = medians[f"ours_{used}"]["step_s"], medians[f"small_{used}"]
     assert result["vs_reference"] == medians["reference"]["step_s"] / step
     assert result["vs_d3rlpy"] == medians["d3rlpy"]["step_s"] / small["step_s"]
     assert medians["d3rlpy"]["parameters"] == small["parameters"]
@@ -165,7 +165,7 @@ def test_the_reference_style_is_the_same_algorithm(bench, monkeypatch):
     """Its losses are those of the library from the same weights, without crops and sampling."""
     from ofrl_robot.algos.config import CQLConfig
     from ofrl_robot.algos.registry import make_algorithm
-    from ofrl_robot.data.sampler import Batch
+    from ofrl_robot.data.replay.sampler import Batch
     from ofrl_robot.nets.config import NetConfig
     from ofrl_robot.specs import WIDOWX_ACTION
 

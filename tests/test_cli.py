@@ -7,7 +7,7 @@ import json
 import pytest
 
 from ofrl_robot.cli import main
-from ofrl_robot.data.reader import open_dataset
+from ofrl_robot.data.episodes.reader import open_dataset
 from ofrl_robot.policy.checkpoint import resolve_checkpoint
 
 TASK = "Widow250SingleObjGrasp-v0"
@@ -146,7 +146,9 @@ def test_flags_win_over_the_config_file_and_its_unknown_names_are_refused(
     stored = json.loads((tmp_path / "runs" / "data-cql" / "config.json").read_text())
     assert stored["train"]["steps"] == 2 and stored["train"]["batch_size"] == 8
     assert stored["nets"]["hidden"] == [8, 8] and stored["nets"]["encoder"] == "cog"
-    assert stored["hyper"]["actor_lr"] == 1e-3 and stored["hyper"]["clip_targets"] is False
+    assert (
+        stored["algo_config"]["actor_lr"] == 1e-3 and stored["algo_config"]["clip_targets"] is False
+    )
 
     settings.write_text("stepz: 9\n")
     code, _, err = ofrl("train", data, "--config", settings)
@@ -198,7 +200,7 @@ def test_a_run_is_resumed_with_the_flags_it_began_with(ofrl, make_dataset, tmp_p
 
 
 def test_ctrl_c_is_exit_code_130_without_a_traceback(ofrl, monkeypatch, tmp_path):
-    from ofrl_robot.workflow import selection
+    from ofrl_robot.workflow import choose_checkpoint as selection
 
     def interrupted(_):
         raise KeyboardInterrupt
@@ -217,7 +219,7 @@ def test_collect_train_diagnose_evaluate_in_miniature(ofrl, tmp_path):
     assert code == 0, err
     dataset = open_dataset(data)
     assert len(dataset.paths) == 2 and dataset.successes >= 1
-    assert "{}/2".format(dataset.successes) in out
+    assert f"{dataset.successes}/2" in out
 
     words = ["train", data, "--out", runs, "--steps", 4, "--batch-size", 8, "--checkpoint-every",
              2, "--probe-size", 16, "--warm-start-steps", 1, "--latent", 8, "--hidden", 16,
@@ -230,7 +232,7 @@ def test_collect_train_diagnose_evaluate_in_miniature(ofrl, tmp_path):
 
     code, out, _ = ofrl("diagnose", run)
     chosen = resolve_checkpoint(run)
-    assert code == 0 and "deploy: step {}".format(int(chosen.stem.split("_")[1])) in out
+    assert code == 0 and f"deploy: step {int(chosen.stem.split('_')[1])}" in out
 
     code, out, err = ofrl("evaluate", run, "--trials", 2, "--out", trials)
     assert code == 0 and "/2 = " in out and str(chosen) in out, err

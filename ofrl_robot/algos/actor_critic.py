@@ -21,9 +21,9 @@ import torch
 from ofrl_robot.algos.base import Algorithm, Losses, TensorBatch, frozen, polyak
 from ofrl_robot.algos.config import ActorCriticConfig
 from ofrl_robot.nets.config import NetConfig
-from ofrl_robot.nets.critic import Code, Critic
+from ofrl_robot.nets.critic import Critic, EncodedImage
 from ofrl_robot.nets.distributions import ActionDistribution
-from ofrl_robot.nets.dual import Dual
+from ofrl_robot.nets.dual import LagrangeMultiplier
 from ofrl_robot.specs import ActionSpec
 
 Proposals = Tuple[torch.Tensor, torch.Tensor]  # actions (B, K, A), log-densities (B, K)
@@ -51,7 +51,7 @@ class ActorCritic(Algorithm):
         super().__init__(config, nets, shape, action, device, bf16)
         self.critic = Critic(nets, shape, action.size).to(device)
         self.target_critic = copy.deepcopy(self.critic).requires_grad_(False)
-        self.temperature = Dual(config.initial_alpha).to(device)
+        self.temperature = LagrangeMultiplier(config.initial_alpha).to(device)
         decay = config.regularization_const if config.regularization == "l2" else 0.0
         self.optimizer.add_param_group(
             {"params": self.critic.parameters(), "lr": config.critic_lr, "weight_decay": decay}
@@ -147,7 +147,7 @@ class ActorCritic(Algorithm):
         return target
 
     def actor_loss(
-        self, batch: TensorBatch, code: Code, dist: ActionDistribution,
+        self, batch: TensorBatch, code: EncodedImage, dist: ActionDistribution,
         branches: Tuple[torch.Tensor, torch.Tensor, torch.Tensor],
         divergence: Optional[torch.Tensor],
     ) -> torch.Tensor:  # fmt: skip
@@ -194,7 +194,7 @@ class ActorCritic(Algorithm):
         return Losses(parts, metrics)
 
     def _critic_losses(
-        self, batch: TensorBatch, features: torch.Tensor, code: Code,
+        self, batch: TensorBatch, features: torch.Tensor, code: EncodedImage,
         target: torch.Tensor, dist: ActionDistribution, next_dist: ActionDistribution,
         parts: Dict[str, torch.Tensor], metrics: Dict[str, torch.Tensor],
     ) -> None:  # fmt: skip
@@ -223,7 +223,7 @@ class ActorCritic(Algorithm):
         parts["critic"] = loss
 
     def _evaluate(
-        self, batch: TensorBatch, code: Code, dist: ActionDistribution,
+        self, batch: TensorBatch, code: EncodedImage, dist: ActionDistribution,
         next_dist: ActionDistribution,
     ) -> Tuple[torch.Tensor, Optional[torch.Tensor], Optional[torch.Tensor]]:  # fmt: skip
         """Q at the data's actions (E, B), the regulariser (E,) and the bottleneck's rate there

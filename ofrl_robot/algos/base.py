@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from ofrl_robot.algos.config import AlgoConfig
-from ofrl_robot.data.sampler import Batch
+from ofrl_robot.data.replay.sampler import Batch
 from ofrl_robot.nets.actor import Actor
 from ofrl_robot.nets.augment import random_shift
 from ofrl_robot.nets.config import NetConfig
@@ -21,7 +21,7 @@ from ofrl_robot.specs import ActionSpec
 
 @dataclasses.dataclass
 class TensorBatch:
-    """A :class:`~ofrl_robot.data.sampler.Batch` on the device; images stay uint8 until here.
+    """A :class:`~ofrl_robot.data.replay.sampler.Batch` on the device; images stay uint8 until here.
 
     Attributes:
         bootstrap: float32 (B,), what the value of ``next_images`` counts:

@@ -26,9 +26,9 @@ from ofrl_robot.algos.config import BRACConfig
 from ofrl_robot.errors import ConfigError
 from ofrl_robot.nets.actor import Actor
 from ofrl_robot.nets.config import NetConfig
-from ofrl_robot.nets.critic import Code, Critic
+from ofrl_robot.nets.critic import Critic, EncodedImage
 from ofrl_robot.nets.distributions import ActionDistribution
-from ofrl_robot.nets.dual import Dual
+from ofrl_robot.nets.dual import LagrangeMultiplier
 from ofrl_robot.specs import ActionSpec
 
 
@@ -53,7 +53,7 @@ class BRAC(ActorCritic):
         behavior: Optional[Actor] = None,
     ) -> None:
         super().__init__(config, nets, shape, action, device, bf16, reward_range)
-        self.beta = Dual(config.beta, most=500.0).to(device)
+        self.beta = LagrangeMultiplier(config.beta, most=500.0).to(device)
         if config.tune_beta:
             self.optimizer.add_param_group(
                 {"params": self.beta.parameters(), "lr": config.critic_lr}
@@ -83,9 +83,8 @@ class BRAC(ActorCritic):
     def _require_same_space(behavior: Actor, nets: NetConfig) -> None:
         if (behavior.config.action_head == "mixed") != (nets.action_head == "mixed"):
             raise ConfigError(
-                "the behaviour policy's action head is {}, the policy's {}".format(
-                    behavior.config.action_head, nets.action_head
-                ),
+                f"the behaviour policy's action head is {behavior.config.action_head}, "
+                f"the policy's {nets.action_head}",
                 "use mixed for both or for neither",
             )
 
@@ -128,7 +127,9 @@ class BRAC(ActorCritic):
         measure = {"kl": divergence.kl, "density": divergence.negative_log_density}
         return measure[config.divergence](dist, behavior, config.divergence_samples)
 
-    def _dual(self, code: Code, actions: torch.Tensor, dist: ActionDistribution) -> torch.Tensor:
+    def _dual(
+        self, code: EncodedImage, actions: torch.Tensor, dist: ActionDistribution
+    ) -> torch.Tensor:
         proposed, _, weights = dist.branches(1)
         actions = dist.canonical(actions).unsqueeze(1)
         at_policy = self.discriminator.q(code, proposed)[0]

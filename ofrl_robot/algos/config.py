@@ -5,9 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from pathlib import Path
-from typing import Any, Dict, Optional, Tuple, Type
-
-from typing_extensions import Literal
+from typing import Any, Dict, Literal, Optional, Tuple, Type
 
 from ofrl_robot.errors import ConfigError
 from ofrl_robot.nets.config import Head, NetConfig
@@ -32,10 +30,10 @@ class AlgoConfig:
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
             if isinstance(value, float) and not math.isfinite(value):
-                raise ConfigError("{} {} is not finite".format(field.name, value))
+                raise ConfigError(f"{field.name} {value} is not finite")
         _require(self, "actor_average", 0.0, 1.0, low_open=True, fix="1 deploys the actor itself")
         if self.shift < 0:
-            raise ConfigError("shift {} is negative".format(self.shift), "use 0 for no shift")
+            raise ConfigError(f"shift {self.shift} is negative", "use 0 for no shift")
         _require(self, "actor_lr", 0.0, low_open=True)
         _require(self, "bottleneck_const", 0.0)
 
@@ -118,7 +116,7 @@ class ActorCriticConfig(AlgoConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         if not 0.0 < self.discount < 1.0:
-            raise ConfigError("discount {} is not in (0, 1)".format(self.discount))
+            raise ConfigError(f"discount {self.discount} is not in (0, 1)")
         for name in ("target_samples", "n_step", "backup_actions"):
             _require(self, name, 1)
         _require(self, "target_rate", 0.0, 1.0, low_open=True)
@@ -245,8 +243,8 @@ class BRACConfig(ActorCriticConfig):
         forms = {"primal": ("kl", "mmd", "density"), "dual": ("kl", "wasserstein")}
         if self.divergence not in forms[self.divergence_form]:
             raise ConfigError(
-                "divergence {} has no {} form".format(self.divergence, self.divergence_form),
-                "choose one of {}".format(", ".join(forms[self.divergence_form])),
+                f"divergence {self.divergence} has no {self.divergence_form} form",
+                f"choose one of {', '.join(forms[self.divergence_form])}",
             )
         if self.divergence_form == "dual":
             for name in ("behavior_path", "behavior_head", "divergence_samples"):
@@ -264,9 +262,8 @@ class BRACConfig(ActorCriticConfig):
             head = self.behavior_head or nets.action_head
             if self.behavior_path is None and (head == "mixed") != (nets.action_head == "mixed"):
                 raise ConfigError(
-                    "action_head {} and behavior_head {} have different action spaces".format(
-                        nets.action_head, head
-                    ),
+                    f"action_head {nets.action_head} and behavior_head {head} have "
+                    "different action spaces",
                     "use mixed for both or for neither",
                 )
         if self.divergence != "mmd":
@@ -282,14 +279,12 @@ def _require(
     """Raise ConfigError unless that setting is a finite number from ``low`` to ``high``."""
     value = getattr(config, name)
     if low_open and high == math.inf and not low < value < high:
-        raise ConfigError("{} {} is not above {:g}".format(name, value, low), fix)
+        raise ConfigError(f"{name} {value} is not above {low:g}", fix)
     if high == math.inf and not low <= value < high:
-        raise ConfigError("{} {} is below {:g}".format(name, value, low), fix)
+        raise ConfigError(f"{name} {value} is below {low:g}", fix)
     if not (low < value <= high or (not low_open and value == low)):
         raise ConfigError(
-            "{} {} is not in {}{:g}, {:g}]".format(
-                name, value, "(" if low_open else "[", low, high
-            ),
+            f"{name} {value} is not in {'(' if low_open else '['}{low:g}, {high:g}]",
             fix,
         )
 
@@ -302,9 +297,7 @@ def _pointless(config: AlgoConfig, needs: str, name: str) -> None:
 
 
 def _refuse(name: str, needs: str) -> None:
-    raise ConfigError(
-        "{} does nothing without {}".format(name, needs), "give both or leave it away"
-    )
+    raise ConfigError(f"{name} does nothing without {needs}", "give both or leave it away")
 
 
 CONFIGS: Dict[str, Type[AlgoConfig]] = {"bc": BCConfig, "cql": CQLConfig, "brac": BRACConfig}
@@ -313,9 +306,7 @@ CONFIGS: Dict[str, Type[AlgoConfig]] = {"bc": BCConfig, "cql": CQLConfig, "brac"
 def config_class(name: str) -> Type[AlgoConfig]:
     """Config of an algorithm by name; ConfigError names the known ones."""
     if name not in CONFIGS:
-        raise ConfigError(
-            "unknown algorithm {!r}".format(name), "choose one of {}".format(", ".join(CONFIGS))
-        )
+        raise ConfigError(f"unknown algorithm {name!r}", f"choose one of {', '.join(CONFIGS)}")
     return CONFIGS[name]
 
 

@@ -22,7 +22,7 @@ import torch
 from ofrl_robot.algos.actor_critic import ActorCritic, Proposals
 from ofrl_robot.algos.config import CQLConfig
 from ofrl_robot.nets.distributions import ActionDistribution
-from ofrl_robot.nets.dual import Dual
+from ofrl_robot.nets.dual import LagrangeMultiplier
 
 
 class CQL(ActorCritic):
@@ -33,7 +33,7 @@ class CQL(ActorCritic):
     def __init__(self, config: CQLConfig, *args, **options) -> None:
         super().__init__(config, *args, **options)
         if config.lagrange:
-            self.multiplier = Dual(1.0).to(self.device)
+            self.multiplier = LagrangeMultiplier(1.0).to(self.device)
             self.optimizer.add_param_group(
                 {"params": self.multiplier.parameters(), "lr": config.critic_lr}
             )

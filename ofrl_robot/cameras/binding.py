@@ -34,8 +34,8 @@ class Binding:
 
     def __str__(self) -> str:
         if self.serial:
-            return "serial {}".format(self.serial)
-        return "path {}".format(self.path) if self.path else "index {}".format(self.index)
+            return f"serial {self.serial}"
+        return f"path {self.path}" if self.path else f"index {self.index}"
 
     def resolve(self) -> Path:
         """The device node, e.g. /dev/video2. Raises CameraError saying what there is instead."""
@@ -44,7 +44,7 @@ class Binding:
         node = self.root / BY_PATH / self.path if self.path else self._node(self.index)
         if not node.exists():
             there = self._names(BY_PATH) if self.path else self._names(BY_CLASS)
-            raise CameraError("no camera at {}".format(self), _instead(there))
+            raise CameraError(f"no camera at {self}", _instead(there))
         return node.resolve()
 
     def _by_serial(self) -> Path:
@@ -58,15 +58,15 @@ class Binding:
         nodes = found.get(self.serial, [])
         if len(nodes) > 1:  # cheap cameras share one serial
             raise CameraError(
-                "{} cameras have serial {} ({})".format(len(nodes), self.serial, ", ".join(nodes)),
+                f"{len(nodes)} cameras have serial {self.serial} ({', '.join(nodes)})",
                 "bind them by path",
             )
         if not nodes:
-            raise CameraError("no camera with {}".format(self), _instead(sorted(set(found) - {""})))
+            raise CameraError(f"no camera with {self}", _instead(sorted(set(found) - {""})))
         return self.root / "dev" / nodes[0]
 
     def _node(self, index: int) -> Path:
-        return self.root / "dev" / "video{}".format(index)
+        return self.root / "dev" / f"video{index}"
 
     def _names(self, folder: Path) -> List[str]:
         try:
@@ -83,4 +83,4 @@ def _text(file: Path) -> str:
 
 
 def _instead(there: List[str]) -> str:
-    return "plug it in, or use one of: {}".format(", ".join(there) or "(no camera is connected)")
+    return f"plug it in, or use one of: {', '.join(there) or '(no camera is connected)'}"

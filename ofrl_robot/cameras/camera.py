@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Tuple
+from typing import Protocol, Tuple
 
 import numpy as np
-from typing_extensions import Protocol
 
 from ofrl_robot.errors import CameraError
 

@@ -70,7 +70,7 @@ def load_cameras(path: Path) -> List[CameraConfig]:
         raise ConfigError(error.strerror or str(error), "mend the path", path) from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         problem = " ".join(str(error).split())
-        raise ConfigError("no YAML ({})".format(problem), "mend the file", path) from error
+        raise ConfigError(f"no YAML ({problem})", "mend the file", path) from error
     entries = data.get("cameras") if isinstance(data, dict) and set(data) == {"cameras"} else None
     if not isinstance(entries, list) or not entries:
         fix = "begin it with `cameras:` and a list of `- name: ...`"
@@ -79,7 +79,7 @@ def load_cameras(path: Path) -> List[CameraConfig]:
     names = [camera.name for camera in cameras]
     for name in names:
         if names.count(name) > 1:
-            raise ConfigError("two cameras are called {}".format(name), "rename one", path)
+            raise ConfigError(f"two cameras are called {name}", "rename one", path)
     return cameras
 
 
@@ -87,7 +87,7 @@ def _whole(low: int) -> "Tuple[Callable[[Any], bool], str]":
     def valid(value: Any) -> bool:
         return isinstance(value, int) and not isinstance(value, bool) and value >= low
 
-    return valid, "use a whole number of {} or more".format(low)
+    return valid, f"use a whole number of {low} or more"
 
 
 def _is_text(value: Any) -> bool:
@@ -108,8 +108,8 @@ def _is_rate(value: Any) -> bool:
 
 _TEXT = (_is_text, "give text, in quotes")
 _CHECKS: "Dict[str, Tuple[Callable[[Any], bool], str]]" = {
-    "name": (_is_name, "use letters, digits and _; not {}".format(", ".join(_RESERVED))),
-    "source": (lambda v: _is_text(v) and v in SOURCES, "use {}".format(", ".join(SOURCES))),
+    "name": (_is_name, f"use letters, digits and _; not {', '.join(_RESERVED)}"),
+    "source": (lambda v: _is_text(v) and v in SOURCES, f"use {', '.join(SOURCES)}"),
     "serial": _TEXT,
     "path": _TEXT,
     "index": _whole(0),
@@ -128,32 +128,32 @@ _CHECKS: "Dict[str, Tuple[Callable[[Any], bool], str]]" = {
 def _camera(file: Path, number: int, entry: Any) -> CameraConfig:
     """One entry of the list."""
     if not isinstance(entry, dict):
-        where = "{}, camera {}".format(file, number)
+        where = f"{file}, camera {number}"
         raise ConfigError("is no mapping", "write `field: value` lines", where)
-    where = "{}, camera {}".format(file, entry.get("name", number))
+    where = f"{file}, camera {entry.get('name', number)}"
     values = {"name": None, "source": None, **entry}
     for field, (valid, fix) in _CHECKS.items():
         if field in values and not valid(values[field]):
-            raise ConfigError("{} is {!r}".format(field, values[field]), fix, where)
+            raise ConfigError(f"{field} is {values[field]!r}", fix, where)
     bindings, special = SOURCES[values["source"]]
     known = (set(_CHECKS) - _SPECIAL) | set(bindings) | set(special)
     for field in values:
         if field not in known:
             raise ConfigError(
-                "source {} has no setting {!r}".format(values["source"], field),
-                "use {}".format(", ".join(sorted(known))),
+                f"source {values['source']} has no setting {field!r}",
+                f"use {', '.join(sorted(known))}",
                 where,
             )
     given = [field for field in bindings if field in values]
     if len(given) != 1:
         found = " and ".join(given) or "nothing"
-        fix = "give one of {}".format(", ".join(bindings))
-        raise ConfigError("is bound by {}".format(found), fix, where)
+        fix = f"give one of {', '.join(bindings)}"
+        raise ConfigError(f"is bound by {found}", fix, where)
     if values["source"] in ("video", "images"):
         values["path"] = str(file.parent / values["path"])
     elif re.match(r"(/dev/)?video\d+\Z", values.get("path", "")):
         raise ConfigError(
-            "path is {!r}, a number that moves".format(values["path"]),
+            f"path is {values['path']!r}, a number that moves",
             "use a name in /dev/v4l/by-path, a serial, or index: N if any camera will do",
             where,
         )
@@ -170,7 +170,7 @@ def _observation(name: str, given: Dict[str, Any], size: Tuple[int, int], where:
     positive, _ = _whole(1)
     if len(values) != 3 or not (positive(values["height"]) and positive(values["width"])):
         fix = "give height and width in pixels, and crop"
-        raise ConfigError("observation is {}".format(given), fix, where)
+        raise ConfigError(f"observation is {given}", fix, where)
     crop = values["crop"]
     if crop is None:
         return CameraSpec(name, values["height"], values["width"])
@@ -182,7 +182,7 @@ def _observation(name: str, given: Dict[str, Any], size: Tuple[int, int], where:
         or not (0 < crop[2] <= size[0] - crop[0] and 0 < crop[3] <= size[1] - crop[1])
     ):
         fix = "give [top, left, height, width] within {}x{}".format(*size)
-        raise ConfigError("crop is {}".format(crop), fix, where)
+        raise ConfigError(f"crop is {crop}", fix, where)
     return CameraSpec(name, values["height"], values["width"], tuple(crop))
 
 

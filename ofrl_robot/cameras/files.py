@@ -41,7 +41,7 @@ class FileCamera:
 
     def open(self) -> None:
         if not self._path.exists():
-            raise CameraError("nothing at {}".format(self._path), "mend the path of this camera")
+            raise CameraError(f"nothing at {self._path}", "mend the path of this camera")
         self._frames = self._play(self._path)
         self._pacer.start(time.monotonic())
 
@@ -49,11 +49,11 @@ class FileCamera:
         pixels = next(self._frames, None)
         if pixels is None:
             if not self._loop:
-                raise CameraEnded("{} is over".format(self._path), "set loop: true to repeat it")
+                raise CameraEnded(f"{self._path} is over", "set loop: true to repeat it")
             self._frames = self._play(self._path)
             pixels = next(self._frames, None)
             if pixels is None:
-                raise CameraError("{} holds no frame".format(self._path), "choose another")
+                raise CameraError(f"{self._path} holds no frame", "choose another")
         time.sleep(self._pacer.wait(time.monotonic()))
         self._pacer.tick(time.monotonic())
         return Frame(pixels, time.time_ns(), ARRIVAL)
@@ -67,7 +67,7 @@ def video_frames(path: Path) -> Iterator[np.ndarray]:
     capture = cv2.VideoCapture(str(path))
     try:
         if not capture.isOpened():
-            raise CameraError("{} is no video that OpenCV reads".format(path), "choose another")
+            raise CameraError(f"{path} is no video that OpenCV reads", "choose another")
         found, bgr = capture.read()
         while found:
             yield cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB)
@@ -84,14 +84,14 @@ def image_frames(path: Path) -> Iterator[np.ndarray]:
     try:
         files = sorted((p for p in path.iterdir() if p.suffix.lower() in SUFFIXES), key=_numbers)
     except OSError as error:
-        raise CameraError("{} is no folder of images".format(path), "choose another") from error
+        raise CameraError(f"{path} is no folder of images", "choose another") from error
     for file in files:
         try:
             bgr = cv2.imdecode(np.frombuffer(file.read_bytes(), np.uint8), cv2.IMREAD_COLOR)
         except (OSError, cv2.error):  # removed meanwhile; empty
             bgr = None
         if bgr is None:
-            raise CameraError("{} cannot be read as an image".format(file), "remove or mend it")
+            raise CameraError(f"{file} cannot be read as an image", "remove or mend it")
         yield cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB)
 
 

@@ -86,9 +86,9 @@ class Health:
     def values(self, now: float) -> Dict[str, Any]:
         """For diagnostics: rates in Hz, age of the newest frame in s, counts since the start."""
         return {
-            "rate_hz": "{:.2f}".format(self._rate(now)),
-            "nominal_hz": "{:g}".format(self._fps),
-            "age_s": "{:.3f}".format(now - self._captured) if self._frames else "",
+            "rate_hz": f"{self._rate(now):.2f}",
+            "nominal_hz": f"{self._fps:g}",
+            "age_s": f"{now - self._captured:.3f}" if self._frames else "",
             "stamp": self._last.clock if self._last is not None else "",
             "frames": self._frames,
             "dropped": self._dropped,

@@ -54,12 +54,12 @@ def read_intrinsics(path: Path) -> Intrinsics:
         )
     except (KeyError, TypeError, ValueError) as error:
         raise ConfigError(
-            "no camera calibration ({}: {})".format(type(error).__name__, error), _FIX, path
+            f"no camera calibration ({type(error).__name__}: {error})", _FIX, path
         ) from error
 
 
 def _numbers(data: Dict[str, Any], name: str) -> Tuple[float, ...]:
     numbers = tuple(float(entry) for entry in data[name]["data"])
     if len(numbers) != _LENGTHS.get(name, len(numbers)):
-        raise ValueError("{} has {} numbers".format(name, len(numbers)))
+        raise ValueError(f"{name} has {len(numbers)} numbers")
     return numbers

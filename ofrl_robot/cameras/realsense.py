@@ -26,11 +26,11 @@ class RealSenseCamera:
             import pyrealsense2
         except ImportError as error:
             raise ConfigError(
-                "source realsense needs pyrealsense2 ({})".format(error),
+                f"source realsense needs pyrealsense2 ({error})",
                 "pip install pyrealsense2",
             ) from error
         self._rs: Any = pyrealsense2
-        self.binding = "serial {}".format(serial)
+        self.binding = f"serial {serial}"
         self._serial, self._mode = serial, (width, height, int(fps))
         self._pipeline: Any = None
 
@@ -43,9 +43,7 @@ class RealSenseCamera:
             pipeline.start(config)
         except RuntimeError as error:  # what pyrealsense2 raises for everything
             raise CameraError(
-                "RealSense {} does not start at {}x{}, {} fps ({})".format(
-                    self._serial, width, height, fps, error
-                ),
+                f"RealSense {self._serial} does not start at {width}x{height}, {fps} fps ({error})",
                 "see rs-enumerate-devices for what is connected and what it can do",
             ) from error
         self._pipeline = pipeline
@@ -55,7 +53,7 @@ class RealSenseCamera:
             color = self._pipeline.wait_for_frames(_TIMEOUT_MS).get_color_frame()
         except RuntimeError as error:
             raise CameraError(
-                "RealSense {} gave no frame ({})".format(self._serial, error), "see its plug"
+                f"RealSense {self._serial} gave no frame ({error})", "see its plug"
             ) from error
         arrival = time.time_ns()
         domain = self._rs.timestamp_domain

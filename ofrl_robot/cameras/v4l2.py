@@ -38,8 +38,8 @@ class V4L2Camera:
         self._capture = cv2.VideoCapture(str(node), cv2.CAP_V4L2)
         if not self._capture.isOpened():
             raise CameraError(
-                "{} ({}) does not open".format(node, self.binding),
-                "see who uses it (fuser -v {}) and whether you are in group video".format(node),
+                f"{node} ({self.binding}) does not open",
+                f"see who uses it (fuser -v {node}) and whether you are in group video",
             )
         if self._fourcc:  # before the size: a format has its own list of sizes
             self._capture.set(cv2.CAP_PROP_FOURCC, cv2.VideoWriter_fourcc(*self._fourcc))
@@ -56,7 +56,7 @@ class V4L2Camera:
             if bgr is not None and bgr.ndim == 3:
                 return self._frame(bgr, monotonic_ns, wall_ns)
         raise CameraError(
-            "the camera at {} gave no frame".format(self.binding),
+            f"the camera at {self.binding} gave no frame",
             "see its plug and whether another program uses it",
         )
 

@@ -24,10 +24,9 @@ from __future__ import annotations
 import dataclasses
 import os
 import sys
-from typing import Any, Optional, Sequence, Union
+from typing import Annotated, Any, Optional, Sequence, Union
 
 import tyro
-from typing_extensions import Annotated
 
 from ofrl_robot import __version__
 from ofrl_robot.algos.config import config_class
@@ -62,7 +61,7 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
     """Entry point. Exit code 0, 2 for anything the user can mend, 130 after Ctrl-C."""
     words = list(sys.argv[1:] if argv is None else argv)
     if words[:1] == ["--version"]:
-        print("ofrl_robot {}".format(__version__))
+        print(f"ofrl_robot {__version__}")
         return 0
     try:
         words = expand_config(words)
@@ -71,7 +70,7 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
             command = dataclasses.replace(command, words=tuple(words))
         command.run()
     except OfrlError as error:
-        print("ofrl: {}".format(error), file=sys.stderr)
+        print(f"ofrl: {error}", file=sys.stderr)
         return 2
     except BrokenPipeError:  # `ofrl data info X | head`: nobody reads on, which is no error
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -37,7 +37,7 @@ def expand_config(words: Sequence[str]) -> List[str]:
         values = yaml.load(path.read_text(), _SettingsLoader) or {}
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise ConfigError(
-            "cannot be read ({})".format(str(error).splitlines()[0]), "give a YAML file", path
+            f"cannot be read ({str(error).splitlines()[0]})", "give a YAML file", path
         ) from error
     if not isinstance(values, dict):
         raise ConfigError("not a list of `name: value` lines", "see config/training/", path)
@@ -45,10 +45,10 @@ def expand_config(words: Sequence[str]) -> List[str]:
     for name, value in values.items():
         flag = str(name).replace("_", "-")
         if isinstance(value, bool):
-            flags.append("--{}{}".format("" if value else "no-", flag))
+            flags.append(f"--{'' if value else 'no-'}{flag}")
         else:
             entries = value if isinstance(value, list) else [value]
-            flags += ["--" + flag] + [str(entry) for entry in entries]
+            flags += [f"--{flag}"] + [str(entry) for entry in entries]
     rest = words[:at] + words[at + 2 :]
     # after verb and positionals: an unknown flag's value must not be taken for a positional
     first = next((i for i, word in enumerate(rest) if word.startswith("-")), len(rest))

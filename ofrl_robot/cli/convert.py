@@ -6,10 +6,9 @@ import dataclasses
 import importlib
 import sys
 from pathlib import Path
-from typing import Any, Generic, TypeVar, Union
+from typing import Annotated, Any, Generic, Literal, TypeVar, Union
 
 import tyro
-from typing_extensions import Annotated, Literal
 
 from ofrl_robot.cli.progress import file_bar
 from ofrl_robot.data.convert.options import (
@@ -46,8 +45,8 @@ class Import(Generic[Conversion]):
             made = import_dataset(self.source, self.out, self.conversion, on_trajectory)
         left_out = made.empty + made.bad
         print(
-            "{} episodes -> {}".format(made.episodes, self.out)
-            + (", {} trajectories left out".format(left_out) if left_out else "")
+            f"{made.episodes} episodes -> {self.out}"
+            + (f", {left_out} trajectories left out" if left_out else "")
         )
 
 
@@ -67,8 +66,8 @@ class RosbagImport:
         with file_bar("messages") as on_message:
             made = bag.import_bag(self.source, self.out, self.namespace, on_message)
         for line in made.left_out:
-            print("left out: {}".format(line))
-        print("{} episodes -> {}".format(made.episodes, self.out))
+            print(f"left out: {line}")
+        print(f"{made.episodes} episodes -> {self.out}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -107,7 +106,7 @@ class Export(Generic[Conversion]):
 
         with file_bar("exporting") as on_episode:
             count = export_dataset(self.dataset, self.out, self.conversion, on_episode)
-        print("{} episodes -> {}".format(count, self.out))
+        print(f"{count} episodes -> {self.out}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -129,7 +128,7 @@ class RosbagExport:
             count = bag.export_bag(
                 self.dataset, self.out, self.namespace, self.compression, on_episode
             )
-        print("{} episodes -> {}".format(count, self.out))
+        print(f"{count} episodes -> {self.out}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -157,7 +156,7 @@ def ros_module(name: str) -> Any:
         return importlib.import_module(name)
     except ImportError as error:
         raise ConfigError(
-            "ROS cannot be imported ({})".format(error),
+            f"ROS cannot be imported ({error})",
             "source it in the clone first: . scripts/env.sh",
         ) from error
     finally:

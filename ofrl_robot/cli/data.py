@@ -5,10 +5,9 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 from pathlib import Path
-from typing import Optional, Tuple, Union
+from typing import Annotated, Optional, Tuple, Union
 
 import tyro
-from typing_extensions import Annotated
 
 from ofrl_robot.cli.convert import DataConvert, DataExport
 from ofrl_robot.cli.progress import at_least, file_bar, print_dry_run
@@ -26,7 +25,7 @@ class DataInfo:
     """Dataset folder."""
 
     def run(self) -> None:
-        from ofrl_robot.data.info import describe
+        from ofrl_robot.data.datasets.summary import describe
 
         print("\n".join(describe(self.dataset)))
 
@@ -49,11 +48,11 @@ class DataVerify:
     """Processes to check in, 0 for one a core."""
 
     def run(self) -> None:
-        from ofrl_robot.data import verify
-        from ofrl_robot.data.check import DAMAGE, WARNING
-        from ofrl_robot.data.limits import load_limits
-        from ofrl_robot.data.processes import available_cores
-        from ofrl_robot.data.verification import write_json
+        from ofrl_robot.data.verify.dataset_check import dataset_check as verify
+        from ofrl_robot.data.verify.episode_check import DAMAGE, WARNING
+        from ofrl_robot.data.verify.report import write_json
+        from ofrl_robot.data.verify.thresholds import load_limits
+        from ofrl_robot.processes import available_cores
 
         at_least("workers", self.workers, 0)
         limits, source = load_limits(self.limits)
@@ -68,7 +67,7 @@ class DataVerify:
             verification, lines = verify.set_aside_damaged(verification)
             for line in lines:
                 print(line)
-        print("limits: {}".format(source))
+        print(f"limits: {source}")
         print("\n".join(verification.lines()))
         if self.json is not None:
             write_json(verification, self.json)
@@ -96,13 +95,13 @@ class DataView:
     """Also write an MP4 of each episode, into clips/ beside the page."""
 
     def run(self) -> None:
-        from ofrl_robot.data.reader import open_dataset
-        from ofrl_robot.workflow.clips import GIF, MP4, write_clips
-        from ofrl_robot.workflow.episodes_page import choose_episodes, write_view
+        from ofrl_robot.data.episodes.reader import open_dataset
+        from ofrl_robot.pages.clips import GIF, MP4, write_clips
+        from ofrl_robot.pages.dataset_view import choose_episodes, write_view
 
         with file_bar("drawing") as on_episode:
             page = write_view(self.dataset, self.out, self.episodes, on_episode)
-        print("view: {} ({:.1f} MB)".format(page, page.stat().st_size / 1e6))
+        print(f"view: {page} ({page.stat().st_size / 1e6:.1f} MB)")
         for kind in [GIF] * self.gif + [MP4] * self.mp4:
             chosen = choose_episodes(open_dataset(self.dataset), self.episodes)
             with file_bar(kind) as on_episode:
@@ -132,7 +131,7 @@ class DataLabel:
     """Port of that page, 0 for any free one."""
 
     def run(self) -> None:
-        from ofrl_robot.data.labels import export_csv, label_from_csv
+        from ofrl_robot.data.datasets.labels import export_csv, label_from_csv
 
         if (self.csv is not None) + (self.export is not None) + self.browser != 1:
             raise ConfigError(
@@ -142,16 +141,16 @@ class DataLabel:
             self._serve()
         elif self.csv is not None:
             changed = label_from_csv(self.dataset, self.csv)
-            print("{} episodes changed".format(len(changed)))
+            print(f"{len(changed)} episodes changed")
         else:
             count = export_csv(self.dataset, self.export)
-            print("labels of {} episodes -> {}".format(count, self.export))
+            print(f"labels of {count} episodes -> {self.export}")
 
     def _serve(self) -> None:
-        from ofrl_robot.workflow.label_server import LabelServer
+        from ofrl_robot.pages.label_server import LabelServer
 
         with LabelServer(self.dataset, self.port) as server:
-            print("open {} (Ctrl-C ends)".format(server.url), flush=True)
+            print(f"open {server.url} (Ctrl-C ends)", flush=True)
             with contextlib.suppress(KeyboardInterrupt):
                 server.serve_forever()
 
@@ -170,7 +169,7 @@ class DataSplit:
     """Replace the split that is there."""
 
     def run(self) -> None:
-        from ofrl_robot.data.splits import split
+        from ofrl_robot.data.datasets.splits import split
 
         print("\n".join(split(self.dataset, self.valid, self.seed, self.force)))
 
@@ -185,7 +184,7 @@ class DataMerge:
     """Also keep recordings that occur twice."""
 
     def run(self) -> None:
-        from ofrl_robot.data.merge import merge
+        from ofrl_robot.data.datasets.merge import merge
 
         if len(self.folders) < 3:
             raise ConfigError("merge needs two datasets or more and a new folder")
@@ -208,7 +207,7 @@ class DataDelete:
     """Remove them for good instead of moving them."""
 
     def run(self) -> None:
-        from ofrl_robot.data.edit import delete
+        from ofrl_robot.data.datasets.edit import delete
 
         print("\n".join(delete(self.dataset, self.episodes, self.purge, self.yes)))
         print_dry_run(self.yes)
@@ -237,7 +236,7 @@ class DataTrim:
     """Do it."""
 
     def run(self) -> None:
-        from ofrl_robot.data.edit import Idle, trim
+        from ofrl_robot.data.datasets.edit import Idle, trim
 
         both = self.start == self.end
         ends = both or self.start, both or self.end
@@ -245,7 +244,7 @@ class DataTrim:
         for cut in cuts:
             print(cut.line())
         episodes = sum(cut.removed > 0 for cut in cuts)
-        print("{} steps of {} episodes".format(sum(cut.removed for cut in cuts), episodes))
+        print(f"{sum(cut.removed for cut in cuts)} steps of {episodes} episodes")
         print_dry_run(self.yes)
 
 

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import Generic, Optional, Sequence, Tuple, TypeVar
+from typing import Annotated, Generic, Optional, Sequence, Tuple, TypeVar
 
 import tyro
-from typing_extensions import Annotated
 
 from ofrl_robot.algos.config import AlgoConfig
 from ofrl_robot.errors import ConfigError
@@ -37,7 +36,7 @@ class Train(Generic[Hyper]):
     `--config FILE` takes settings from a YAML file; flags on the command line win.
     """
 
-    hyper: Hyper
+    algo_config: Hyper
     nets: NetConfig
     train: TrainConfig
     dataset: Positional[Annotated[Optional[Path], tyro.conf.arg(metavar="DATASET")]] = None
@@ -57,13 +56,13 @@ class Train(Generic[Hyper]):
 
     def run(self) -> None:
         from ofrl_robot.training.distributed import train
-        from ofrl_robot.workflow.selection import select_checkpoint
+        from ofrl_robot.workflow.choose_checkpoint import select_checkpoint
 
         config = self.config()
-        name = self.name or "{}-{}".format(config.dataset.resolve().name, self.algo)
+        name = self.name or f"{config.dataset.resolve().name}-{self.algo}"
         folder = self.out / name
         if train(config, folder, self.resume):
-            print("run: {}".format(folder))
+            print(f"run: {folder}")
             print("\n".join(select_checkpoint(folder).lines()))
 
     def config(self) -> RunConfig:
@@ -73,7 +72,7 @@ class Train(Generic[Hyper]):
         dataset = self.dataset or self.task
         if dataset is None:
             raise ConfigError("no dataset to train on", "give its folder")
-        return RunConfig(dataset, self.algo, self.hyper, self.nets, self.train, self.prior)
+        return RunConfig(dataset, self.algo, self.algo_config, self.nets, self.train, self.prior)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,7 +83,7 @@ class Diagnose:
     """Run folder written by `ofrl train`."""
 
     def run(self) -> None:
-        from ofrl_robot.workflow.selection import select_checkpoint
+        from ofrl_robot.workflow.choose_checkpoint import select_checkpoint
 
         print("\n".join(select_checkpoint(self.run_folder).lines()))
 
@@ -101,6 +100,6 @@ class Report:
     """File to write (default: <run>/report/report.html)."""
 
     def run(self) -> None:
-        from ofrl_robot.workflow.report import write_report
+        from ofrl_robot.pages.run_report import write_report
 
-        print("report: {}".format(write_report(self.run_folder, self.trials, self.out)))
+        print(f"report: {write_report(self.run_folder, self.trials, self.out)}")

@@ -13,7 +13,7 @@ from ofrl_robot.errors import ConfigError
 
 def at_least(name: str, value: int, low: int) -> None:
     if value < low:
-        raise ConfigError("{} {} is below {}".format(name, value, low))
+        raise ConfigError(f"{name} {value} is below {low}")
 
 
 def with_progress(record: Callable[..., None], out: Path, count: int, seed: int, meta: Any) -> int:
@@ -24,10 +24,10 @@ def with_progress(record: Callable[..., None], out: Path, count: int, seed: int,
     """
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-    from ofrl_robot.data.recover import unfinished_line
+    from ofrl_robot.data.episodes.recover import unfinished_line
 
     if unfinished_line(out):
-        print("ofrl: {}".format(unfinished_line(out)), file=sys.stderr)
+        print(f"ofrl: {unfinished_line(out)}", file=sys.stderr)
     successes, start = 0, time.monotonic()
     bar = Progress(TextColumn("episodes"), BarColumn(bar_width=16),
                    TextColumn("{task.completed}/{task.total} saved"),
@@ -68,4 +68,4 @@ def print_total(folder: Path) -> None:
     """The count that lies on disk."""
     from ofrl_robot.evaluation.trials import report_trials
 
-    print("{}: {}".format(folder, report_trials(folder).line()))
+    print(f"{folder}: {report_trials(folder).line()}")

@@ -5,10 +5,9 @@ from __future__ import annotations
 import dataclasses
 import functools
 from pathlib import Path
-from typing import Any, Optional, Tuple
+from typing import Any, Literal, Optional, Tuple
 
 import tyro
-from typing_extensions import Literal
 
 from ofrl_robot.cli.progress import at_least, print_total, with_progress
 from ofrl_robot.errors import ConfigError
@@ -41,9 +40,9 @@ class Collect:
     """Who collects, stored in every episode."""
 
     def run(self) -> None:
-        from ofrl_robot.data.processes import available_cores
-        from ofrl_robot.robots.parallel import record_parallel
-        from ofrl_robot.robots.runner import episode_meta, record_episodes
+        from ofrl_robot.processes import available_cores
+        from ofrl_robot.recording.parallel import record_parallel
+        from ofrl_robot.recording.session import episode_meta, record_episodes
 
         at_least("episodes", self.episodes, 1)
         at_least("seed", self.seed, 0)
@@ -60,13 +59,13 @@ class Collect:
             successes = with_progress(record, self.out, self.episodes, self.seed, meta)
         finally:
             robot.close()
-        print("recorded now: {} of {} succeeded".format(successes, self.episodes))
+        print(f"recorded now: {successes} of {self.episodes} succeeded")
         print_total(self.out)
 
     def robot_and_actor(self) -> Tuple[Any, Any]:
         """One of each, as every process that records needs them."""
-        from ofrl_robot.robots.actors import ScriptedActor
         from ofrl_robot.robots.sim import SimRobot
+        from ofrl_robot.teleop.scripted import ScriptedActor
 
         actor = ScriptedActor(self.task, self.noise, self.policy)
         return SimRobot(self.task, self.sim), actor
@@ -92,10 +91,10 @@ class Evaluate:
     sim: SimOptions = SimOptions(image_size=0)
 
     def run(self) -> None:
-        from ofrl_robot.data.schema import episode_paths
+        from ofrl_robot.data.episodes.schema import episode_paths
         from ofrl_robot.policy.checkpoint import resolve_checkpoint
         from ofrl_robot.policy.policy import Policy
-        from ofrl_robot.robots.runner import episode_meta, record_episodes
+        from ofrl_robot.recording.session import episode_meta, record_episodes
         from ofrl_robot.robots.sim import SimRobot
 
         at_least("trials", self.trials, 1)
@@ -110,7 +109,7 @@ class Evaluate:
         policy.require_specs(
             robot.action_spec, robot.observation_spec, robot.control_rate_hz, "robot sim"
         )
-        print("policy: {}".format(policy.path))
+        print(f"policy: {policy.path}")
         meta = episode_meta(robot, actor="policy", policy=policy.identity())
         record = functools.partial(record_episodes, robot, policy)
         try:
@@ -134,7 +133,11 @@ class Sim:
     """JSON file to write."""
 
     def run(self) -> None:
-        from ofrl_robot.evaluation.fidelity import replay_file, require_writable, write_report
+        from ofrl_robot.evaluation.fidelity.report import (
+            replay_file,
+            require_writable,
+            write_report,
+        )
 
         if self.report is not None:
             require_writable(self.report)
@@ -142,4 +145,4 @@ class Sim:
         print("\n".join(fidelity.lines()))
         if self.report is not None:
             write_report(fidelity, self.report)
-            print("report: {}".format(self.report))
+            print(f"report: {self.report}")

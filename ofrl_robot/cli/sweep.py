@@ -19,8 +19,8 @@ from ofrl_robot.errors import ConfigError, OfrlError, TrainingError
 from ofrl_robot.training.config import RunConfig
 
 if TYPE_CHECKING:
-    from ofrl_robot.training.executors import Executor
-    from ofrl_robot.training.sweep import Point, Result, Table
+    from ofrl_robot.workflow.sweeps.executors import Executor
+    from ofrl_robot.workflow.sweeps.sweep import Point, Result, Table
 
 RAY_THREADS = 2  # of a run on a cluster, whose cores are not known here
 # Flags that are the sweep's own, and how many words follow each (None: up to the next flag).
@@ -53,15 +53,15 @@ class Sweep(Train[Hyper]):
     words: tyro.conf.Suppress[Tuple[str, ...]] = ()
 
     def run(self) -> None:
-        from ofrl_robot.data.disk import make_folder
-        from ofrl_robot.training import sweep
+        from ofrl_robot.data.episodes.numbering import make_folder
+        from ofrl_robot.workflow.sweeps import sweep
 
         at_least("workers", self.workers, 0)
         points = sweep.grid([axis for axes in self.vary for axis in axes])
         for name in {"out", "name", "resume"}.intersection(points[0].settings):
-            raise ConfigError("{} cannot be varied".format(name), "the sweep names its runs itself")
+            raise ConfigError(f"{name} cannot be varied", "the sweep names its runs itself")
         dataset = self.dataset or self.task or Path()  # none at all is refused with the first run
-        folder = self.out / (self.name or "{}-{}".format(dataset.resolve().name, self.algo))
+        folder = self.out / (self.name or f"{dataset.resolve().name}-{self.algo}")
         workers, threads = self._divide(len(points))
         runs = [_Run.plan(point, self.words, folder, threads) for point in points]
         todo = [run for run in runs if run.state != sweep.FINISHED]
@@ -71,24 +71,24 @@ class Sweep(Train[Hyper]):
         make_folder(folder)
         results = {run.job.name: run.result() for run in runs}
         if len(todo) < len(runs):
-            print("{} of {} runs are finished already".format(len(runs) - len(todo), len(runs)))
+            print(f"{len(runs) - len(todo)} of {len(runs)} runs are finished already")
         with _ends_as_after_ctrl_c():
             for run, error in _made(todo, executor, workers):
                 results[run.job.name] = run.result(error)
                 sweep.write_table(folder, list(results.values()))
         _show(sweep.write_table(folder, list(results.values())))
-        print("sweep: {}".format(folder))
+        print(f"sweep: {folder}")
         failed = sum(result.verdict == sweep.FAILED for result in results.values())
         if failed:
             raise TrainingError(
-                "{} of {} runs failed".format(failed, len(runs)),
+                f"{failed} of {len(runs)} runs failed",
                 "their logs say more; given again, the sweep tries them again",
                 folder,
             )
 
     def _divide(self, runs: int) -> Tuple[int, int]:
         """Runs at a time and threads of each: together all cores, unless a cluster has them."""
-        from ofrl_robot.data.processes import available_cores
+        from ofrl_robot.processes import available_cores
 
         if self.ray:
             return self.workers or runs, RAY_THREADS
@@ -96,11 +96,11 @@ class Sweep(Train[Hyper]):
         return workers, max(1, available_cores() // workers)
 
     def _executor(self, runs: Sequence["_Run"]) -> "Executor":
-        from ofrl_robot.training.executors import LocalExecutor
+        from ofrl_robot.workflow.sweeps.executors import LocalExecutor
 
         if not self.ray or not runs:
             return LocalExecutor()
-        from ofrl_robot.training.ray_executor import RayExecutor
+        from ofrl_robot.workflow.sweeps.ray_executor import RayExecutor
 
         settings = [run.config.train for run in runs]
         on_gpu = any(train.device.startswith("cuda") for train in settings)
@@ -128,8 +128,9 @@ class _Run:
         Raises ConfigError for settings that `ofrl train` refuses, and where a run of other
         settings lies in the place of this one.
         """
-        from ofrl_robot.training import run_folder, sweep
+        from ofrl_robot.training import run_folder
         from ofrl_robot.training.loop import require_same_config
+        from ofrl_robot.workflow.sweeps import sweep
 
         folder = out / point.name
         own = ["train"] + _train_words(words[1:]) + point.flags
@@ -148,7 +149,7 @@ class _Run:
             require_same_config(folder, config, None)
         own += ["--out", str(out), "--name", point.name]
         own += ["--resume"] * (state != sweep.NEW)
-        job = sweep.Job(point.name, tuple(own), out / (point.name + ".log"))
+        job = sweep.Job(point.name, tuple(own), out / (f"{point.name}.log"))
         return _Run(point, config, folder, state, job)
 
     def require_data(self) -> None:
@@ -159,8 +160,9 @@ class _Run:
 
     def result(self, error: str = "") -> "Result":
         """Its row of the table."""
-        from ofrl_robot.training import run_folder, sweep
-        from ofrl_robot.workflow.selection import select_checkpoint
+        from ofrl_robot.training import run_folder
+        from ofrl_robot.workflow.choose_checkpoint import select_checkpoint
+        from ofrl_robot.workflow.sweeps import sweep
 
         rate = sweep.steps_per_second(self.job.log)
         if error:
@@ -205,7 +207,7 @@ def _made(runs: Sequence[_Run], executor: "Executor", workers: int) -> Iterator[
     """Each run when it has ended, with its error; shows how far all of them are."""
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-    from ofrl_robot.training import sweep
+    from ofrl_robot.workflow.sweeps import sweep
 
     by_name = {run.job.name: run for run in runs}
     steps = {run.job.name: sweep.last_step(run.folder) for run in runs}
@@ -234,7 +236,7 @@ def _made(runs: Sequence[_Run], executor: "Executor", workers: int) -> Iterator[
             yield run, error
             steps[name] = run.config.train.steps
             bar.update(task, done=done, completed=sum(steps.values()))
-            said = "{}/{}  {}".format(done, len(runs), run.result(error).line())
+            said = f"{done}/{len(runs)}  {run.result(error).line()}"
             bar.console.print(said, highlight=False, markup=False, soft_wrap=True)
 
 
@@ -249,7 +251,7 @@ def _show(table: "Table") -> None:
     console = Console(width=None if sys.stdout.isatty() else 200)
     console.print(drawn)
     for name, error in table.errors:
-        console.print("{}: {}".format(name, error), highlight=False, markup=False, soft_wrap=True)
+        console.print(f"{name}: {error}", highlight=False, markup=False, soft_wrap=True)
 
 
 @contextlib.contextmanager

@@ -25,5 +25,5 @@ class EpisodeState:
     def to(self, name: str) -> None:
         """Move to ``name``. Raises RobotError when that does not follow."""
         if name not in _ALLOWED[self.name]:
-            raise RobotError("an episode that is {} cannot become {}".format(self.name, name))
+            raise RobotError(f"an episode that is {self.name} cannot become {name}")
         self.name = name

@@ -13,7 +13,7 @@ import numpy as np
 
 from ofrl_robot.control.arbitration import Arbiter
 from ofrl_robot.control.limiter import Limits, limit
-from ofrl_robot.control.signals import HOLD, Applied, Command, Tick
+from ofrl_robot.control.signals import HOLD, AppliedAction, Command, Tick
 from ofrl_robot.errors import RobotError
 from ofrl_robot.specs import ActionSpec, ObservationSpec
 
@@ -93,23 +93,19 @@ class ControlLoop:
     def reset(self, seed: int) -> Tick:
         """Reset the robot and return tick 0. Raises RobotError while stopped."""
         if self.stopped:
-            raise RobotError(
-                "the robot is stopped ({})".format(self.stop_reason), "re-arm it first"
-            )
+            raise RobotError(f"the robot is stopped ({self.stop_reason})", "re-arm it first")
         self.arbiter.clear()
         self.counts, self._silent = LoopCounts(), 0
         self.robot.reset(seed)
         return self.robot.observe()
 
-    def apply(self, tick: Tick) -> Applied:
+    def apply(self, tick: Tick) -> AppliedAction:
         """Answer ``tick`` with the best command on offer, or hold; returns what was applied.
 
         Raises RobotError while stopped, so nothing can move a stopped arm.
         """
         if self.stopped:
-            raise RobotError(
-                "the robot is stopped ({})".format(self.stop_reason), "re-arm it first"
-            )
+            raise RobotError(f"the robot is stopped ({self.stop_reason})", "re-arm it first")
         command, intervention = self.arbiter.choose(tick.stamp_ns)
         applied = self._bounded(tick, command, intervention)
         self.counts.ticks += 1
@@ -123,13 +119,13 @@ class ControlLoop:
             self.robot.apply(applied.action)
         return applied
 
-    def _bounded(self, tick: Tick, command: Optional[Command], intervention: bool) -> Applied:
+    def _bounded(self, tick: Tick, command: Optional[Command], intervention: bool) -> AppliedAction:
         robot = self.robot
         requested = np.zeros(robot.action_spec.size) if command is None else command.action
         action, reasons = limit(requested, robot.ee_position(), robot.action_spec, robot.limits)
         if len(np.shape(requested)) != 1 or len(requested) != len(action):
             requested = np.full(len(action), np.nan)  # recorded as "not usable"
-        return Applied(
+        return AppliedAction(
             stamp_ns=tick.stamp_ns,
             action=action,
             requested=np.asarray(requested, np.float64),

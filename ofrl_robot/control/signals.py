@@ -70,7 +70,7 @@ class Command:
 
 
 @dataclasses.dataclass(frozen=True)
-class Applied:
+class AppliedAction:
     """What the robot really did with a tick.
 
     Attributes:

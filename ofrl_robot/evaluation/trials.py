@@ -13,8 +13,8 @@ from typing import Any, Dict, List, Tuple
 
 from scipy.stats import binomtest
 
-from ofrl_robot.data.reader import open_dataset
-from ofrl_robot.data.schema import LABEL_NAMES, SUCCESS, UNKNOWN
+from ofrl_robot.data.episodes.reader import open_dataset
+from ofrl_robot.data.episodes.schema import LABEL_NAMES, SUCCESS, UNKNOWN
 from ofrl_robot.policy.choice import recorded_choice
 
 
@@ -49,15 +49,15 @@ class TrialReport:
         """k/n with interval, and what was not clean, in one line."""
         text = rate_text(self.successes, self.trials)
         if self.unknown:
-            text += ", {} without a label".format(self.unknown)
+            text += f", {self.unknown} without a label"
         if self.aborted:
-            text += ", {} aborted".format(self.aborted)
+            text += f", {self.aborted} aborted"
         return text
 
     def to_json(self) -> str:
         low, high = self.interval
         data = {**dataclasses.asdict(self), "wilson_low": low, "wilson_high": high}
-        return json.dumps(data, indent=2) + "\n"
+        return f"{json.dumps(data, indent=2)}\n"
 
 
 def wilson(successes: int, trials: int) -> Tuple[float, float]:
@@ -73,8 +73,9 @@ def rate_text(successes: int, trials: int) -> str:
     if trials == 0:
         return "0/0"
     low, high = wilson(successes, trials)
-    return "{}/{} = {:.0f} % (Wilson 95 %: {:.0f}-{:.0f} %)".format(
-        successes, trials, 100.0 * successes / trials, 100.0 * low, 100.0 * high
+    return (
+        f"{successes}/{trials} = {100.0 * successes / trials:.0f} % (Wilson 95 %: "
+        f"{100.0 * low:.0f}-{100.0 * high:.0f} %)"
     )
 
 

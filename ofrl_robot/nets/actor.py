@@ -35,7 +35,7 @@ class Actor(nn.Module):
         self.config, levels = config, action.levels
         if config.action_head == "mixed" and not levels:
             raise ConfigError(
-                "action_head mixed, but none of {} is discrete".format(", ".join(action.names)),
+                f"action_head mixed, but none of {', '.join(action.names)} is discrete",
                 "use --action-head gaussian or mixture",
             )
         size = action.size

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Tuple
-
-from typing_extensions import Literal
+from typing import Literal, Tuple
 
 from ofrl_robot.errors import ConfigError
 
@@ -54,16 +52,16 @@ class NetConfig:
     def __post_init__(self) -> None:
         for name in ("ensemble", "components", "bottleneck_size"):
             if getattr(self, name) < 1:
-                raise ConfigError("{} {} is below 1".format(name, getattr(self, name)))
+                raise ConfigError(f"{name} {getattr(self, name)} is below 1")
         if self.latent < 0:
-            raise ConfigError("latent {} is negative".format(self.latent), "0 for no projection")
+            raise ConfigError(f"latent {self.latent} is negative", "0 for no projection")
         if not self.hidden or min(self.hidden) < 1:
             raise ConfigError(
-                "hidden {} is not a list of sizes above 0".format(list(self.hidden)), "e.g. 256 256"
+                f"hidden {list(self.hidden)} is not a list of sizes above 0", "e.g. 256 256"
             )
         if not self.log_std_min <= self.log_std_max:
             raise ConfigError(
-                "log_std_min {} is above log_std_max {}".format(self.log_std_min, self.log_std_max)
+                f"log_std_min {self.log_std_min} is above log_std_max {self.log_std_max}"
             )
         if not 0.0 <= self.dropout < 1.0:
-            raise ConfigError("dropout {} is not in [0, 1)".format(self.dropout), "e.g. 0.2")
+            raise ConfigError(f"dropout {self.dropout} is not in [0, 1)", "e.g. 0.2")

@@ -48,14 +48,14 @@ class QHead(nn.Module):
         return self.rest(x).squeeze(-1), rate
 
 
-class Code(NamedTuple):
+class EncodedImage(NamedTuple):
     """What the heads know of an image before an action is joined: the image's part of the first
     layer, one (B, H) per Q-function. It is computed once for all actions that are evaluated."""
 
     parts: Tuple[torch.Tensor, ...]
 
-    def detach(self) -> "Code":
-        return Code(tuple(part.detach() for part in self.parts))
+    def detach(self) -> "EncodedImage":
+        return EncodedImage(tuple(part.detach() for part in self.parts))
 
 
 class Critic(nn.Module):
@@ -81,22 +81,22 @@ class Critic(nn.Module):
             return self.encoders[0].features(images)
         return torch.stack([encoder.features(images) for encoder in self.encoders])
 
-    def project(self, features: torch.Tensor) -> Code:
+    def project(self, features: torch.Tensor) -> EncodedImage:
         """The code of :meth:`features`."""
         if self.shared:
             codes = [self.encoders[0].project(features)] * len(self.heads)
         else:
             codes = [e.project(f) for e, f in zip(self.encoders, features)]
-        return Code(tuple(head.from_code(c) for head, c in zip(self.heads, codes)))
+        return EncodedImage(tuple(head.from_code(c) for head, c in zip(self.heads, codes)))
 
-    def encode(self, images: torch.Tensor) -> Code:
+    def encode(self, images: torch.Tensor) -> EncodedImage:
         return self.project(self.features(images))
 
-    def q(self, code: Code, actions: torch.Tensor) -> torch.Tensor:
+    def q(self, code: EncodedImage, actions: torch.Tensor) -> torch.Tensor:
         return self.q_and_rate(code, actions)[0]
 
     def q_and_rate(
-        self, code: Code, actions: torch.Tensor
+        self, code: EncodedImage, actions: torch.Tensor
     ) -> Tuple[torch.Tensor, Optional[torch.Tensor]]:
         """Q and the bottleneck's rate, both (E, B, K); None without a bottleneck."""
         values, rates = zip(*(h(part, actions) for h, part in zip(self.heads, code.parts)))

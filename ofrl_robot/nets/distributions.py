@@ -198,22 +198,22 @@ class DiscreteEntries(nn.Module):
         }
         buffers["combinations"] = torch.cartesian_prod(*tables).reshape(-1, len(tables))
         for k, values in enumerate(tables):
-            buffers["values{}".format(k)] = values
+            buffers[f"values{k}"] = values
             borders = (values[1:] + values[:-1]) / 2
             below = borders.nextafter(torch.tensor(-2.0))  # on a border: the level nearer to 0
-            buffers["borders{}".format(k)] = torch.where(borders < 0, below, borders)
+            buffers[f"borders{k}"] = torch.where(borders < 0, below, borders)
         for name, tensor in buffers.items():
             self.register_buffer(name, tensor, persistent=False)
 
     @property
     def values(self) -> List[torch.Tensor]:
         """Of each discrete entry, (L,)."""
-        return [getattr(self, "values{}".format(k)) for k in range(len(self.positions))]
+        return [getattr(self, f"values{k}") for k in range(len(self.positions))]
 
     def index(self, actions: torch.Tensor) -> List[torch.Tensor]:
         """Number of the level next to each discrete entry of actions (..., A). For levels -1, 0, 1
         and 0, 1 the borders are the thresholds of :class:`~ofrl_robot.specs.ActionSpec`."""
-        borders = [getattr(self, "borders{}".format(k)) for k in range(len(self.positions))]
+        borders = [getattr(self, f"borders{k}") for k in range(len(self.positions))]
         return [
             torch.bucketize(actions[..., i].to(b.dtype).contiguous(), b)
             for i, b in zip(self.positions, borders)

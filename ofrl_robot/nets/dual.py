@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 
-class Dual(nn.Module):
+class LagrangeMultiplier(nn.Module):
     """Positive scalar, held as its logarithm and clamped to [0, ``most``] where it is used.
 
     :meth:`loss` rises the value while the constraint's excess is positive and lowers it while it

@@ -33,7 +33,7 @@ class Header:
     """What a checkpoint says of itself.
 
     Attributes:
-        algo, hyper, nets: algorithm name, its settings, network settings.
+        algo, algo_config, nets: algorithm name, its settings, network settings.
         camera: camera that the policy reads, one of ``observation_spec.cameras``.
         control_rate_hz: rate of the data; deploying at another rate is refused.
         task, robot: what the data was of.
@@ -43,7 +43,7 @@ class Header:
     """
 
     algo: str
-    hyper: Dict[str, Any]
+    algo_config: Dict[str, Any]
     nets: NetConfig
     action_spec: ActionSpec
     observation_spec: ObservationSpec
@@ -73,9 +73,7 @@ class Header:
             version = data.get("format_version")
             if version not in (1, FORMAT_VERSION):
                 raise CheckpointError(
-                    "checkpoint format {} but this version reads 1 to {}".format(
-                        version, FORMAT_VERSION
-                    ),
+                    f"checkpoint format {version} but this version reads 1 to {FORMAT_VERSION}",
                     "use the ofrl_robot that wrote it",
                     where,
                 )
@@ -83,11 +81,11 @@ class Header:
             data["action_spec"] = ActionSpec.from_dict(data["action_spec"])
             data["observation_spec"] = ObservationSpec.from_dict(data["observation_spec"])
             if data["camera"] not in [c.name for c in data["observation_spec"].cameras]:
-                raise ValueError("no camera {!r}".format(data["camera"]))
+                raise ValueError(f"no camera {data['camera']!r}")
             return Header(**data)
         except (AttributeError, ConfigError, KeyError, TypeError, ValueError) as error:
             raise CheckpointError(
-                "damaged header ({}: {})".format(type(error).__name__, error), "train again", where
+                f"damaged header ({type(error).__name__}: {error})", "train again", where
             ) from error
 
 
@@ -117,7 +115,7 @@ def load_checkpoint(path: Path) -> Tuple[Header, Dict[str, torch.Tensor]]:
             weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (safetensors.SafetensorError, OSError) as error:
         raise CheckpointError(
-            "truncated, or not a safetensors file ({})".format(error), "train again", path
+            f"truncated, or not a safetensors file ({error})", "train again", path
         ) from error
     if _KEY not in metadata:
         raise CheckpointError(
@@ -148,14 +146,12 @@ def resolve_checkpoint(path: Path) -> Path:
         raise CheckpointError("no such run folder or checkpoint file", "check the path", path)
     selected = path / SELECTED
     if not selected.is_file():
-        raise CheckpointError(
-            "no {} in it".format(SELECTED), "run `ofrl diagnose {}` first".format(path), path
-        )
+        raise CheckpointError(f"no {SELECTED} in it", f"run `ofrl diagnose {path}` first", path)
     try:
         return path / json.loads(selected.read_text())["file"]
     except (KeyError, TypeError, ValueError) as error:
         raise CheckpointError(
-            "damaged ({})".format(error), "run `ofrl diagnose {}` again".format(path), selected
+            f"damaged ({error})", f"run `ofrl diagnose {path}` again", selected
         ) from error
 
 

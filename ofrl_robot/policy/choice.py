@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Dict, Tuple
-
-from typing_extensions import Literal, get_args
+from typing import Any, Dict, Literal, Tuple, get_args
 
 from ofrl_robot.errors import ConfigError
 
@@ -18,9 +16,7 @@ CHOICE_WORDS = {MODE: "deterministic", SAMPLE: "sampled", MAX_Q: "max-Q"}  # for
 def require_choice(name: str) -> str:
     """``name`` itself. Raises ConfigError unless it is one of ACTION_CHOICES."""
     if name not in ACTION_CHOICES:
-        raise ConfigError(
-            "unknown action choice {!r}".format(name), "use " + " or ".join(ACTION_CHOICES)
-        )
+        raise ConfigError(f"unknown action choice {name!r}", f"use {' or '.join(ACTION_CHOICES)}")
     return name
 
 

@@ -48,9 +48,8 @@ class Policy:
             critic_weights = part(weights, CRITIC)
             if not critic_weights:
                 raise CheckpointError(
-                    "action choice max_q needs a critic, and this {} checkpoint holds none".format(
-                        self.header.algo
-                    ),
+                    f"action choice max_q needs a critic, and this {self.header.algo} "
+                    "checkpoint holds none",
                     "use action choice mode or sample",
                     path,
                 )
@@ -62,9 +61,7 @@ class Policy:
             network.load_state_dict(weights)
         except RuntimeError as error:
             raise CheckpointError(
-                "weights do not fit the networks in its header ({})".format(
-                    str(error).splitlines()[0]
-                ),
+                f"weights do not fit the networks in its header ({str(error).splitlines()[0]})",
                 "train again",
                 self.path,
             ) from error
@@ -87,9 +84,8 @@ class Policy:
         fix = "deploy a checkpoint trained on this robot's data"
         if abs(control_rate_hz - self.header.control_rate_hz) > 0.01 * control_rate_hz:
             raise SpecMismatchError(
-                "control rate of {} is {:g} Hz but that of {} is {:g} Hz".format(
-                    self.path, self.header.control_rate_hz, robot, control_rate_hz
-                ),
+                f"control rate of {self.path} is {self.header.control_rate_hz:g} Hz "
+                f"but that of {robot} is {control_rate_hz:g} Hz",
                 fix,
             )
         require_same(self.header.action_spec, action, str(self.path), robot, fix)

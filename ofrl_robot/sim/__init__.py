@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 TASK_IDS: Tuple[str, ...] = tuple(REGISTRY)
 
 for _task_id in TASK_IDS:
-    _name = "{}/{}".format(NAMESPACE, _task_id)
+    _name = f"{NAMESPACE}/{_task_id}"
     if _name not in gymnasium.registry:
         # No max_episode_steps: the environment truncates at its task's horizon itself.
         gymnasium.register(

@@ -71,7 +71,7 @@ class Actuators:
 def require_at_least_zero(name: str, value: float) -> None:
     """Raise ConfigError unless ``value`` is finite and not negative."""
     if not 0.0 <= value < math.inf:
-        raise ConfigError("{} {} is not possible".format(name, value), "use 0 or more")
+        raise ConfigError(f"{name} {value} is not possible", "use 0 or more")
 
 
 IDEAL_ACTUATORS = Actuators()

@@ -32,6 +32,4 @@ def make_simulation(
                 "use realism off, or the embedded simulator",
             )
         return RoboverseSimulation(task.spec, num_objects)
-    raise ConfigError(
-        "unknown simulator {!r}".format(backend), "use embedded or roboverse", "sim_backend"
-    )
+    raise ConfigError(f"unknown simulator {backend!r}", "use embedded or roboverse", "sim_backend")

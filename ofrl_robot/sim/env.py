@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any, Dict, Optional, Tuple, Union
+from typing import Any, Dict, Literal, Optional, Tuple, Union
 
 import gymnasium
 import numpy as np
-from typing_extensions import Literal
 
 from ofrl_robot import specs
 from ofrl_robot.errors import ConfigError, RobotError
@@ -76,14 +75,14 @@ class WidowXEnv(gymnasium.Env):
     ) -> None:
         self._simulation: Optional[Simulation] = None
         if not 1 <= int(image_size) <= 4096:
-            raise ConfigError("image_size {} is not in 1..4096".format(image_size), "use 48")
+            raise ConfigError(f"image_size {image_size} is not in 1..4096", "use 48")
         if image_format not in IMAGE_FORMATS:
             raise ConfigError(
-                "image_format {!r} is unknown".format(image_format),
-                "use {}".format(" or ".join(IMAGE_FORMATS)),
+                f"image_format {image_format!r} is unknown",
+                f"use {' or '.join(IMAGE_FORMATS)}",
             )
         if render_mode not in (None, "rgb_array"):
-            raise ConfigError("render_mode {!r} is unknown".format(render_mode), "use rgb_array")
+            raise ConfigError(f"render_mode {render_mode!r} is unknown", "use rgb_array")
         self.image_size = int(image_size)
         self.image_format = image_format
         self.realism = preset(realism)
@@ -184,19 +183,17 @@ class WidowXEnv(gymnasium.Env):
         try:
             command = np.asarray(action, dtype=np.float64)
         except (TypeError, ValueError) as error:
-            raise RobotError(
-                "the action is not numeric ({})".format(error), where=self.task.id
-            ) from error
+            raise RobotError(f"the action is not numeric ({error})", where=self.task.id) from error
         if command.shape != (self.action_spec.size,):
             raise RobotError(
-                "the action has shape {}".format(command.shape),
-                "send ({},): {}".format(self.action_spec.size, ", ".join(self.action_spec.names)),
+                f"the action has shape {command.shape}",
+                f"send ({self.action_spec.size},): {', '.join(self.action_spec.names)}",
                 self.task.id,
             )
         if not np.isfinite(command).all():
             bad = [n for n, v in zip(self.action_spec.names, command) if not np.isfinite(v)]
             raise RobotError(
-                "the action is not finite in {}".format(", ".join(bad)),
+                f"the action is not finite in {', '.join(bad)}",
                 "send numbers in [-1, 1]",
                 self.task.id,
             )

@@ -91,9 +91,7 @@ def catalogue(count: int) -> Tuple[Item, ...]:
         ConfigError: ``count`` is not in 1..35.
     """
     if not 1 <= count <= len(CATALOGUE):
-        raise ConfigError(
-            "there are no {} objects".format(count), "use 1..{}".format(len(CATALOGUE))
-        )
+        raise ConfigError(f"there are no {count} objects", f"use 1..{len(CATALOGUE)}")
     return CATALOGUE[:count]
 
 
@@ -290,12 +288,12 @@ def _made(form: str, first: str, second: str) -> Item:
     parts = _FORMS[form](PALETTE[first], PALETTE[second])
     places = np.array([part.position for part in parts])
     centre = np.average(places, axis=0, weights=[part.volume for part in parts])
-    color = first if first == second else "{}-{}".format(first, second)
+    color = first if first == second else f"{first}-{second}"
     moved = (
         dataclasses.replace(part, position=tuple((place - centre).tolist()))
         for part, place in zip(parts, places)
     )
-    return Item("{} {}".format(color, form), tuple(moved))
+    return Item(f"{color} {form}", tuple(moved))
 
 
 CATALOGUE: Tuple[Item, ...] = tuple(_made(*row) for row in _TABLE)

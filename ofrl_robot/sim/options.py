@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, Dict
-
-from typing_extensions import Literal
+from typing import Any, Dict, Literal
 
 Backend = Literal["embedded", "roboverse"]
 Preset = Literal["off", "mild", "harsh"]

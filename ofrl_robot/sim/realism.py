@@ -48,14 +48,12 @@ class Realism:
         for name in ("camera_latency", "action_delay"):
             steps = getattr(self, name)
             if not (isinstance(steps, (int, np.integer)) and 0 <= steps <= 100):
-                raise ConfigError(
-                    "{} {} is not possible".format(name, steps), "use a whole number in 0..100"
-                )
+                raise ConfigError(f"{name} {steps} is not possible", "use a whole number in 0..100")
         for name in ("image_noise", "position_noise_m"):
             require_at_least_zero(name, getattr(self, name))
         if not 0.0 <= self.dropped_frames < 1.0:
             raise ConfigError(
-                "dropped_frames {} is not a probability in [0, 1)".format(self.dropped_frames),
+                f"dropped_frames {self.dropped_frames} is not a probability in [0, 1)",
                 "use e.g. 0.1",
             )
 
@@ -93,9 +91,7 @@ def preset(realism: Union[str, Realism]) -> Realism:
     if isinstance(realism, Realism):
         return realism
     if realism not in PRESETS:
-        raise ConfigError(
-            "unknown realism {!r}".format(realism), "use {}".format(" or ".join(PRESETS))
-        )
+        raise ConfigError(f"unknown realism {realism!r}", f"use {' or '.join(PRESETS)}")
     return PRESETS[realism]
 
 

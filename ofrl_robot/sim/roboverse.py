@@ -71,7 +71,7 @@ class RoboverseSimulation:
             self._env = env
         except Exception as error:
             raise ConfigError(
-                "the roboverse in {} cannot build this task ({})".format(package, _named(error)),
+                f"the roboverse in {package} cannot build this task ({_named(error)})",
                 "most of its objects were never published: use the embedded simulator",
                 task.id,
             ) from error
@@ -174,7 +174,7 @@ class RoboverseSimulation:
             yield
         except Exception as error:
             raise RobotError(
-                "roboverse failed ({})".format(_named(error)), "call reset()", self.task.id
+                f"roboverse failed ({_named(error)})", "call reset()", self.task.id
             ) from error
 
 
@@ -185,7 +185,7 @@ def _locate() -> str:
         raise ConfigError(
             "the package roboverse is not installed (it is on no registry)",
             # a plain `pip install` leaves the assets behind
-            "git clone {} and put the clone on PYTHONPATH".format(REPOSITORY),
+            f"git clone {REPOSITORY} and put the clone on PYTHONPATH",
             "sim_backend",
         )
     package = os.path.dirname(os.path.abspath(spec.origin))
@@ -193,7 +193,7 @@ def _locate() -> str:
     if not os.path.isfile(os.path.join(assets, "ShapeNetCore", "metadata.py")):
         raise ConfigError(
             "the installed roboverse lacks its assets",
-            "copy {} of {} there".format(os.path.join(PACKAGE, ASSETS), REPOSITORY),
+            f"copy {os.path.join(PACKAGE, ASSETS)} of {REPOSITORY} there",
             assets,
         )
     return package
@@ -207,27 +207,27 @@ def _find(task_id: str, package: str) -> Tuple[Any, Dict[str, Any]]:
                 importlib.import_module("gym")
             except ImportError:  # abandoned; its successor is what roboverse needs of it
                 sys.modules["gym"] = gymnasium
-            registration = importlib.import_module(PACKAGE + ".envs.registration")
+            registration = importlib.import_module(f"{PACKAGE}.envs.registration")
             specs = {spec["id"]: spec for spec in registration.ENVIRONMENT_SPECS}
             if task_id in specs:
                 module, name = specs[task_id]["entry_point"].split(":")
                 environment = getattr(importlib.import_module(module), name)
     except Exception as error:
         raise ConfigError(
-            "the installed roboverse cannot be imported ({})".format(_named(error)),
-            "install what it needs, or the one of {}".format(REPOSITORY),
+            f"the installed roboverse cannot be imported ({_named(error)})",
+            f"install what it needs, or the one of {REPOSITORY}",
             package,
         ) from error
     if task_id not in specs:
         raise ConfigError(
-            "the roboverse in {} has no such task".format(package),
+            f"the roboverse in {package} has no such task",
             "use the embedded simulator, or another fork",
             task_id,
         )
     # It prints at resets. A redirected stdout would swallow what other threads of ours print
     # in that time, so its modules get a print of their own.
     for name, module in list(sys.modules.items()):
-        if name == PACKAGE or name.startswith(PACKAGE + "."):
+        if name == PACKAGE or name.startswith(f"{PACKAGE}."):
             vars(module)["print"] = _print_nothing
     return environment, dict(specs[task_id]["kwargs"])
 
@@ -281,4 +281,4 @@ def _disconnect() -> None:
 
 def _named(error: Exception) -> str:
     text = str(error).strip().split("\n")[0]
-    return "{}: {}".format(type(error).__name__, text) if text else type(error).__name__
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__

@@ -41,7 +41,7 @@ def make_vec(
     After any other error in ``reset`` or ``step`` the vector is closed.
     """
     if not n >= 1:
-        raise ConfigError("n {} is below 1".format(n), "ask for 1 environment or more")
+        raise ConfigError(f"n {n} is below 1", "ask for 1 environment or more")
     task = find(task_id).spec.id
     from ofrl_robot.sim.env import WidowXEnv
 
@@ -94,15 +94,13 @@ class Guarded(gymnasium.vector.VectorWrapper):
         try:
             batch = np.asarray(actions, np.float64)
         except (TypeError, ValueError) as error:
-            raise RobotError("the actions are not numeric ({})".format(error)) from error
+            raise RobotError(f"the actions are not numeric ({error})") from error
         if batch.shape != expected:
-            raise RobotError(
-                "the actions have shape {}".format(batch.shape), "send {}".format(expected)
-            )
+            raise RobotError(f"the actions have shape {batch.shape}", f"send {expected}")
         bad = np.flatnonzero(~np.isfinite(batch).all(axis=1)).tolist()
         if bad:
             raise RobotError(
-                "the actions of environments {} are not finite".format(bad),
+                f"the actions of environments {bad} are not finite",
                 "send numbers in [-1, 1]",
             )
         return batch

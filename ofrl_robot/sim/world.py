@@ -82,7 +82,7 @@ class World:
         Returns the body id.
         """
         return pybullet.loadURDF(
-            os.path.join(ASSETS, name + ".urdf"),
+            os.path.join(ASSETS, f"{name}.urdf"),
             basePosition=tuple(float(v) for v in position),
             baseOrientation=tuple(float(v) for v in quaternion),
             useFixedBase=fixed,

@@ -5,9 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from pathlib import Path
-from typing import Any, Dict, Optional, Tuple
-
-from typing_extensions import Literal
+from typing import Any, Dict, Literal, Optional, Tuple
 
 from ofrl_robot.algos.config import AlgoConfig, plain
 from ofrl_robot.errors import ConfigError
@@ -61,12 +59,12 @@ class TrainConfig:
         for name in ("steps", "batch_size", "checkpoint_every", "probe_size", "log_every",
                      "memory_mb"):  # fmt: skip
             if getattr(self, name) < 1:
-                raise ConfigError("{} {} is below 1".format(name, getattr(self, name)))
+                raise ConfigError(f"{name} {getattr(self, name)} is below 1")
         for name in ("seed", "threads", "num_traj"):
             if getattr(self, name) < 0:
-                raise ConfigError("{} {} is below 0".format(name, getattr(self, name)))
+                raise ConfigError(f"{name} {getattr(self, name)} is below 0")
         if self.prior_fraction is not None and not 0.0 < self.prior_fraction < 1.0:
-            raise ConfigError("prior_fraction {} is not in (0, 1)".format(self.prior_fraction))
+            raise ConfigError(f"prior_fraction {self.prior_fraction} is not in (0, 1)")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,25 +80,23 @@ class RunConfig:
 
     dataset: Path
     algo: str
-    hyper: AlgoConfig
+    algo_config: AlgoConfig
     nets: NetConfig
     train: TrainConfig
     prior: Optional[Path] = None
 
     def __post_init__(self) -> None:
-        self.hyper.check(self.nets)
+        self.algo_config.check(self.nets)
         if self.prior is None and self.train.prior_fraction is not None:
             raise ConfigError(
                 "prior_fraction does nothing without prior data", "give --prior or leave it away"
             )
         if self.prior is not None and self.prior.resolve() == self.dataset.resolve():
             raise ConfigError("prior and task data are the same folder", "", self.prior)
-        warm = getattr(self.hyper, "warm_start_steps", 0)
+        warm = getattr(self.algo_config, "warm_start_steps", 0)
         if warm >= self.train.steps:
             raise ConfigError(
-                "the warm start ({} steps) fills the whole run ({} steps)".format(
-                    warm, self.train.steps
-                ),
+                f"the warm start ({warm} steps) fills the whole run ({self.train.steps} steps)",
                 "raise --steps or lower --warm-start-steps",
             )
 
@@ -110,7 +106,7 @@ class RunConfig:
             "dataset": str(self.dataset),
             "prior": None if self.prior is None else str(self.prior),
             "algo": self.algo,
-            "hyper": plain(self.hyper),
+            "algo_config": plain(self.algo_config),
             "nets": plain(self.nets),
             "train": plain(self.train),
         }

@@ -11,10 +11,10 @@ from typing import List, Optional, Tuple
 
 import numpy as np
 
-from ofrl_robot.data.frames import FrameStore
-from ofrl_robot.data.mixing import OpenSource, Source, open_sources
-from ofrl_robot.data.reader import Dataset
-from ofrl_robot.data.selection import SPLITS, read_splits
+from ofrl_robot.data.datasets.selection import SPLITS, read_splits
+from ofrl_robot.data.episodes.reader import Dataset
+from ofrl_robot.data.replay.sources import OpenSource, Source, open_sources
+from ofrl_robot.data.replay.transition_store import TransitionStore
 from ofrl_robot.errors import ConfigError, DatasetError
 from ofrl_robot.training.config import RunConfig
 
@@ -35,9 +35,9 @@ class TrainData:
 
     dataset: Dataset
     camera: str
-    stores: List[FrameStore]
+    stores: List[TransitionStore]
     fractions: List[float]
-    valid: Optional[FrameStore]
+    valid: Optional[TransitionStore]
     fingerprint: str
 
     @property
@@ -88,9 +88,8 @@ def check_trainable(sources: List[OpenSource], config: RunConfig) -> None:
     for source in sources:  # what was recorded is finite, or it would not have been read
         if not np.isfinite(source.store.rewards).all():
             raise ConfigError(
-                "its rewards * {:g} + {:g} are beyond float32".format(
-                    config.train.reward_scale, config.train.reward_bias
-                ),
+                f"its rewards * {config.train.reward_scale:g} + "
+                f"{config.train.reward_bias:g} are beyond float32",
                 "lower --reward-scale",
                 source.dataset.folder,
             )
@@ -99,13 +98,13 @@ def check_trainable(sources: List[OpenSource], config: RunConfig) -> None:
     transitions = sum(len(source.store) for source in sources)
     if transitions < batch_size:
         raise DatasetError(
-            "{} transitions, fewer than one batch of {}".format(transitions, batch_size),
+            f"{transitions} transitions, fewer than one batch of {batch_size}",
             "collect more or lower --batch-size",
             where,
         )
     if task.dataset.successes == 0:
         raise DatasetError(
-            "not one of {} episodes is labelled a success".format(len(task.dataset.paths)),
+            f"not one of {len(task.dataset.paths)} episodes is labelled a success",
             "collect or label successes first",
             where,
         )

@@ -55,7 +55,7 @@ class Terminal(Display):
         self._progress.update(self._bar, completed=step, rate=self._rate(step), metrics=_short(row))
 
     def checkpoint(self, step: int, metrics: Dict[str, float]) -> None:
-        self.say("  ".join(("checkpoint {:>6}".format(step), self._rate(step), _short(metrics))))
+        self.say("  ".join((f"checkpoint {step:>6}", self._rate(step), _short(metrics))))
 
     def stop(self) -> None:
         if self._progress is not None:
@@ -64,7 +64,7 @@ class Terminal(Display):
     def _rate(self, step: int) -> str:
         """Since the start, probes and checkpoints included."""
         seconds = max(time.monotonic() - self._since, 1e-6)
-        return "{:.1f} steps/s".format((step - self._done) / seconds)
+        return f"{(step - self._done) / seconds:.1f} steps/s"
 
 
 def _short(row: Dict[str, float]) -> str:
@@ -72,4 +72,4 @@ def _short(row: Dict[str, float]) -> str:
     names = (("data_q", "Q"), ("td_error", "TD"), ("cql_term", "CQL"))
     if "data_q" not in row:
         names = (("actor_loss", "loss"), ("data_log_prob", "log pi(data)"))
-    return "  ".join("{} {:.3g}".format(label, row[k]) for k, label in names if k in row)
+    return "  ".join(f"{label} {row[k]:.3g}" for k, label in names if k in row)

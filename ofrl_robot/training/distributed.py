@@ -23,7 +23,7 @@ from torch import distributed
 from torch.nn.parallel import DistributedDataParallel
 
 from ofrl_robot.algos.config import ActorCriticConfig, BRACConfig
-from ofrl_robot.data.sampler import gather
+from ofrl_robot.data.replay.sampler import gather
 from ofrl_robot.errors import ConfigError, TrainingError
 from ofrl_robot.training import loop
 from ofrl_robot.training.config import RunConfig
@@ -94,7 +94,7 @@ class DistributedLearner(Learner):
                 parameter.requires_grad_(False)
         # The behaviour policy of BRAC has no gradient after the warm start.
         self._joint = DistributedDataParallel(
-            self.algorithm, find_unused_parameters=isinstance(config.hyper, BRACConfig)
+            self.algorithm, find_unused_parameters=isinstance(config.algo_config, BRACConfig)
         )
 
     def update(self) -> Dict[str, torch.Tensor]:
@@ -115,9 +115,9 @@ class DistributedLearner(Learner):
         return self.step % train.log_every == 0 or self.step == train.steps
 
     def _share(self):
-        hyper, returns = self.config.hyper, {}
-        if isinstance(hyper, ActorCriticConfig):
-            returns = {"n": hyper.n_step, "discount": hyper.discount}
+        algo_config, returns = self.config.algo_config, {}
+        if isinstance(algo_config, ActorCriticConfig):
+            returns = {"n": algo_config.n_step, "discount": algo_config.discount}
         rows = share(self.sampler.draw(), self._team.rank, self._team.size)
         return gather(self.data.stores, rows, **returns)
 
@@ -129,7 +129,7 @@ class DistributedLearner(Learner):
         if len(set(steps.tolist())) > 1:
             raise TrainingError(
                 "the processes resume after different steps: {}".format(
-                    ", ".join("{:.0f}".format(step) for step in steps.tolist())
+                    ", ".join(f"{step:.0f}" for step in steps.tolist())
                 ),
                 "give all computers the same run folder",
             )
@@ -166,17 +166,17 @@ def require_shareable(config: RunConfig, size: int) -> None:
     train = config.train
     if train.batch_size % size:
         raise ConfigError(
-            "batch_size {} cannot be divided among {} processes".format(train.batch_size, size),
-            "it is that of all together: give a multiple of {}".format(size),
+            f"batch_size {train.batch_size} cannot be divided among {size} processes",
+            f"it is that of all together: give a multiple of {size}",
         )
-    if isinstance(config.hyper, BRACConfig) and config.hyper.divergence_form == "dual":
+    if isinstance(config.algo_config, BRACConfig) and config.algo_config.divergence_form == "dual":
         raise ConfigError(
             "BRAC's dual form does not train in several processes",
             "use --divergence-form primal, or leave torchrun away",
         )
     if ":" in train.device:
         raise ConfigError(
-            "device {} for all processes".format(train.device),
+            f"device {train.device} for all processes",
             "use --device cuda: each takes the GPU of its number",
         )
 
@@ -205,9 +205,7 @@ def joined(team: Team, device: str) -> Iterator[None]:
         distributed.init_process_group("nccl" if on_gpu else "gloo")
     except (RuntimeError, ValueError, AssertionError) as error:
         raise TrainingError(
-            "process {} of {} cannot join the others ({})".format(
-                team.rank, team.size, str(error).splitlines()[0]
-            ),
+            f"process {team.rank} of {team.size} cannot join the others ({str(error).splitlines()[0]})",
             "with --device cuda start no more processes than a computer has GPUs",
         ) from error
     try:

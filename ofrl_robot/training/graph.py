@@ -93,9 +93,8 @@ class GraphedUpdate:
         except RuntimeError as error:
             self._capture = None
             warnings.warn(
-                "the step cannot be recorded as a CUDA graph ({}); it runs kernel by kernel".format(
-                    str(error).splitlines()[0]
-                ),
+                f"the step cannot be recorded as a CUDA graph ({str(error).splitlines()[0]}); "
+                "it runs kernel by kernel",
                 stacklevel=2,
             )
         self._algorithm.step = done

@@ -30,16 +30,15 @@ def problems(row: Dict[str, float], limit: float) -> List[str]:
     Args:
         limit: of :func:`value_limit`.
     """
-    found = ["{} is {}".format(k, v) for k, v in row.items() if not math.isfinite(v)]
+    found = [f"{k} is {v}" for k, v in row.items() if not math.isfinite(v)]
     for name, power in _POWERS.items():
         bound = limit**power
         if math.isfinite(row.get(name, 0.0)) and abs(row.get(name, 0.0)) > bound:
             found.append(
-                "{} is {:.3g}, beyond {:.3g} ({:g} times the range of returns)".format(
-                    name, row[name], bound, BEYOND_RETURNS
-                )
+                f"{name} is {row[name]:.3g}, beyond {bound:.3g} ({BEYOND_RETURNS:g} "
+                "times the range of returns)"
                 if power == 1
-                else "{} is {:.3g}, beyond {:.3g} squared".format(name, row[name], limit)
+                else f"{name} is {row[name]:.3g}, beyond {limit:.3g} squared"
             )
     return found
 

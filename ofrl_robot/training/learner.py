@@ -11,7 +11,7 @@ from ofrl_robot.algos.actor_critic import ActorCritic
 from ofrl_robot.algos.base import Algorithm
 from ofrl_robot.algos.config import ActorCriticConfig, BRACConfig
 from ofrl_robot.algos.registry import make_algorithm
-from ofrl_robot.data.sampler import MixedSampler
+from ofrl_robot.data.replay.sampler import MixedSampler
 from ofrl_robot.errors import CheckpointError, ConfigError
 from ofrl_robot.nets.actor import Actor
 from ofrl_robot.policy.checkpoint import (
@@ -75,7 +75,7 @@ class Learner:
         metrics = self._probe.measure(self.algorithm)
         if self._valid_probe is not None:
             held_out = self._valid_probe.measure(self.algorithm)
-            metrics.update({"valid_" + k: held_out[k] for k in VALID_METRICS if k in held_out})
+            metrics.update({f"valid_{k}": held_out[k] for k in VALID_METRICS if k in held_out})
         return metrics
 
     def weights(self) -> Dict[str, torch.Tensor]:
@@ -90,7 +90,7 @@ class Learner:
         dataset, meta = self.data.dataset, self.data.dataset.metas[0]
         return Header(
             algo=self.config.algo,
-            hyper=self.config.to_dict()["hyper"],
+            algo_config=self.config.to_dict()["algo_config"],
             nets=self.config.nets,
             action_spec=dataset.action_spec,
             observation_spec=dataset.observation_spec,
@@ -108,12 +108,12 @@ class Learner:
     def _make_algorithm(self, device: torch.device, behavior: Dict[str, Actor]) -> Algorithm:
         config = self.config
         options: Dict[str, Any] = dict(behavior)
-        if isinstance(config.hyper, ActorCriticConfig):
+        if isinstance(config.algo_config, ActorCriticConfig):
             options["reward_range"] = self.data.reward_range
         precision = config.train.precision
         bf16 = precision == "bf16" or (precision == "auto" and has_bf16(device))
         return make_algorithm(
-            config.hyper,
+            config.algo_config,
             config.nets,
             self.data.observation_shape,
             self.data.dataset.action_spec,
@@ -126,14 +126,18 @@ class Learner:
         """The step as one CUDA graph, where there is a GPU that holds the data."""
         if device.type != "cuda" or not fits(self.data.stores, device):
             return None
-        n = self.config.hyper.n_step if isinstance(self.config.hyper, ActorCriticConfig) else 1
+        n = (
+            self.config.algo_config.n_step
+            if isinstance(self.config.algo_config, ActorCriticConfig)
+            else 1
+        )
         data = ResidentData(self.data.stores, device, n, self.algorithm.discount)
         return GraphedUpdate(self.algorithm, data, self.config.train.batch_size)
 
     def _make_sampler(self) -> MixedSampler:
-        train, hyper, returns = self.config.train, self.config.hyper, {}
-        if isinstance(hyper, ActorCriticConfig):
-            returns = {"n": hyper.n_step, "discount": hyper.discount}
+        train, algo_config, returns = self.config.train, self.config.algo_config, {}
+        if isinstance(algo_config, ActorCriticConfig):
+            returns = {"n": algo_config.n_step, "discount": algo_config.discount}
         return MixedSampler(
             self.data.stores, self.data.fractions, train.batch_size, train.seed, **returns
         )
@@ -146,7 +150,7 @@ def open_device(name: str) -> torch.device:
         torch.zeros(1, device=device)
     except (RuntimeError, AssertionError) as error:
         raise ConfigError(
-            "device {!r} cannot be used ({})".format(name, str(error).splitlines()[0]),
+            f"device {name!r} cannot be used ({str(error).splitlines()[0]})",
             "use --device cpu",
         ) from error
     return device
@@ -163,9 +167,9 @@ def has_bf16(device: torch.device) -> bool:
 
 def _behavior(config: RunConfig, data: TrainData) -> Dict[str, Actor]:
     """BRAC's behaviour policy where it was trained before, as an option of its algorithm."""
-    if not isinstance(config.hyper, BRACConfig) or config.hyper.behavior_path is None:
+    if not isinstance(config.algo_config, BRACConfig) or config.algo_config.behavior_path is None:
         return {}
-    path = resolve_checkpoint(config.hyper.behavior_path)
+    path = resolve_checkpoint(config.algo_config.behavior_path)
     header, weights = load_checkpoint(path)
     dataset, fix = data.dataset, "train the behaviour policy on data of the same specs"
     names = str(path), str(dataset.folder)
@@ -173,10 +177,8 @@ def _behavior(config: RunConfig, data: TrainData) -> Dict[str, Actor]:
     require_same(header.observation_spec, dataset.observation_spec, *names, fix)
     if header.camera != data.camera:
         raise ConfigError(
-            "the behaviour policy sees camera {!r}, this run {!r}".format(
-                header.camera, data.camera
-            ),
-            "use --camera {}".format(header.camera),
+            f"the behaviour policy sees camera {header.camera!r}, this run {data.camera!r}",
+            f"use --camera {header.camera}",
             path,
         )
     actor = Actor(header.nets, header.image_shape, header.action_spec)

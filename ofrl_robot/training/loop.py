@@ -69,9 +69,7 @@ def _resumed(
         _require_no_work(folder)
         learner = make_learner(config)
     elif state.header.step == config.train.steps:
-        display.say(
-            "finished: all {} steps are done; --steps MORE trains on".format(state.header.step)
-        )
+        display.say(f"finished: all {state.header.step} steps are done; --steps MORE trains on")
         return None
     else:
         learner = make_learner(config)
@@ -81,7 +79,7 @@ def _resumed(
             display.say("torch was {}, now {}: numbers may differ from here on".format(*versions))
     run_folder.rewind(folder, learner.step)
     run_folder.write_config(folder, config.to_dict())
-    display.say("resumed after step {}".format(learner.step))
+    display.say(f"resumed after step {learner.step}")
     return learner
 
 
@@ -107,7 +105,7 @@ def _require_no_work(folder: Path) -> None:
     steps = run_folder.checkpoint_steps(folder)
     if len(steps) > 1:  # one may lie there already when a run dies at its first checkpoint
         raise CheckpointError(
-            "{} checkpoints but no state to go on from".format(len(steps)),
+            f"{len(steps)} checkpoints but no state to go on from",
             "train again under another --name",
             folder,
         )
@@ -133,7 +131,7 @@ class _Loop:
                 if last or learner.step % train.checkpoint_every == 0:
                     self._checkpoint()
         except KeyboardInterrupt:
-            self._display.say("interrupted; --resume goes on from " + self._last_checkpoint())
+            self._display.say(f"interrupted; --resume goes on from {self._last_checkpoint()}")
             raise
         finally:
             self._display.stop()
@@ -149,9 +147,7 @@ class _Loop:
         learner, step = self._learner, self._learner.step
         metrics = learner.measure()
         self._require_sound(problems(metrics, self._limit))
-        self._require_sound(
-            ["{} is not finite".format(n) for n in non_finite_weights(learner.algorithm)]
-        )
+        self._require_sound([f"{n} is not finite" for n in non_finite_weights(learner.algorithm)])
         # The state comes last: a run killed before it goes on from the one before, and makes
         # the rest anew.
         with self._writing():
@@ -178,8 +174,8 @@ class _Loop:
             yield
         except (OSError, SafetensorError) as error:
             raise TrainingError(
-                "cannot be written at step {} ({})".format(self._learner.step, error),
-                "free space, then --resume; last good checkpoint: " + self._last_checkpoint(),
+                f"cannot be written at step {self._learner.step} ({error})",
+                f"free space, then --resume; last good checkpoint: {self._last_checkpoint()}",
                 self._folder,
             ) from error
 
@@ -193,6 +189,7 @@ class _Loop:
         count = -(-train.steps // train.checkpoint_every)
         size = sum(tensor.nbytes for tensor in self._learner.weights().values()) / 1e6
         free = shutil.disk_usage(str(self._folder)).free / 1e6
-        return "checkpoints: {} of {:.2f} MB, all kept: {:.0f} MB of {:.0f} MB free".format(
-            count, size, count * size, free
+        return (
+            f"checkpoints: {count} of {size:.2f} MB, all kept: {count * size:.0f} MB of "
+            f"{free:.0f} MB free"
         )

@@ -22,7 +22,7 @@ class WandbLog:
     def __init__(self, folder: Path, project: str, config: Dict[str, Any]) -> None:
         path = folder / WANDB
         if not path.is_file():
-            path.write_text(json.dumps({"id": uuid.uuid4().hex}) + "\n")
+            path.write_text(f"{json.dumps({'id': uuid.uuid4().hex})}\n")
         try:
             self._run = import_wandb().init(
                 project=project,
@@ -79,7 +79,7 @@ class MetricLog:
     def write(self, kind: str, step: int, values: Dict[str, float]) -> None:
         """A row of ``kind`` "train" (losses of a batch) or "probe"."""
         self._files[kind].write(step, values)
-        named = {"{}/{}".format(kind, name): value for name, value in values.items()}
+        named = {f"{kind}/{name}": value for name, value in values.items()}
         for name, value in named.items():
             self._board.add_scalar(name, value, step)
         if self._wandb is not None:

@@ -12,8 +12,8 @@ import numpy as np
 import torch
 
 from ofrl_robot.algos.base import Algorithm
-from ofrl_robot.data.frames import FrameStore
-from ofrl_robot.data.sampler import batch_counts, gather
+from ofrl_robot.data.replay.sampler import batch_counts, gather
+from ofrl_robot.data.replay.transition_store import TransitionStore
 
 _CHUNK = 1024
 
@@ -27,7 +27,7 @@ class Probe:
     """
 
     def __init__(
-        self, stores: Sequence[FrameStore], fractions: Sequence[float], size: int, seed: int
+        self, stores: Sequence[TransitionStore], fractions: Sequence[float], size: int, seed: int
     ) -> None:
         rng = np.random.default_rng([seed, 1])
         most = min(int(len(store) / share + 1e-6) for store, share in zip(stores, fractions))

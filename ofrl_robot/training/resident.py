@@ -12,8 +12,8 @@ import numpy as np
 import torch
 
 from ofrl_robot.algos.base import TensorBatch
-from ofrl_robot.data import rewards
-from ofrl_robot.data.frames import FrameStore
+from ofrl_robot.data.replay import returns as rewards
+from ofrl_robot.data.replay.transition_store import TransitionStore
 
 _BLOCK = 4096  # frames uploaded at a time
 
@@ -22,14 +22,18 @@ class ResidentData:
     """Transitions of one or several stores, numbered on from store to store.
 
     Args:
-        n, discount: of n-step returns, as in :class:`~ofrl_robot.data.sampler.MixedSampler`.
+        n, discount: of n-step returns, as in :class:`~ofrl_robot.data.replay.sampler.MixedSampler`.
 
     Attributes:
         device: where they are.
     """
 
     def __init__(
-        self, stores: Sequence[FrameStore], device: torch.device, n: int = 1, discount: float = 1.0
+        self,
+        stores: Sequence[TransitionStore],
+        device: torch.device,
+        n: int = 1,
+        discount: float = 1.0,
     ) -> None:
         self.device = device
         self._starts = np.cumsum([0] + [len(store) for store in stores])
@@ -56,7 +60,7 @@ class ResidentData:
         return TensorBatch(images=images, next_images=next_images, **rows)
 
 
-def resident_bytes(stores: Sequence[FrameStore]) -> int:
+def resident_bytes(stores: Sequence[TransitionStore]) -> int:
     """Device memory that :class:`ResidentData` takes."""
     per_row = 8 + 8 + 4 + 4 + 4  # frames, reward, bootstrap, has_next_action
     return sum(
@@ -65,14 +69,14 @@ def resident_bytes(stores: Sequence[FrameStore]) -> int:
     )
 
 
-def fits(stores: Sequence[FrameStore], device: torch.device) -> bool:
+def fits(stores: Sequence[TransitionStore], device: torch.device) -> bool:
     """Whether a CUDA device has room for them in half of its free memory: the rest is for the
     networks."""
     free, _ = torch.cuda.mem_get_info(device)
     return resident_bytes(stores) <= free // 2
 
 
-def _upload(store: FrameStore, device: torch.device) -> torch.Tensor:
+def _upload(store: TransitionStore, device: torch.device) -> torch.Tensor:
     """All frames of ``store``, uint8 (F, H, W, 3), a block at a time."""
     count, shape = store.frames.shape[0], tuple(store.frames.shape[1:])
     frames = torch.empty((count,) + shape, dtype=torch.uint8, device=device)
@@ -88,7 +92,9 @@ def _upload(store: FrameStore, device: torch.device) -> torch.Tensor:
     return frames
 
 
-def _columns(store: FrameStore, first_frame: int, n: int, discount: float) -> Dict[str, np.ndarray]:
+def _columns(
+    store: TransitionStore, first_frame: int, n: int, discount: float
+) -> Dict[str, np.ndarray]:
     """What a TensorBatch has besides images, for every transition."""
     index = np.arange(len(store))
     frame, left = store.locate(index)

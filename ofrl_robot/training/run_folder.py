@@ -17,7 +17,7 @@ from typing import Any, Dict, Iterator, List, Optional, TextIO
 
 import yaml
 
-from ofrl_robot.data import disk
+from ofrl_robot import files
 from ofrl_robot.errors import CheckpointError, ConfigError
 
 CONFIG, SETTINGS, METRICS, LOSSES, CHECKPOINTS, REPORT = (
@@ -43,7 +43,7 @@ def require_new(folder: Path) -> None:
 def create_run(folder: Path, config: Dict[str, Any]) -> None:
     """Make a new run folder with its config, at one stroke. Raises ConfigError when it exists."""
     require_new(folder)
-    made = folder.with_name(".{}-{}".format(folder.name, uuid.uuid4().hex[:8]))
+    made = folder.with_name(f".{folder.name}-{uuid.uuid4().hex[:8]}")
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         (made / CHECKPOINTS).mkdir(parents=True)
@@ -52,23 +52,23 @@ def create_run(folder: Path, config: Dict[str, Any]) -> None:
     except OSError as error:
         shutil.rmtree(str(made), ignore_errors=True)
         raise ConfigError(
-            "cannot make the run folder ({})".format(error.strerror), "choose another --out", folder
+            f"cannot make the run folder ({error.strerror})", "choose another --out", folder
         ) from error
 
 
 def write_config(folder: Path, config: Dict[str, Any]) -> None:
     """Write every setting of the run, once as it is and once as flags."""
-    _write(folder / CONFIG, json.dumps(config, indent=2) + "\n")
+    _write(folder / CONFIG, f"{json.dumps(config, indent=2)}\n")
     _write(folder / SETTINGS, settings_yaml(config))
 
 
 def settings_yaml(config: Dict[str, Any]) -> str:
     """The settings as ``ofrl train DATASET --config FILE`` reads them."""
     flags = {name: config[name] for name in ("algo", "prior") if config.get(name) is not None}
-    for part in ("hyper", "nets", "train"):
+    for part in ("algo_config", "nets", "train"):
         flags.update(config.get(part, {}))
     flags = json.loads(json.dumps(flags))  # YAML has no tuples
-    first = "# ofrl train {} --config THIS_FILE --name ANOTHER_NAME\n".format(config.get("dataset"))
+    first = f"# ofrl train {config.get('dataset')} --config THIS_FILE --name ANOTHER_NAME\n"
     return first + yaml.safe_dump(flags, sort_keys=False, default_flow_style=None)
 
 
@@ -80,7 +80,7 @@ def read_config(folder: Path) -> Dict[str, Any]:
     try:
         return dict(json.loads(path.read_text()))
     except (TypeError, ValueError) as error:
-        raise CheckpointError("damaged ({})".format(error), "train again", path) from error
+        raise CheckpointError(f"damaged ({error})", "train again", path) from error
 
 
 def read_metrics(folder: Path, name: str = METRICS) -> List[Dict[str, float]]:
@@ -88,16 +88,16 @@ def read_metrics(folder: Path, name: str = METRICS) -> List[Dict[str, float]]:
     read_config(folder)
     path = folder / name
     if not path.is_file():
-        raise CheckpointError("no {} yet".format(name), "train first", folder)
+        raise CheckpointError(f"no {name} yet", "train first", folder)
     with open(str(path), newline="") as file:
         try:
             return [{k: float(v) for k, v in row.items()} for row in csv.DictReader(file)]
         except (TypeError, ValueError) as error:
-            raise CheckpointError("damaged ({})".format(error), "train again", path) from error
+            raise CheckpointError(f"damaged ({error})", "train again", path) from error
 
 
 def checkpoint_path(folder: Path, step: int) -> Path:
-    return folder / CHECKPOINTS / "step_{:07d}.safetensors".format(step)
+    return folder / CHECKPOINTS / f"step_{step:07d}.safetensors"
 
 
 def checkpoint_steps(folder: Path) -> List[int]:
@@ -173,7 +173,7 @@ def _drop_rows(path: Path, step: int) -> None:
 
 def _write(path: Path, text: str) -> None:
     """Replace a file at one stroke; line ends stay as they are."""
-    temporary = path.with_name(path.name + ".tmp")
+    temporary = path.with_name(f"{path.name}.tmp")
     with open(str(temporary), "w", newline="") as file:
         file.write(text)
-    disk.replace(temporary, path)
+    files.replace(temporary, path)

@@ -17,8 +17,7 @@ import safetensors
 import safetensors.torch
 import torch
 
-from ofrl_robot import __version__
-from ofrl_robot.data import disk
+from ofrl_robot import __version__, files
 from ofrl_robot.errors import CheckpointError, DatasetError
 from ofrl_robot.training.learner import Learner
 
@@ -35,7 +34,7 @@ class StateHeader:
 
     Attributes:
         step: gradient steps done. config: of the run. data: fingerprint of what it draws from.
-        sampler: of :meth:`~ofrl_robot.data.sampler.MixedSampler.state`.
+        sampler: of :meth:`~ofrl_robot.data.replay.sampler.MixedSampler.state`.
     """
 
     step: int
@@ -62,19 +61,19 @@ class State:
         if learner.data.fingerprint != self.header.data:
             raise DatasetError(
                 "the data changed since the run began, so it cannot go on as it would have",
-                "put it back, or " + _AGAIN,
+                f"put it back, or {_AGAIN}",
                 learner.config.dataset,
             )
         algorithm = learner.algorithm
         try:
             algorithm.load_state_dict(self._part(_WEIGHTS))
             for name, optimizer in optimizers(algorithm).items():
-                _fill(optimizer, self._part(_OPTIMIZER + name + "."))
+                _fill(optimizer, self._part(f"{_OPTIMIZER}{name}."))
             learner.sampler.restore(self.header.sampler)
             set_random_state(self._part(_RANDOM), algorithm.device)
         except (LookupError, RuntimeError, TypeError, ValueError) as error:
             raise CheckpointError(
-                "does not fit this run ({})".format(" ".join(str(error).split())[:200]),
+                f"does not fit this run ({' '.join(str(error).split())[:200]})",
                 _AGAIN,
                 self.path,
             ) from error
@@ -91,7 +90,7 @@ def tensors_of(learner: Learner) -> Dict[str, torch.Tensor]:
     for name, optimizer in optimizers(algorithm).items():
         for number, values in optimizer.state_dict()["state"].items():
             for key, value in values.items():
-                tensors["{}{}.{}.{}".format(_OPTIMIZER, name, number, key)] = value
+                tensors[f"{_OPTIMIZER}{name}.{number}.{key}"] = value
     tensors.update({_RANDOM + k: v for k, v in random_state(algorithm.device).items()})
     return {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
 
@@ -104,10 +103,10 @@ def save_state(folder: Path, learner: Learner) -> None:
         data=learner.data.fingerprint,
         sampler=learner.sampler.state(),
     )
-    temporary = folder / (STATE + ".tmp")
+    temporary = folder / (f"{STATE}.tmp")
     metadata = {_KEY: json.dumps(dataclasses.asdict(header))}
     safetensors.torch.save_file(tensors_of(learner), str(temporary), metadata)
-    disk.replace(temporary, folder / STATE)
+    files.replace(temporary, folder / STATE)
 
 
 def read_state(folder: Path) -> Optional[State]:
@@ -123,18 +122,18 @@ def read_state(folder: Path) -> Optional[State]:
             header = _header((file.metadata() or {}).get(_KEY, "{}"), path)
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (safetensors.SafetensorError, OSError, TypeError, ValueError) as error:
-        raise CheckpointError("damaged ({})".format(error), _AGAIN, path) from error
+        raise CheckpointError(f"damaged ({error})", _AGAIN, path) from error
     return State(path, header, tensors)
 
 
 def _header(text: str, path: Path) -> StateHeader:
     data = json.loads(text)
     for name, expected in (("format", FORMAT_VERSION), ("software", __version__)):
-        found = data.get(name + "_version")
+        found = data.get(f"{name}_version")
         if found != expected:
             raise CheckpointError(
-                "state of {} version {}, this is {}".format(name, found, expected),
-                "resume with the ofrl_robot that wrote it, or " + _AGAIN,
+                f"state of {name} version {found}, this is {expected}",
+                f"resume with the ofrl_robot that wrote it, or {_AGAIN}",
                 path,
             )
     return StateHeader(**data)

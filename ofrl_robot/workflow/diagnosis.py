@@ -68,8 +68,8 @@ class Diagnosis:
 
     def lines(self) -> List[str]:
         """The written verdict."""
-        head = "verdict: {}   deploy: step {}".format(self.verdict, self.selected_step)
-        return [head] + ["  " + r for r in self.reasons] + ["  next: " + self.next_step]
+        head = f"verdict: {self.verdict}   deploy: step {self.selected_step}"
+        return [head] + [f"  {r}" for r in self.reasons] + [f"  next: {self.next_step}"]
 
 
 def diagnose(
@@ -101,11 +101,11 @@ def diagnose(
         )  # fmt: skip
     missing = [name for name in _NEEDED if name not in rows[0]]
     if missing:
-        raise CheckpointError("the metrics lack {}".format(", ".join(missing)), "train again")
+        raise CheckpointError(f"the metrics lack {', '.join(missing)}", "train again")
     rows = [row for row in rows if row["step"] > warm_start_steps]
     if not rows:
         raise CheckpointError(
-            "no checkpoint after the warm start of {} steps".format(warm_start_steps),
+            f"no checkpoint after the warm start of {warm_start_steps} steps",
             "train longer or lower --warm-start-steps",
         )
     steps = np.array([row["step"] for row in rows])
@@ -130,9 +130,8 @@ def diagnose(
     variance = float(np.mean([row["target_variance"] for row in rows[-tail:]]))
     ratio = td / variance if variance > 0 else np.inf
     reasons.append(
-        "TD error {:.3g} is {:.0f} % of its targets' variance (underfit above {:.0f} %)".format(
-            td, 100 * ratio, 100 * thresholds.td_ratio
-        )
+        f"TD error {td:.3g} is {100 * ratio:.0f} % of its targets' variance (underfit "
+        f"above {100 * thresholds.td_ratio:.0f} %)"
     )
     if ratio > thresholds.td_ratio:
         return Diagnosis(
@@ -161,9 +160,7 @@ def _until_divergence(
         bad = [name for name, value in row.items() if not math.isfinite(value)]
         if bad and index == 0:
             raise CheckpointError(
-                "{} is not finite at the first checkpoint (step {:.0f})".format(
-                    ", ".join(bad), row["step"]
-                ),
+                f"{', '.join(bad)} is not finite at the first checkpoint (step {row['step']:.0f})",
                 "lower the learning rates and train again",
             )
         if bad:
@@ -176,11 +173,12 @@ def _overfit(
     steps: np.ndarray, raw: np.ndarray, smooth: np.ndarray, peak: int, thresholds: Thresholds
 ) -> Tuple[bool, List[str]]:
     """Whether dataset Q fell after a peak: early enough, far enough and steadily enough."""
-    at = "dataset Q peaks at step {} ({:.3g}) and ends at {:.3g}".format(
-        int(steps[peak]), smooth[peak], smooth[-1]
+    at = (
+        f"dataset Q peaks at step {int(steps[peak])} ({smooth[peak]:.3g}) and ends at "
+        f"{smooth[-1]:.3g}"
     )
     if steps[peak] > steps[-1] - thresholds.tail * (steps[-1] - steps[0]):
-        return False, [at + ": no fall to speak of"]
+        return False, [f"{at}: no fall to speak of"]
     if len(steps) - peak < _FALL_POINTS:
         text = ": {} checkpoints from the peak on are too few to tell a fall from noise ({} needed)"
         return False, [at + text.format(len(steps) - peak, _FALL_POINTS)]
@@ -192,11 +190,11 @@ def _overfit(
     slope, _, low, high = stats.theilslopes(raw[peak:], steps[peak:], 0.95)
     reasons = [
         at,
-        "it fell by {:.3g}; {:.3g} would count ({:.0f} x noise {:.3g}, {:.0f} % of rise {:.3g})"
-        .format(fall, needed, thresholds.noise, noise, 100 * thresholds.drop, rise),
-        "slope after the peak {:.3g} per 1000 steps (95 %: {:.3g} to {:.3g})".format(
-            1e3 * slope, 1e3 * low, 1e3 * high
-        ),
+        f"it fell by {fall:.3g}; {needed:.3g} would count ({thresholds.noise:.0f} x "
+        f"noise {noise:.3g}, {100 * thresholds.drop:.0f} % of rise {rise:.3g})"
+        ,
+        f"slope after the peak {1e3 * slope:.3g} per 1000 steps (95 %: {1e3 * low:.3g} "
+        f"to {1e3 * high:.3g})",
     ]  # fmt: skip
     if peak == 0:
         reasons.append(

@@ -10,7 +10,7 @@ import torch
 
 from ofrl_robot.algos.config import CONFIGS
 from ofrl_robot.algos.registry import make_algorithm
-from ofrl_robot.data.sampler import Batch
+from ofrl_robot.data.replay.sampler import Batch
 from ofrl_robot.nets.config import NetConfig
 from ofrl_robot.specs import ActionSpec
 

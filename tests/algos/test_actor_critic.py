@@ -7,10 +7,10 @@ import math
 
 import pytest
 import torch
-from known_q import KnownQ, table
 
 from ofrl_robot.algos.base import TensorBatch
 from ofrl_robot.nets.distributions import TanhGaussian
+from tests.algos.known_q import KnownQ, table
 
 both = pytest.mark.parametrize("name", ["cql", "brac"])
 PR = {"value_penalty": False}  # BRAC without its own term in the target

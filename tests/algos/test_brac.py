@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from known_q import KnownQ
 
 from ofrl_robot.algos.base import TensorBatch
 from ofrl_robot.algos.config import BRACConfig
@@ -19,6 +18,7 @@ from ofrl_robot.nets.actor import Actor
 from ofrl_robot.nets.config import NetConfig
 from ofrl_robot.nets.distributions import TanhGaussian
 from ofrl_robot.specs import ActionSpec
+from tests.algos.known_q import KnownQ
 
 WARM = 3
 DUAL = {"divergence_form": "dual"}
@@ -45,7 +45,7 @@ def trained(build, batch, steps=WARM, **settings):
 
 
 def of(prefix, weights):
-    return {k: v for k, v in weights.items() if k.startswith(prefix + ".")}
+    return {k: v for k, v in weights.items() if k.startswith(f"{prefix}.")}
 
 
 def same(left, right):
@@ -109,7 +109,7 @@ def test_a_given_behavior_never_moves_and_keeps_its_own_networks(
         options={"behavior": given_behavior},
     )  # fmt: skip
     assert algorithm.behavior.config == given_behavior.config
-    prefixed = {"behavior." + k: v for k, v in before.items()}
+    prefixed = {f"behavior.{k}": v for k, v in before.items()}
     assert same(of("behavior", weights(algorithm)), prefixed)
     assert "behavior" not in algorithm(algorithm.load(batch)).parts
     assert not any(p.requires_grad for p in algorithm.behavior.parameters())

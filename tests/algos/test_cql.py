@@ -7,9 +7,9 @@ import math
 import numpy as np
 import pytest
 import torch
-from known_q import KnownQ
 
 from ofrl_robot.nets.distributions import DiscreteEntries, MixedAction, TanhGaussian, TanhMixture
+from tests.algos.known_q import KnownQ
 
 LEVELS = {1: (-1.0, 0.0, 1.0)}
 DATA = 0.25

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import cv2
 import pytest
-from scripted_camera import ScriptedCamera, noise
+
+from tests.cameras.scripted_camera import ScriptedCamera, noise
 
 
 @pytest.fixture
@@ -20,5 +21,5 @@ def image_folder(tmp_path) -> Path:
     folder = tmp_path / "images"
     folder.mkdir()
     for i in range(12):
-        cv2.imwrite(str(folder / "im_{}.png".format(i)), cv2.cvtColor(noise(i), cv2.COLOR_RGB2BGR))
+        cv2.imwrite(str(folder / f"im_{i}.png"), cv2.cvtColor(noise(i), cv2.COLOR_RGB2BGR))
     return folder

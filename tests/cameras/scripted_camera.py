@@ -27,7 +27,7 @@ def wait_for(condition, what: str):
         if value:
             return value
         time.sleep(0.005)
-    pytest.fail("gave up waiting for {}".format(what))
+    pytest.fail(f"gave up waiting for {what}")
 
 
 class ScriptedCamera:

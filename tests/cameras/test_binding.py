@@ -20,25 +20,25 @@ class Tree:
         device = self.root / "sys/devices/pci0/usb1" / port
         device.mkdir(parents=True)
         if serial:
-            (device / "serial").write_text(serial + "\n")
+            (device / "serial").write_text(f"{serial}\n")
         for interface in range(interfaces):
-            name = "{}:1.{}".format(port, interface)
+            name = f"{port}:1.{interface}"
             (device / name).mkdir()
             for index in (0, 1):
-                self._node(device / name, index, "pci0-usb-0:{}".format(name))
+                self._node(device / name, index, f"pci0-usb-0:{name}")
         return device
 
     def _node(self, interface, index, path):
-        name = "video{}".format(self._number)
+        name = f"video{self._number}"
         self._number += 1
         node = interface / "video4linux" / name
         node.mkdir(parents=True)
-        (node / "index").write_text("{}\n".format(index))
-        (node / "device").symlink_to("../../../" + interface.name)
+        (node / "index").write_text(f"{index}\n")
+        (node / "device").symlink_to(f"../../../{interface.name}")
         (self.root / "dev" / name).write_text("")
         for folder, link, target in (
             (BY_CLASS, name, node),
-            (BY_PATH, "{}-video-index{}".format(path, index), self.root / "dev" / name),
+            (BY_PATH, f"{path}-video-index{index}", self.root / "dev" / name),
         ):
             (self.root / folder).mkdir(parents=True, exist_ok=True)
             (self.root / folder / link).symlink_to(target)

@@ -9,7 +9,6 @@ import types
 import cv2
 import numpy as np
 import pytest
-from scripted_camera import SIZE, noise
 
 from ofrl_robot.cameras import v4l2
 from ofrl_robot.cameras.camera import ARRIVAL, DEVICE, CameraEnded
@@ -17,6 +16,7 @@ from ofrl_robot.cameras.files import FileCamera, image_frames, video_frames
 from ofrl_robot.cameras.realsense import RealSenseCamera
 from ofrl_robot.cameras.v4l2 import V4L2Camera
 from ofrl_robot.errors import CameraError, ConfigError
+from tests.cameras.scripted_camera import SIZE, noise
 
 
 def opened(camera):
@@ -207,7 +207,7 @@ class FakeRealSense(types.ModuleType):
 
         def wait_for_frames(timeout_ms):
             if not self.alive:
-                raise RuntimeError("Frame didn't arrive within {}".format(timeout_ms))
+                raise RuntimeError(f"Frame didn't arrive within {timeout_ms}")
             return types.SimpleNamespace(get_color_frame=lambda: frame)
 
         def stop():

@@ -6,12 +6,12 @@ import time
 
 import numpy as np
 import pytest
-from scripted_camera import SIZE, wait_for
 
 from ofrl_robot.cameras import stream as module
 from ofrl_robot.cameras.files import FileCamera, image_frames
 from ofrl_robot.cameras.health import DISCONNECTED, ENDED, FROZEN, STALE, Health
 from ofrl_robot.cameras.stream import CameraStream
+from tests.cameras.scripted_camera import SIZE, wait_for
 
 
 @pytest.fixture

@@ -28,6 +28,6 @@ def test_transitions(old, new):
         state.to(new)
         assert state.name == new
     else:
-        with pytest.raises(RobotError, match="{} cannot become {}".format(old, new)):
+        with pytest.raises(RobotError, match=f"{old} cannot become {new}"):
             state.to(new)
         assert state.name == old

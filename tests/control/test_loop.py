@@ -7,7 +7,7 @@ import pytest
 
 from ofrl_robot.control.limiter import NOT_FINITE, SHAPE, STEP, WORKSPACE
 from ofrl_robot.control.loop import ACTOR_SILENT, OPERATOR, ROBOT_FAULT, ControlLoop
-from ofrl_robot.control.signals import HOLD, HUMAN, POLICY, Applied, Command, Tick
+from ofrl_robot.control.signals import HOLD, HUMAN, POLICY, AppliedAction, Command, Tick
 from ofrl_robot.errors import RobotError
 
 
@@ -54,7 +54,7 @@ def test_capture_and_application_are_at_the_tick_unless_somebody_knows_better():
     tick = Tick(7, 0, {}, np.zeros(2))
     assert tick.state_stamp_ns == 7
     assert Tick(7, 0, {}, np.zeros(2), state_stamp_ns=0).state_stamp_ns == 0
-    applied = Applied(7, np.zeros(4), np.zeros(4), POLICY)
+    applied = AppliedAction(7, np.zeros(4), np.zeros(4), POLICY)
     assert applied.applied_ns == 7
 
 

@@ -8,10 +8,10 @@ import h5py
 import numpy as np
 import pytest
 
-from ofrl_robot.control.signals import HOLD, HUMAN, POLICY, Applied, Tick
-from ofrl_robot.data.reader import open_dataset
-from ofrl_robot.data.schema import GROUP, SUCCESS, EpisodeMeta
-from ofrl_robot.data.writer import EpisodeWriter
+from ofrl_robot.control.signals import HOLD, HUMAN, POLICY, AppliedAction, Tick
+from ofrl_robot.data.episodes.reader import open_dataset
+from ofrl_robot.data.episodes.schema import GROUP, SUCCESS, EpisodeMeta
+from ofrl_robot.data.episodes.writer import EpisodeWriter
 from ofrl_robot.specs import WIDOWX_ACTION, CameraSpec, ObservationSpec, widowx_observation
 
 SIZE = 6  # pixels per side
@@ -39,7 +39,7 @@ def make_ticks(steps, seed=0, size=SIZE, terminal=False, cut=False):
             truncated=last and not terminal,
         ))  # fmt: skip
         action = rng.uniform(-1, 1, 8)
-        applied.append(Applied(
+        applied.append(AppliedAction(
             ticks[-1].stamp_ns, action, action * 2, POLICY, ("step",) * (k % 2), k % 3 == 0
         ))  # fmt: skip
     return ticks, applied[:steps]
@@ -73,7 +73,7 @@ def make_full_dataset(folder):
         ((1, 1, True), (4, 0, False), (9, -1, True))
     ):
         writer = EpisodeWriter(folder, EpisodeMeta(
-            "arm", "Task-v{}".format(number), WIDOWX_ACTION, spec, 5.0, actor="policy",
+            "arm", f"Task-v{number}", WIDOWX_ACTION, spec, 5.0, actor="policy",
             operator="Zoë", policy={"step": 3}, environment={"gravity": 9.8},
             seed=number - 1, calibration="2026-01-01",
         ))  # fmt: skip
@@ -89,7 +89,7 @@ def make_full_dataset(folder):
             if not last:
                 asked = rng.uniform(-2, 2, 8)
                 asked[step % 8] = np.nan
-                writer.act(Applied(
+                writer.act(AppliedAction(
                     stamp, rng.uniform(-1, 1, 8), asked, (HOLD, HUMAN, POLICY)[step % 3],
                     ("step",) * (step % 2), step % 3 == 1, stamp + 11,
                 ))  # fmt: skip

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ofrl_robot.control.signals import Applied, Tick
-from ofrl_robot.data.schema import FAILURE, SUCCESS, UNKNOWN, EpisodeMeta
-from ofrl_robot.data.writer import EpisodeWriter
+from ofrl_robot.control.signals import AppliedAction, Tick
+from ofrl_robot.data.episodes.schema import FAILURE, SUCCESS, UNKNOWN, EpisodeMeta
+from ofrl_robot.data.episodes.writer import EpisodeWriter
 from ofrl_robot.errors import DatasetError
 from ofrl_robot.evaluation.trials import rate_text, report_trials, wilson
 from ofrl_robot.specs import WIDOWX_ACTION, widowx_observation
@@ -34,7 +34,7 @@ def record(folder, label, abort="", actor="policy", finish=True, **meta):
     )
     image, action = np.zeros((8, 8, 3), np.uint8), np.zeros(WIDOWX_ACTION.size)
     writer.observe(Tick(1, 0, {"image": image}, np.zeros(10)))
-    writer.act(Applied(1, action, action, actor))
+    writer.act(AppliedAction(1, action, action, actor))
     writer.observe(Tick(2, 1, {"image": image}, np.zeros(10), truncated=True))
     return writer.finish(label, "simulator", abort) if finish else writer
 

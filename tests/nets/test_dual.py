@@ -7,18 +7,18 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ofrl_robot.nets.dual import Dual
+from ofrl_robot.nets.dual import LagrangeMultiplier
 
 
 @given(st.floats(1e-3, 1e3))
 def test_it_starts_where_it_was_told(initial):
-    assert float(Dual(initial).value) == pytest.approx(initial, rel=1e-5)
+    assert float(LagrangeMultiplier(initial).value) == pytest.approx(initial, rel=1e-5)
 
 
 @pytest.mark.parametrize(("excess", "direction"), [([0.5, -0.1], 1.0), ([-0.3, 0.2], -1.0)])
 @pytest.mark.parametrize("initial", [0.01, 1.0, 30.0])
 def test_a_step_follows_the_mean_excess_as_fast_whatever_the_value(excess, direction, initial):
-    dual = Dual(initial)
+    dual = LagrangeMultiplier(initial)
     optimizer = torch.optim.SGD(dual.parameters(), lr=0.1)
     dual.loss(torch.tensor(excess)).backward()
     optimizer.step()
@@ -28,7 +28,7 @@ def test_a_step_follows_the_mean_excess_as_fast_whatever_the_value(excess, direc
 
 
 def test_it_stays_at_its_bound():
-    dual = Dual(2.0, most=3.0)
+    dual = LagrangeMultiplier(2.0, most=3.0)
     with torch.no_grad():
         dual.log.fill_(50.0)
     assert float(dual.value) == 3.0
@@ -36,7 +36,7 @@ def test_it_stays_at_its_bound():
 
 def test_neither_use_passes_a_gradient_on():
     """The excess learns nothing from the multiplier, nor what is multiplied from its loss."""
-    dual, x = Dual(1.0), torch.tensor(2.0, requires_grad=True)
+    dual, x = LagrangeMultiplier(1.0), torch.tensor(2.0, requires_grad=True)
     (dual.value * x).backward()
     assert float(x.grad) == 1.0 and dual.log.grad is None
     x.grad = None

@@ -14,7 +14,7 @@ from ofrl_robot.specs import WIDOWX_ACTION, widowx_observation
 
 HEADER = Header(
     algo="cql",
-    hyper={"discount": 0.95, "clip_targets": True},
+    algo_config={"discount": 0.95, "clip_targets": True},
     nets=NetConfig(latent=8, hidden=(16, 8)),
     action_spec=WIDOWX_ACTION,
     observation_spec=widowx_observation(24),

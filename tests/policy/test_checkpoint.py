@@ -63,9 +63,7 @@ def test_a_foreign_safetensors_file_is_refused(tmp_path, metadata):
 @pytest.mark.parametrize("version", [0, 3, None])
 def test_another_format_version_is_refused_by_number(save, version):
     path = save(format_version=version)
-    with pytest.raises(
-        CheckpointError, match="format {} but this version reads 1 to 2".format(version)
-    ):
+    with pytest.raises(CheckpointError, match=f"format {version} but this version reads 1 to 2"):
         load_checkpoint(path)
 
 
@@ -89,9 +87,9 @@ def test_the_names_of_an_actors_weights_are_part_of_the_format(encoder, layers, 
     """A network that is built otherwise must go on reading the files that there are."""
     nets = NetConfig(encoder=encoder, latent=8, hidden=(16, 8))
     actor = Actor(nets, header.image_shape, header.action_spec)
-    trunk = ["encoder.trunk.{}".format(i) for i in layers]
+    trunk = [f"encoder.trunk.{i}" for i in layers]
     linear = ["encoder.project.0", "encoder.project.1", "head.0", "head.2", "head.4"]
-    names = {"{}.{}".format(n, kind) for n in trunk + linear for kind in ("weight", "bias")}
+    names = {f"{n}.{kind}" for n in trunk + linear for kind in ("weight", "bias")}
     assert set(actor.state_dict()) == names
 
 

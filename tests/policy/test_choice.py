@@ -106,7 +106,7 @@ def test_a_critic_that_does_not_fit_its_header_is_refused(save, save_both):
 
 @pytest.mark.parametrize("choice", ["best", "", "Mode", True])
 def test_an_unknown_choice_is_refused_by_name_before_the_file_is_read(tmp_path, choice):
-    with pytest.raises(ConfigError, match="{!r}.*mode or sample or max_q".format(choice)):
+    with pytest.raises(ConfigError, match=f"{choice!r}.*mode or sample or max_q"):
         Policy(tmp_path / "nothing", choice)
 
 

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import List
 
 import pytest
-from waiting import ROOT, wait_for
+
+from tests.ros.waiting import ROOT, wait_for
 
 rospy = pytest.importorskip("rospy", reason="ROS 1 is not installed")
 
@@ -31,12 +32,12 @@ def ros_environment(port: int, home: Path) -> dict:
     """Environment of a process that speaks to the master on ``port``; one thread a process."""
     return dict(
         os.environ,
-        ROS_MASTER_URI="http://127.0.0.1:{}".format(port),
+        ROS_MASTER_URI=f"http://127.0.0.1:{port}",
         ROS_IP="127.0.0.1",
         ROS_HOME=str(home),
         ROS_LOG_DIR=str(home / "log"),
         ROS_PACKAGE_PATH=str(ROOT),
-        PATH="{}:{}".format(Path(sys.executable).parent, os.environ["PATH"]),
+        PATH=f"{Path(sys.executable).parent}:{os.environ['PATH']}",
         PYTHONUNBUFFERED="1",
         OMP_NUM_THREADS="1",
         PWD=str(home),
@@ -51,8 +52,8 @@ class Launch:
         self._environment = ros_environment(free_port(), home)
         port = self._environment["ROS_MASTER_URI"].rsplit(":", 1)[1]
         words = ["roslaunch", "-p", str(port), "ofrl_robot", file]
-        words += ["{}:={}".format(k, v) for k, v in args.items()]
-        self.log = home / "{}.log".format(file)
+        words += [f"{k}:={v}" for k, v in args.items()]
+        self.log = home / f"{file}.log"
         self._log = open(str(self.log), "wb")  # noqa: SIM115 (closed in stop)
         self.process = subprocess.Popen(
             words, env=self._environment, cwd=str(home),
@@ -69,7 +70,7 @@ class Launch:
             self.process.wait(timeout)
         except subprocess.TimeoutExpired:
             self.stop()
-            pytest.fail("roslaunch did not end:\n" + self.output[-3000:])
+            pytest.fail(f"roslaunch did not end:\n{self.output[-3000:]}")
         return self.output
 
     def call(self, service: str) -> None:
@@ -80,7 +81,7 @@ class Launch:
 
     def pids(self, node: str) -> List[int]:
         """Process ids of a node of this launch: its log path names our folder."""
-        pattern = "{}.*{}".format(node, self._home)
+        pattern = f"{node}.*{self._home}"
         found = subprocess.run(["pgrep", "-f", pattern], stdout=subprocess.PIPE, check=False)
         return [int(pid) for pid in found.stdout.split()]
 
@@ -136,12 +137,12 @@ def node(master, tmp_path):
     """Factory: start ``ros/<type>`` in a namespace of its own; returns (process, log path)."""
     processes = []
     # parameters outlive nodes, so no two tests may share a namespace
-    namespace = "/test_{}".format(next(_COUNTER))
+    namespace = f"/test_{next(_COUNTER)}"
 
     def start(type_: str, **params: object):
-        log = tmp_path / (type_ + ".log")
+        log = tmp_path / (f"{type_}.log")
         words = [sys.executable, str(ROOT / "ros" / type_)]
-        words += ["_{}:={}".format(k, v) for k, v in params.items()]
+        words += [f"_{k}:={v}" for k, v in params.items()]
         with open(str(log), "wb") as out:
             process = subprocess.Popen(
                 words, env=dict(master, ROS_NAMESPACE=namespace), cwd=str(tmp_path),

@@ -8,18 +8,18 @@ import signal
 import subprocess
 import sys
 
-import bag as bags
 import h5py
 import numpy as np
 import pytest
 import rosbag
 import rosgraph
-from waiting import wait_for
+from ofrl_ros import bag as bags
 
 from ofrl_robot.cli import main
-from ofrl_robot.data.reader import open_dataset, read_episode
-from ofrl_robot.data.schema import GROUP, episode_paths
+from ofrl_robot.data.episodes.reader import open_dataset, read_episode
+from ofrl_robot.data.episodes.schema import GROUP, episode_paths
 from ofrl_robot.errors import ConfigError, DatasetError, SpecMismatchError
+from tests.ros.waiting import wait_for
 
 TASK = "Widow250SingleObjGrasp-v0"
 TOPICS = ["spec", "tick", "camera/image/image_raw", "applied_action", "episode/saved"]
@@ -79,7 +79,7 @@ def rewrite(source, out, keep=lambda topic, number: True, **header):
 def test_a_bag_recorded_beside_the_recorder_gives_its_episodes(node, master, tmp_path):
     """rosbag record and the recorder hear the same session; mild: noise, late and lost frames."""
     live, file = tmp_path / "live", tmp_path / "session.bag"
-    topics = ["{}/{}".format(node.namespace, topic) for topic in TOPICS]
+    topics = [f"{node.namespace}/{topic}" for topic in TOPICS]
     words = ["rosbag", "record", "--bz2", "-O", str(file), *topics, "/rosout"]
     recording = subprocess.Popen(
         words, env=master, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
@@ -177,7 +177,7 @@ def test_without_the_recorder_s_word_the_simulator_labels(dataset, exported, tmp
 def test_an_episode_with_a_hole_is_left_out(dataset, exported, tmp_path, lost, reason):
     topic, number = lost
     with rosbag.Bag(str(exported)) as bag:
-        count = bag.get_message_count("/sim/" + topic)
+        count = bag.get_message_count(f"/sim/{topic}")
     hole = (topic, number % count)
     file = rewrite(exported, tmp_path / "hole.bag", lambda *which: which != hole)
     made = bags.import_bag(file, tmp_path / "back")
@@ -194,7 +194,7 @@ def test_what_is_lost_is_not_taken_from_an_episode_of_the_same_stamps(dataset, t
         (tmp_path / name).write_bytes(content)
     bags.export_bag(tmp_path, tmp_path / "twice.bag")
     with rosbag.Bag(str(tmp_path / "twice.bag")) as bag:
-        hole = topic, bag.get_message_count("/sim/" + topic) - 1
+        hole = topic, bag.get_message_count(f"/sim/{topic}") - 1
     file = rewrite(tmp_path / "twice.bag", tmp_path / "hole.bag", lambda *which: which != hole)
     assert bags.import_bag(file, tmp_path / "back").episodes == 1
 
@@ -243,9 +243,9 @@ def test_damage_inside_is_an_error_not_a_traceback(exported, tmp_path):
         broken[where : where + 64] = b"\xff" * 64
         file.write_bytes(broken)
         try:
-            bags.import_bag(file, tmp_path / "back{}".format(where))
+            bags.import_bag(file, tmp_path / f"back{where}")
         except (DatasetError, ConfigError, SpecMismatchError):
-            assert not (tmp_path / "back{}".format(where)).exists()
+            assert not (tmp_path / f"back{where}").exists()
 
 
 def test_no_code_comes_from_a_bag(exported, tmp_path):
@@ -272,7 +272,7 @@ def test_of_several_robots_one_must_be_named(exported, tmp_path):
     with rosbag.Bag(str(exported)) as old, rosbag.Bag(str(tmp_path / "two.bag"), "w") as new:
         for topic, message, time in old.read_messages():
             new.write(topic, message, time)
-            new.write("/left" + topic, message, time)
+            new.write(f"/left{topic}", message, time)
     with pytest.raises(ConfigError, match="several robots: left/sim, sim"):
         bags.import_bag(tmp_path / "two.bag", tmp_path / "back")
     assert bags.import_bag(tmp_path / "two.bag", tmp_path / "back", "left/sim").episodes == 2

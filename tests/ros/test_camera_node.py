@@ -7,22 +7,21 @@ import signal
 
 import cv2
 import h5py
-import messages
 import numpy as np
 import pytest
 import rospy
-import wires
 import yaml
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
+from ofrl_ros import messages, wires
 from sensor_msgs.msg import CameraInfo, Image
-from waiting import wait_for
 
 from ofrl_robot.cameras.config import load_cameras
-from ofrl_robot.control.signals import POLICY, Applied, Tick
-from ofrl_robot.data.reader import read_episode
-from ofrl_robot.data.schema import SUCCESS, EpisodeMeta
-from ofrl_robot.data.writer import EpisodeWriter
+from ofrl_robot.control.signals import POLICY, AppliedAction, Tick
+from ofrl_robot.data.episodes.reader import read_episode
+from ofrl_robot.data.episodes.schema import SUCCESS, EpisodeMeta
+from ofrl_robot.data.episodes.writer import EpisodeWriter
 from ofrl_robot.specs import WIDOWX_ACTION, ObservationSpec
+from tests.ros.waiting import wait_for
 
 HEIGHT, WIDTH = 24, 32
 CALIBRATION = """
@@ -50,7 +49,7 @@ def rig(tmp_path):
             (tmp_path / name).mkdir(exist_ok=True)
             for i in range(count):
                 bgr = cv2.cvtColor(pixels(i), cv2.COLOR_RGB2BGR)
-                cv2.imwrite(str(tmp_path / name / "im_{}.png".format(i)), bgr)
+                cv2.imwrite(str(tmp_path / name / f"im_{i}.png"), bgr)
             entry = {"name": name, "source": "images", "path": name, "width": WIDTH}
             # on a busy machine nothing may look stale that is only late
             entry.update({"height": HEIGHT, "fps": 50, "stale_after": 500, **settings})
@@ -67,12 +66,12 @@ class Heard:
 
     def __init__(self, namespace: str, camera: str) -> None:
         self.images, self.infos, self.statuses, self.diagnostics = [], [], [], []
-        topic = "{}/camera/{}/".format(namespace, camera)
-        rospy.Subscriber(topic + "image_raw", Image, self.images.append)
-        rospy.Subscriber(topic + "camera_info", CameraInfo, self.infos.append)
-        self.status = rospy.Subscriber(topic + "status", DiagnosticStatus, self.statuses.append)
+        topic = f"{namespace}/camera/{camera}/"
+        rospy.Subscriber(f"{topic}image_raw", Image, self.images.append)
+        rospy.Subscriber(f"{topic}camera_info", CameraInfo, self.infos.append)
+        self.status = rospy.Subscriber(f"{topic}status", DiagnosticStatus, self.statuses.append)
         rospy.Subscriber("/diagnostics", DiagnosticArray, self._on_diagnostics)
-        self._name = "ofrl/camera/" + camera
+        self._name = f"ofrl/camera/{camera}"
 
     def _on_diagnostics(self, message: DiagnosticArray) -> None:
         self.diagnostics += [s for s in message.status if s.name == self._name]
@@ -183,7 +182,7 @@ def test_from_the_camera_to_the_episode(node, rig, tmp_path):
         tick, _ = assembler.assemble(events.get(5.0)[1])
         writer.observe(tick)
         if not tick.last:
-            writer.act(Applied(tick.stamp_ns, np.zeros(8), np.zeros(8), POLICY))
+            writer.act(AppliedAction(tick.stamp_ns, np.zeros(8), np.zeros(8), POLICY))
     path = writer.finish(SUCCESS, "test")
     episode = read_episode(path)
     raw = [messages.image_pixels(image) for image in shown]

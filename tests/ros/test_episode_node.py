@@ -9,18 +9,17 @@ import contextlib
 import types
 
 import episode_node
-import messages
 import numpy as np
 import pytest
-import wires
+from ofrl_ros import messages, wires
 
 from ofrl_robot.control.loop import ACTOR_SILENT, OPERATOR
-from ofrl_robot.control.signals import POLICY, Applied, Tick
-from ofrl_robot.data import schema
-from ofrl_robot.data.disk import partial_path
-from ofrl_robot.data.lock import one_writer
-from ofrl_robot.data.reader import read_episode
-from ofrl_robot.data.writer import EpisodeWriter
+from ofrl_robot.control.signals import POLICY, AppliedAction, Tick
+from ofrl_robot.data.episodes import schema
+from ofrl_robot.data.episodes.lock import one_writer
+from ofrl_robot.data.episodes.numbering import partial_path
+from ofrl_robot.data.episodes.reader import read_episode
+from ofrl_robot.data.episodes.writer import EpisodeWriter
 from ofrl_robot.errors import ConfigError, DatasetError
 from ofrl_robot.specs import WIDOWX_ACTION, widowx_observation
 
@@ -49,7 +48,7 @@ def play(node):
             node._assembler.take(messages.image_message(pixels, stamp, "image"), "image")
         node._assembler.take(messages.tick_message(tick, SPEC, 7), "tick")
         if step <= STEPS:
-            applied = Applied(stamp, np.zeros(8), np.zeros(8), POLICY)
+            applied = AppliedAction(stamp, np.zeros(8), np.zeros(8), POLICY)
             node._events.put("applied", messages.applied_message(applied))
 
 

@@ -5,16 +5,16 @@ from __future__ import annotations
 import importlib.util
 import json
 
-import messages
 import numpy as np
 import pytest
 import rospy
+from ofrl_ros import messages
 from sensor_msgs.msg import Image, JointState, Joy
 from std_srvs.srv import Trigger
-from waiting import wait_for
 
 from ofrl_robot.sim.arm import CONTROL_PERIOD_S
 from ofrl_robot.sim.realism import PRESETS
+from tests.ros.waiting import wait_for
 
 TASK = "Widow250SingleObjGrasp-v0"
 
@@ -22,7 +22,7 @@ TASK = "Widow250SingleObjGrasp-v0"
 def episode(namespace: str):
     """Run one episode with zero actions; ({stamp: Image}, [tick message]) as they were sent."""
     frames, ticks, published = {}, [], []
-    publisher = rospy.Publisher(namespace + "/policy/action", Joy, queue_size=100)
+    publisher = rospy.Publisher(f"{namespace}/policy/action", Joy, queue_size=100)
 
     def on_frame(message: Image) -> None:
         published.append(message.header.stamp.to_nsec())
@@ -34,12 +34,12 @@ def episode(namespace: str):
 
     wires = [
         publisher,
-        rospy.Subscriber(namespace + "/camera/image/image_raw", Image, on_frame),
-        rospy.Subscriber(namespace + "/tick", JointState, on_tick),
+        rospy.Subscriber(f"{namespace}/camera/image/image_raw", Image, on_frame),
+        rospy.Subscriber(f"{namespace}/tick", JointState, on_tick),
     ]
-    rospy.wait_for_service(namespace + "/reset", 30)
+    rospy.wait_for_service(f"{namespace}/reset", 30)
     wait_for(lambda: all(w.get_num_connections() for w in wires), "the robot node")
-    assert rospy.ServiceProxy(namespace + "/reset", Trigger)().success
+    assert rospy.ServiceProxy(f"{namespace}/reset", Trigger)().success
     wait_for(lambda: len(ticks) == 26, "the end of the episode")
     assert len(published) == len(frames), "no frame is sent twice"
     return frames, ticks
@@ -49,7 +49,7 @@ def test_a_frame_is_stamped_with_its_capture_and_the_tick_names_it(node):
     node("robot_node.py", task=TASK, realism="harsh")
     frames, ticks = episode(node.namespace)
     assert (
-        json.loads(rospy.get_param(node.namespace + "/spec"))["environment"]["realism"] == "harsh"
+        json.loads(rospy.get_param(f"{node.namespace}/spec"))["environment"]["realism"] == "harsh"
     )
     latency, period = PRESETS["harsh"].camera_latency, int(round(1e9 * CONTROL_PERIOD_S))
     shown = [messages.capture_stamp(tick, "image") for tick in ticks]

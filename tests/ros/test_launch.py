@@ -11,11 +11,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from waiting import ROOT, wait_for
 
 from ofrl_robot.cli import main
-from ofrl_robot.data.reader import open_dataset, read_episode
-from ofrl_robot.data.schema import episode_paths
+from ofrl_robot.data.episodes.reader import open_dataset, read_episode
+from ofrl_robot.data.episodes.schema import episode_paths
+from tests.ros.waiting import ROOT, wait_for
 
 TASK = "Widow250SingleObjGrasp-v0"
 LAUNCH_FILES = sorted((ROOT / "launch").glob("*.launch"))
@@ -104,7 +104,7 @@ def test_ctrl_c_keeps_whole_episodes_only(launch, tmp_path):
     kept = episode_paths(out)
     assert len(kept) >= 3 and all(len(read_episode(path)) == 25 for path in kept)
     assert not list(out.glob("*.partial")), "the running episode is dropped"
-    assert "{}/".format(open_dataset(out).successes) in text, "the count on disk is printed"
+    assert f"{open_dataset(out).successes}/" in text, "the count on disk is printed"
 
 
 def test_discard_drops_the_running_episode_and_runs_it_again(launch, tmp_path):

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import messages
 import numpy as np
 import pytest
+from ofrl_ros import messages
 
-from ofrl_robot.control.signals import Applied, Tick
+from ofrl_robot.control.signals import AppliedAction, Tick
 from ofrl_robot.errors import ConfigError
 from ofrl_robot.specs import widowx_observation
 
@@ -34,7 +34,7 @@ def test_unknown_encoding_is_named():
 
 @pytest.mark.parametrize("delay", [0, 1, 41_666_667, 3_000_000_001, -7_200_000_000_001])
 def test_applied_round_trip(delay):
-    applied = Applied(
+    applied = AppliedAction(
         STAMP, np.linspace(-1, 1, 8), np.linspace(-2, 2, 8), "human", ("range",), True,
         applied_ns=STAMP + delay,
     )  # fmt: skip
@@ -48,7 +48,7 @@ def test_applied_round_trip(delay):
 
 
 def test_applied_of_an_earlier_version_left_with_its_tick():
-    message = messages.applied_message(Applied(STAMP, np.zeros(8), np.zeros(8), "hold"))
+    message = messages.applied_message(AppliedAction(STAMP, np.zeros(8), np.zeros(8), "hold"))
     message.buttons = message.buttons[:2]
     assert messages.applied_from(message).applied_ns == STAMP
 

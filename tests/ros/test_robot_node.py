@@ -8,14 +8,14 @@ import signal
 import threading
 import time
 
-import messages
 import pytest
 import rospy
-import wires
 from diagnostic_msgs.msg import DiagnosticStatus
+from ofrl_ros import messages, wires
 from sensor_msgs.msg import JointState, Joy
 from std_srvs.srv import Trigger
-from waiting import wait_for
+
+from tests.ros.waiting import wait_for
 
 TASK = "Widow250SingleObjGrasp-v0"
 
@@ -26,10 +26,10 @@ class FakeActor:
     def __init__(self, namespace: str, topic: str = "policy/action") -> None:
         self.namespace, self.ticks, self.applied, self.status = namespace, [], [], []
         self.answer = lambda stamp: [joy(stamp, [0.0] * 8)]
-        self.publisher = rospy.Publisher(namespace + "/" + topic, Joy, queue_size=100)
-        rospy.Subscriber(namespace + "/robot/status", DiagnosticStatus, self.status.append)
-        rospy.Subscriber(namespace + "/applied_action", Joy, self.applied.append)
-        rospy.Subscriber(namespace + "/tick", JointState, self._on_tick)
+        self.publisher = rospy.Publisher(f"{namespace}/{topic}", Joy, queue_size=100)
+        rospy.Subscriber(f"{namespace}/robot/status", DiagnosticStatus, self.status.append)
+        rospy.Subscriber(f"{namespace}/applied_action", Joy, self.applied.append)
+        rospy.Subscriber(f"{namespace}/tick", JointState, self._on_tick)
 
     def _on_tick(self, message: JointState) -> None:
         self.ticks.append(dict(zip(message.name, message.position)))
@@ -37,7 +37,7 @@ class FakeActor:
             self.publisher.publish(action)
 
     def call(self, service: str):
-        return rospy.ServiceProxy(self.namespace + "/" + service, Trigger)()
+        return rospy.ServiceProxy(f"{self.namespace}/{service}", Trigger)()
 
     def reason(self) -> str:
         if not self.status:
@@ -55,7 +55,7 @@ def joy(stamp, axes) -> Joy:
 def actor(node):
     """A robot node in lockstep with an actor connected to it."""
     process, log = node("robot_node.py", task=TASK, action_timeout=0.3, max_silent_ticks=3)
-    rospy.wait_for_service(node.namespace + "/reset", 30)
+    rospy.wait_for_service(f"{node.namespace}/reset", 30)
     fake = FakeActor(node.namespace)
     fake.process, fake.log = process, log
     wait_for(lambda: fake.publisher.get_num_connections() and fake.status, "the robot node")
@@ -136,7 +136,7 @@ def test_excess_is_limited_and_both_are_published(actor):
 
 def test_in_real_time_ticks_and_actions_have_the_time_at_which_they_happened(node):
     node("robot_node.py", task=TASK, lockstep=False, max_silent_ticks=30)
-    rospy.wait_for_service(node.namespace + "/reset", 30)
+    rospy.wait_for_service(f"{node.namespace}/reset", 30)
     actor = FakeActor(node.namespace)
     wait_for(lambda: actor.publisher.get_num_connections() and actor.status, "the robot node")
     begin = time.time_ns()
@@ -150,7 +150,7 @@ def test_in_real_time_ticks_and_actions_have_the_time_at_which_they_happened(nod
 
 
 def test_human_beats_policy_and_is_marked(actor, node):
-    human = rospy.Publisher(node.namespace + "/teleop/action", Joy, queue_size=10)
+    human = rospy.Publisher(f"{node.namespace}/teleop/action", Joy, queue_size=10)
     wait_for(human.get_num_connections, "the teleop wire")
     seen = threading.Event()
 
@@ -175,7 +175,7 @@ def test_sigint_ends_the_node_at_once(actor):
 
 
 def test_spec_is_announced(actor, node):
-    spec = json.loads(rospy.get_param(node.namespace + "/spec"))
+    spec = json.loads(rospy.get_param(f"{node.namespace}/spec"))
     assert spec["task"] == TASK and spec["action_spec"]["names"][6] == "gripper"
 
 

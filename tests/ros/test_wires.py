@@ -9,9 +9,10 @@ import threading
 
 import pytest
 import rospy
-import wires
+from ofrl_ros import wires
 from std_msgs.msg import String
-from waiting import ROOT, wait_for
+
+from tests.ros.waiting import ROOT, wait_for
 
 _COUNTER = itertools.count()
 
@@ -37,7 +38,7 @@ class SlowSubscriber:
 @pytest.fixture
 def slow_wire(master):
     """A lasting publisher and its slow subscriber, with three messages published and one heard."""
-    topic = "/last_words_{}".format(next(_COUNTER))
+    topic = f"/last_words_{next(_COUNTER)}"
     publisher, subscriber = wires.lasting_publisher(topic, String), SlowSubscriber(topic)
     wait_for(publisher.get_num_connections, "the subscriber")
     for word in ("one", "two", "three"):

@@ -18,4 +18,4 @@ def wait_for(condition, what: str, timeout: float = 30.0):
         if value:
             return value
         time.sleep(0.02)
-    pytest.fail("gave up waiting for {}".format(what))
+    pytest.fail(f"gave up waiting for {what}")

@@ -39,7 +39,7 @@ PlaceTrayMult
 
 
 def test_every_promised_id_is_there():
-    assert set(TASK_IDS) == {"Widow250{}-v0".format(name) for name in IDS.split()}
+    assert set(TASK_IDS) == {f"Widow250{name}-v0" for name in IDS.split()}
 
 
 @pytest.fixture
@@ -97,10 +97,12 @@ def test_another_seed_is_another_episode(env):
 
 def test_same_seed_same_bits_in_another_process(env):
     script = (
-        "import sys, hashlib; sys.path[:0] = {!r}; import test_env as t;"
+        "import sys, hashlib; sys.path[:0] = "
+        f"{[os.path.dirname(__file__)] + [p for p in sys.path if p]!r}; import "
+        "test_env as t;"
         "env = t.make(t.GRASP, image_format='uint8');"
         "print(hashlib.sha256(t.rollout(env, 5)).hexdigest())"
-    ).format([os.path.dirname(__file__)] + [p for p in sys.path if p])
+    )
     out = subprocess.run(
         [sys.executable, "-c", script], stdout=subprocess.PIPE, check=True, timeout=60
     )
@@ -122,7 +124,7 @@ def test_spaces_agree_with_the_specs(env):
 
 @pytest.mark.parametrize("task_id", TASK_IDS)
 def test_gymnasium_checker_accepts_the_registered_id(task_id):
-    env = gymnasium.make("ofrl_robot/" + task_id, image_size=16)
+    env = gymnasium.make(f"ofrl_robot/{task_id}", image_size=16)
     check_env(env.unwrapped)
     env.close()
 
@@ -294,7 +296,7 @@ def test_objects_lie_in_their_spawn_box(env):
 def test_unknown_task_names_the_nearest():
     with pytest.raises(ConfigError, match=GRASP):
         make("Widow250SingleObjectGrasp")
-    assert make("ofrl_robot/" + GRASP).task.id == GRASP
+    assert make(f"ofrl_robot/{GRASP}").task.id == GRASP
 
 
 def test_stale_gripper_flag_of_roboverse_on_request():

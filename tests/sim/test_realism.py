@@ -10,16 +10,16 @@ import numpy as np
 import pytest
 
 from ofrl_robot import specs
-from ofrl_robot.data.reader import read_episode
-from ofrl_robot.data.schema import episode_paths
+from ofrl_robot.data.episodes.reader import read_episode
+from ofrl_robot.data.episodes.schema import episode_paths
 from ofrl_robot.errors import ConfigError
-from ofrl_robot.robots.actors import ScriptedActor
-from ofrl_robot.robots.runner import episode_meta, record_episodes
+from ofrl_robot.recording.session import episode_meta, record_episodes
 from ofrl_robot.robots.sim import SimRobot
 from ofrl_robot.sim import arm, make
 from ofrl_robot.sim.arm import CONTROL_PERIOD_S, Actuators
 from ofrl_robot.sim.options import SimOptions
 from ofrl_robot.sim.realism import PRESETS, Imperfections, Realism
+from ofrl_robot.teleop.scripted import ScriptedActor
 
 GRASP, TRAY = "Widow250SingleObjGrasp-v0", "Widow250PickTray-v0"
 ACTIONS = np.random.default_rng(3).uniform(-1.0, 1.0, (8, specs.WIDOWX_ACTION.size))
@@ -280,7 +280,7 @@ def test_presets_by_name_and_own_settings_by_gymnasium():
     with pytest.raises(ConfigError, match="off or mild or harsh"):
         make(GRASP, realism="wild")
     own = dataclasses.replace(PRESETS["harsh"], camera_latency=5)
-    env = gymnasium.make("ofrl_robot/" + GRASP, image_size=8, realism=own)
+    env = gymnasium.make(f"ofrl_robot/{GRASP}", image_size=8, realism=own)
     env.reset(seed=0)
     ages = [env.step(np.zeros(8, np.float32))[4]["image_age_s"] for _ in range(20)]
     env.close()

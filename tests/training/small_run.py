@@ -28,9 +28,9 @@ HYPER = {
 }
 
 
-def config(dataset, algo="cql", hyper=None, nets=NETS, prior=None, **changes):
+def config(dataset, algo="cql", algo_config=None, nets=NETS, prior=None, **changes):
     train = dataclasses.replace(TRAIN, **changes)
-    return RunConfig(Path(dataset), algo, hyper or HYPER[algo], nets, train, prior)
+    return RunConfig(Path(dataset), algo, algo_config or HYPER[algo], nets, train, prior)
 
 
 class StopAt(Display):
@@ -93,7 +93,7 @@ def doom(owner, name, count, moment, counts=lambda *args: True):
 
 def doom_row(count):
     def half(log, step, values):
-        log._file.write("{},0.12".format(step))
+        log._file.write(f"{step},0.12")
         log._file.flush()
         die()
 
@@ -114,7 +114,7 @@ def attempt(data, folder, resume, death=None):
         elif name == "update":
             doom(Learner, name, count, moment)
         elif name == "replace_state":
-            disk = sys.modules["ofrl_robot.data.disk"]
+            disk = sys.modules["ofrl_robot.files"]
             doom(disk, "replace", count, moment, lambda a, b: b.name == "state.safetensors")
         else:
             doom(loop, name, count, moment)

@@ -23,7 +23,7 @@ from ofrl_robot.training.distributed import DistributedLearner, Team
 from ofrl_robot.training.learner import Learner
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # as pytest has it
-from training.small_run import HYPER, TRAIN, config
+from tests.training.small_run import HYPER, TRAIN, config
 
 BEGIN, TRAINED = 0, 5  # steps; the warm start is 2
 CASES = [("bc", BEGIN), ("cql", BEGIN), ("cql", TRAINED), ("brac", BEGIN), ("brac", TRAINED)]
@@ -64,7 +64,7 @@ def gradients(data, team):
             learner.update()
         for name, parameter in learner.algorithm.named_parameters():
             if parameter.grad is not None:
-                found["{} {} {}".format(algo, step, name)] = parameter.grad.contiguous()
+                found[f"{algo} {step} {name}"] = parameter.grad.contiguous()
     return found
 
 
@@ -87,12 +87,12 @@ if __name__ == "__main__":
     torch.set_num_threads(1)
     data, folder = Path(sys.argv[1]), Path(sys.argv[2])
     team = Team(int(sys.argv[3]), int(sys.argv[4]))
-    name = "{} of {}".format(team.rank, team.size)
+    name = f"{team.rank} of {team.size}"
     if team.size > 1:  # they meet in a file: nothing listens but gloo, on loopback
-        meeting = "file://{}".format(folder / "meeting")
+        meeting = f"file://{folder / 'meeting'}"
         group.init_process_group("gloo", meeting, rank=team.rank, world_size=team.size)
         distributed.joined = lambda *_: contextlib.nullcontext()
         os.environ.update(RANK=sys.argv[3], WORLD_SIZE=sys.argv[4], LOCAL_RANK=sys.argv[3])
     safetensors.torch.save_file(gradients(data, team), str(folder / name))
     if team.size > 1:
-        (folder / (name + ".json")).write_text(json.dumps(runs(data, folder)))
+        (folder / (f"{name}.json")).write_text(json.dumps(runs(data, folder)))

@@ -8,13 +8,13 @@ import h5py
 import numpy as np
 import pytest
 
-from ofrl_robot.data.reader import open_dataset
+from ofrl_robot.data.episodes.reader import open_dataset
 from ofrl_robot.errors import ConfigError, DatasetError, SpecMismatchError
 from ofrl_robot.training import run_folder
 from ofrl_robot.training.learner import Learner
 from ofrl_robot.training.loop import train
 from ofrl_robot.training.probe import Probe
-from training.small_run import config
+from tests.training.small_run import config
 
 
 @pytest.fixture
@@ -79,7 +79,7 @@ def test_the_config_names_both_folders(both, tmp_path):
     folder = train(config(task, prior=prior), tmp_path / "run")
     stored = run_folder.read_config(folder)
     assert (stored["dataset"], stored["prior"]) == (str(task), str(prior))
-    assert "prior: {}\n".format(prior) in (folder / "config.yaml").read_text()
+    assert f"prior: {prior}\n" in (folder / "config.yaml").read_text()
 
 
 def test_the_held_out_split_is_measured_too(make_dataset, tmp_path):

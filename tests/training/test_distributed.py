@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 import safetensors.torch
 import torch
+from tests.training.small_run import HYPER, config
 
 from ofrl_robot.errors import ConfigError
 from ofrl_robot.training import run_folder
 from ofrl_robot.training.distributed import Team, require_shareable, share
-from training import team
-from training.small_run import HYPER, config
+from tests.training import team
 
 LOOPBACK = {"MASTER_ADDR": "127.0.0.1", "GLOO_SOCKET_IFNAME": "lo", "OMP_NUM_THREADS": "1"}
 
@@ -110,7 +110,7 @@ def test_shares_are_equal_parts_of_the_joint_batch():
         ({"batch_size": 9}, "batch_size 9 cannot be divided among 2 processes"),
         ({"device": "cuda:0"}, "device cuda:0 for all processes; use --device cuda"),
         (
-            {"hyper": dataclasses.replace(HYPER["brac"], divergence_form="dual")},
+            {"algo_config": dataclasses.replace(HYPER["brac"], divergence_form="dual")},
             "BRAC's dual form does not train in several processes",
         ),
     ],

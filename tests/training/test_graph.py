@@ -11,9 +11,9 @@ import torch
 from ofrl_robot.algos.base import TensorBatch
 from ofrl_robot.algos.config import BCConfig, BRACConfig, CQLConfig
 from ofrl_robot.algos.registry import make_algorithm
-from ofrl_robot.data.frame_file import FrameFile
-from ofrl_robot.data.frames import FrameStore
-from ofrl_robot.data.sampler import MixedSampler, gather
+from ofrl_robot.data.replay.frame_file import FrameFile
+from ofrl_robot.data.replay.sampler import MixedSampler, gather
+from ofrl_robot.data.replay.transition_store import TransitionStore
 from ofrl_robot.nets.config import NetConfig
 from ofrl_robot.specs import ActionSpec
 from ofrl_robot.training import resident
@@ -43,7 +43,7 @@ def make_store(path, lengths, seed, mapped):
     starts = np.concatenate([[0], np.cumsum(lengths)])
     terminals = np.zeros(count, bool)
     terminals[starts[1::2] - 1] = True  # every other episode; the others ran out of time
-    return FrameStore(
+    return TransitionStore(
         frames=FrameFile(path, images.shape, mapped),
         actions=rng.uniform(-0.9, 0.9, (count, ACTION.size)).astype(np.float32),
         rewards=rng.random(count).astype(np.float32),
@@ -144,7 +144,7 @@ def test_a_step_that_cannot_be_recorded_is_said_and_runs_on(stores):
     def refuse(step):
         step_before = graphed.step
         graphed.step += 1
-        raise RuntimeError("CUDA error: not permitted\nlong story {}".format(step_before))
+        raise RuntimeError(f"CUDA error: not permitted\nlong story {step_before}")
 
     plain, graphed = algorithm("cql"), algorithm("cql")
     data = ResidentData(stores, CPU, N, DISCOUNT)

@@ -9,7 +9,7 @@ import pytest
 from ofrl_robot.algos.registry import make_algorithm
 from ofrl_robot.specs import WIDOWX_ACTION
 from ofrl_robot.training.health import problems, value_limit
-from training.small_run import HYPER, NETS
+from tests.training.small_run import HYPER, NETS
 
 NAN, INF = float("nan"), float("inf")
 

@@ -6,13 +6,13 @@ import dataclasses
 
 import pytest
 import torch
+from tests.training.small_run import HYPER, NETS, config
 
 from ofrl_robot.errors import CheckpointError, SpecMismatchError
 from ofrl_robot.policy.checkpoint import ACTOR, load_checkpoint, part, save_checkpoint
 from ofrl_robot.training import run_folder
 from ofrl_robot.training.learner import Learner
 from ofrl_robot.training.loop import train
-from training.small_run import HYPER, NETS, config
 
 
 @pytest.fixture
@@ -36,14 +36,14 @@ def test_the_behaviour_policy_is_that_of_the_checkpoint(behavior, tmp_path):
     for name, weight in learner.algorithm.behavior.state_dict().items():
         assert torch.equal(weight, weights[name])
     folder = train(chosen, tmp_path / "run")
-    assert run_folder.read_config(folder)["hyper"]["behavior_path"] == str(behavior)
+    assert run_folder.read_config(folder)["algo_config"]["behavior_path"] == str(behavior)
 
 
 def test_a_run_folder_stands_for_its_selected_checkpoint(behavior, tmp_path):
     chosen = brac(tmp_path / "data", tmp_path / "bc")
     with pytest.raises(CheckpointError, match="run `ofrl diagnose"):
         Learner(chosen)
-    (tmp_path / "bc" / "selected.json").write_text('{"file": "checkpoints/' + behavior.name + '"}')
+    (tmp_path / "bc" / "selected.json").write_text(f'{{"file": "checkpoints/{behavior.name}"}}')
     assert Learner(chosen).algorithm.behavior is not None
 
 

@@ -11,11 +11,12 @@ import tracemalloc
 import numpy as np
 import pytest
 import torch
+from tests.training.small_run import HYPER, config
 
 from ofrl_robot.algos.base import Algorithm
 from ofrl_robot.algos.bc import BC
-from ofrl_robot.data.reader import open_dataset, read_episode
-from ofrl_robot.data.sampler import MixedSampler
+from ofrl_robot.data.episodes.reader import open_dataset, read_episode
+from ofrl_robot.data.replay.sampler import MixedSampler
 from ofrl_robot.errors import ConfigError, DatasetError, TrainingError
 from ofrl_robot.nets.config import NetConfig
 from ofrl_robot.policy import checkpoint
@@ -26,7 +27,6 @@ from ofrl_robot.training.config import TrainConfig
 from ofrl_robot.training.display import Display
 from ofrl_robot.training.learner import Learner
 from ofrl_robot.training.loop import train
-from training.small_run import HYPER, config
 
 SHARED = ["data_log_prob", "action_mse"]
 Q_METRICS = ["data_q", "data_q_min", "policy_q", "mode_q", "random_q", "td_error",
@@ -72,7 +72,9 @@ def test_the_run_folder_holds_config_metrics_and_deployable_checkpoints(
 
 def test_the_averaged_actor_is_what_is_saved(make_dataset, tmp_path):
     slow = dataclasses.replace(HYPER["bc"], actor_average=1e-9, actor_lr=1e-2)
-    folder = train(dataclasses.replace(config(make_dataset(), "bc"), hyper=slow), tmp_path / "run")
+    folder = train(
+        dataclasses.replace(config(make_dataset(), "bc"), algo_config=slow), tmp_path / "run"
+    )
     first, last = (
         load_checkpoint(run_folder.checkpoint_path(folder, step))[1] for step in (3, 7)
     )  # the actor itself moves by 1e-2 a step
@@ -139,7 +141,7 @@ def test_bc_needs_no_reward(make_dataset, tmp_path):
 
 def test_training_uses_the_chosen_episodes_and_their_relabelled_rewards(make_dataset, tmp_path):
     data = make_dataset(steps=8)
-    names = ["episode_{:06d}.h5".format(k) for k in (4, 1)]
+    names = [f"episode_{k:06d}.h5" for k in (4, 1)]
     (data / "splits.json").write_text(json.dumps({"train": names}))
     settings = {"split": "train", "num_traj": 1, "reward_scale": 2.0, "reward_bias": -1.0}
     chosen = config(data, "bc", steps=1, **settings)
@@ -207,7 +209,7 @@ def test_a_nan_ends_the_run_with_the_last_good_checkpoint_named(
 def test_a_q_function_that_diverges_ends_the_run(make_dataset, tmp_path):
     wild = dataclasses.replace(HYPER["cql"], critic_lr=30.0, clip_targets=False)
     with pytest.raises(TrainingError, match="diverged at step .* beyond 1e.03.*none; lower"):
-        train(config(make_dataset(), hyper=wild, log_every=1), tmp_path / "run")
+        train(config(make_dataset(), algo_config=wild, log_every=1), tmp_path / "run")
     assert run_folder.checkpoint_steps(tmp_path / "run") == []
 
 
@@ -223,7 +225,7 @@ def test_weights_that_are_no_numbers_are_never_saved(make_dataset, tmp_path, mon
     monkeypatch.setattr(Algorithm, "update", spoil)
     slow = dataclasses.replace(HYPER["bc"], actor_average=1e-30)
     with pytest.raises(TrainingError, match="step 6: .*(actor.*not finite|nan).*step_0000003"):
-        train(config(make_dataset(), "bc", hyper=slow, log_every=100), tmp_path / "run")
+        train(config(make_dataset(), "bc", algo_config=slow, log_every=100), tmp_path / "run")
     assert run_folder.checkpoint_steps(tmp_path / "run") == [3]
 
 
@@ -233,7 +235,7 @@ def test_a_full_disk_is_one_line_and_the_run_can_go_on(make_dataset, tmp_path, m
 
     data = make_dataset()
     with monkeypatch.context() as patch:
-        patch.setattr("ofrl_robot.training.run_folder.disk.replace", full)
+        patch.setattr("ofrl_robot.files.replace", full)
         with pytest.raises(ConfigError, match="No space left.*--out") as caught:
             train(config(data, "bc"), tmp_path / "run")
         assert "\n" not in str(caught.value) and [p.name for p in tmp_path.iterdir()] == ["data"]
@@ -250,7 +252,7 @@ def test_the_start_says_what_the_checkpoints_will_take(make_dataset, tmp_path, c
     out = capsys.readouterr().out
     path = run_folder.checkpoint_path(folder, 3)
     size = sum(w.nbytes for w in load_checkpoint(path)[1].values()) / 1e6
-    assert "checkpoints: 3 of {:.2f} MB, all kept".format(size) in out
+    assert f"checkpoints: 3 of {size:.2f} MB, all kept" in out
     assert "steps/s" in out and "checkpoint      6" in out
 
 
@@ -277,13 +279,13 @@ def test_memory_does_not_grow_with_the_steps(make_dataset, tmp_path):
 @pytest.mark.parametrize("name", ["steps", "batch_size", "checkpoint_every", "probe_size",
                                   "log_every", "memory_mb"])  # fmt: skip
 def test_a_count_below_one_is_refused_by_name(name):
-    with pytest.raises(ConfigError, match="{} 0 is below 1".format(name)):
+    with pytest.raises(ConfigError, match=f"{name} 0 is below 1"):
         TrainConfig(**{name: 0})
 
 
 @pytest.mark.parametrize("name", ["threads", "seed", "num_traj"])
 def test_a_number_below_zero_is_refused_by_name(name):
-    with pytest.raises(ConfigError, match="{} -1 is below 0".format(name)):
+    with pytest.raises(ConfigError, match=f"{name} -1 is below 0"):
         TrainConfig(**{name: -1})
 
 

@@ -11,7 +11,7 @@ from ofrl_robot.errors import ConfigError
 from ofrl_robot.training import run_folder
 from ofrl_robot.training.loop import train
 from ofrl_robot.training.run_folder import CsvLog
-from training.small_run import StopAt, config, stopped
+from tests.training.small_run import StopAt, config, stopped
 
 STAND_IN = """
 import json, os

@@ -13,14 +13,14 @@ import sys
 import pytest
 import safetensors.torch
 import torch
+from tests.training.small_run import HYPER, NETS, StopAt, config, stopped
 
 from ofrl_robot.algos.config import CQLConfig
-from ofrl_robot.data.reader import open_dataset
+from ofrl_robot.data.episodes.reader import open_dataset
 from ofrl_robot.errors import CheckpointError, ConfigError, DatasetError
 from ofrl_robot.training import run_folder
 from ofrl_robot.training.loop import train
-from training import small_run
-from training.small_run import HYPER, NETS, StopAt, config, stopped
+from tests.training import small_run
 
 
 def digests(folder):
@@ -57,9 +57,9 @@ def test_a_run_killed_at_any_moment_goes_on_to_the_bit(make_dataset, tmp_path):
     ],
 )
 def test_every_algorithm_goes_on_to_the_bit(make_dataset, tmp_path, algo, changes, nets, precision):
-    hyper = dataclasses.replace(HYPER[algo], **changes)
+    algo_config = dataclasses.replace(HYPER[algo], **changes)
     nets = dataclasses.replace(NETS, **nets)
-    chosen = config(make_dataset(), algo, hyper, nets, precision=precision)
+    chosen = config(make_dataset(), algo, algo_config, nets, precision=precision)
     broken = stopped(chosen, tmp_path / "broken")
     torch.rand(7)  # the generator of this process must not matter
     assert train(chosen, broken, resume=True) == broken
@@ -94,7 +94,7 @@ def test_more_steps_may_be_asked_for_and_are_written_back(make_dataset, tmp_path
         ({"steps": 5}, "steps 7 != 5"),
         ({"algo": "bc"}, "algo cql != bc, .*discount 0.9 != \\(absent\\)"),
         ({"nets": dataclasses.replace(NETS, hidden=(8,))}, "hidden \\[16\\] != \\[8\\]"),
-        ({"hyper": CQLConfig(discount=0.8, warm_start_steps=2)}, "discount 0.9 != 0.8"),
+        ({"algo_config": CQLConfig(discount=0.8, warm_start_steps=2)}, "discount 0.9 != 0.8"),
         ({"prior_fraction": 0.5, "prior": True}, "prior None != .*prior_fraction None != 0.5"),
     ],
 )

@@ -18,8 +18,8 @@ def run(tmp_path):
     (folder / "checkpoints" / "step_0000010.tmp").write_bytes(b"half of them")
     (folder / "state.safetensors.tmp").write_bytes(b"half of it")
     for name in ("metrics.csv", "train.csv"):
-        rows = "".join("{},0.{}\r\n".format(step, step) for step in (2, 4, 6, 8))
-        (folder / name).write_bytes(("step,x\r\n" + rows + "1").encode())
+        rows = "".join(f"{step},0.{step}\r\n" for step in (2, 4, 6, 8))
+        (folder / name).write_bytes(f"step,x\r\n{rows}1".encode())
     return folder
 
 
@@ -29,8 +29,8 @@ def test_what_came_after_a_step_is_dropped_and_nothing_else(run, step, kept):
     assert run_folder.checkpoint_steps(run) == kept
     assert not list(run.rglob("*.tmp"))
     for name in ("metrics.csv", "train.csv"):
-        rows = "".join("{},0.{}\r\n".format(k, k) for k in kept)
-        assert (run / name).read_bytes() == ("step,x\r\n" + rows).encode()
+        rows = "".join(f"{k},0.{k}\r\n" for k in kept)
+        assert (run / name).read_bytes() == f"step,x\r\n{rows}".encode()
 
 
 def test_a_run_without_rows_is_wound_back_too(tmp_path):

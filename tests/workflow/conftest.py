@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import torch
 
-from ofrl_robot.control.signals import Applied, Tick
-from ofrl_robot.data.schema import SUCCESS, EpisodeMeta
-from ofrl_robot.data.writer import EpisodeWriter, prepare_folder
+from ofrl_robot.control.signals import AppliedAction, Tick
+from ofrl_robot.data.episodes.schema import SUCCESS, EpisodeMeta
+from ofrl_robot.data.episodes.writer import EpisodeWriter, prepare_folder
 from ofrl_robot.nets.config import NetConfig
 from ofrl_robot.policy.checkpoint import Header, save_checkpoint
 from ofrl_robot.specs import WIDOWX_ACTION, widowx_observation
@@ -55,7 +55,7 @@ def _record(
             writer.observe(Tick(stamp, step, {"image": image}, np.zeros(10), reward, last))
             if not last:
                 action = np.zeros(WIDOWX_ACTION.size)
-                writer.act(Applied(stamp, action, action, "policy"))
+                writer.act(AppliedAction(stamp, action, action, "policy"))
         writer.finish(label, "simulator", "watchdog" if seed in aborted else "")
     return folder
 
@@ -69,16 +69,19 @@ def make_run(tmp_path: Path) -> Callable[..., Path]:
         warm_start: int = 0, dataset: str = "nowhere",
     ) -> Path:  # fmt: skip
         folder = tmp_path / name
-        hyper = {"discount": 0.95, **({"warm_start_steps": warm_start} if algo == "cql" else {})}
+        algo_config = {
+            "discount": 0.95,
+            **({"warm_start_steps": warm_start} if algo == "cql" else {}),
+        }
         run_folder.create_run(folder, {
-            "dataset": dataset, "algo": algo, "hyper": hyper, "nets": {"hidden": [8, 8]},
+            "dataset": dataset, "algo": algo, "algo_config": algo_config, "nets": {"hidden": [8, 8]},
             "train": {"steps": int(rows[-1]["step"]), "camera": "", "cache": None},
         })  # fmt: skip
         log = run_folder.CsvLog(folder / run_folder.METRICS)
         for row in rows:
             values = {k: v for k, v in row.items() if k != "step"}
             log.write(int(row["step"]), values)
-            header = Header(algo, hyper, NetConfig(), WIDOWX_ACTION, widowx_observation(8), "image",
+            header = Header(algo, algo_config, NetConfig(), WIDOWX_ACTION, widowx_observation(8), "image",
                             5.0, TASK, "sim", "data", "f" * 64, int(row["step"]))  # fmt: skip
             path = run_folder.checkpoint_path(folder, int(row["step"]))
             save_checkpoint(path, header, {"w": torch.zeros(1)})

@@ -147,7 +147,7 @@ def test_too_few_checkpoints_after_a_peak_are_not_judged():
     "found, said", [([], "no checkpoint was probed"), (rows([1, 2]), "warm start")]
 )
 def test_a_run_too_short_to_judge_is_an_error_that_says_what_to_do(found, said):
-    with pytest.raises(CheckpointError, match=said + ".*train longer"):
+    with pytest.raises(CheckpointError, match=f"{said}.*train longer"):
         diagnose(found, warm_start_steps=5000)
 
 

@@ -26,12 +26,12 @@ from typing import Any, List
 
 import numpy as np
 
-from ofrl_robot.data.convert.frames import decode_jpegs
 from ofrl_robot.data.convert.importing import Source
+from ofrl_robot.data.convert.jpeg import decode_jpegs
 from ofrl_robot.data.convert.options import BridgeImport
 from ofrl_robot.data.convert.trajectory import bad, converted_episode, converted_meta, numbers
 from ofrl_robot.data.convert.unpickle import load_npy_objects
-from ofrl_robot.data.reader import Episode
+from ofrl_robot.data.episodes.reader import Episode
 from ofrl_robot.errors import DatasetError
 from ofrl_robot.specs import ActionSpec, CameraSpec, ObservationSpec
 
@@ -144,18 +144,18 @@ def _stamps(value: Any, steps: int, where: str) -> Any:
         return None
     seconds = numbers(value, "time_stamp", where)
     if seconds.shape != (steps + 1,) or np.abs(seconds).max() > 9e9:
-        raise bad("time_stamp is {}, ({},) expected".format(seconds.shape, steps + 1), where)
+        raise bad(f"time_stamp is {seconds.shape}, ({steps + 1},) expected", where)
     return np.round(seconds * 1e9).astype(np.int64)
 
 
 def _images(folder: Path, steps: int, late: int) -> np.ndarray:
-    files = [folder / "im_{}.jpg".format(i) for i in range(late, steps + 1)]
-    if (folder / "im_{}.jpg".format(steps + 1)).exists():
+    files = [folder / f"im_{i}.jpg" for i in range(late, steps + 1)]
+    if (folder / f"im_{steps + 1}.jpg").exists():
         raise bad("more images than observations", folder)
     try:
         return decode_jpegs([file.read_bytes() for file in files], folder)
     except FileNotFoundError as error:
-        raise bad("no {}".format(Path(error.filename).name), folder) from error
+        raise bad(f"no {Path(error.filename).name}", folder) from error
 
 
 def _is_late(folder: Path) -> bool:

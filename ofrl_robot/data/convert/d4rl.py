@@ -26,11 +26,11 @@ import numpy as np
 from ofrl_robot.data.convert import trajectory
 from ofrl_robot.data.convert.importing import Progress, Source
 from ofrl_robot.data.convert.options import D4rlExport, D4rlImport
-from ofrl_robot.data.convert.output import new_file
 from ofrl_robot.data.convert.tables import NewTable, new_table, open_table
 from ofrl_robot.data.convert.trajectory import bad
-from ofrl_robot.data.reader import Dataset, Episode, read_episode
+from ofrl_robot.data.episodes.reader import Dataset, Episode, read_episode
 from ofrl_robot.errors import ConfigError
+from ofrl_robot.files import new_file
 
 ROBOT = "d4rl"
 _EPISODES, _LENGTHS = "metadata/episodes", "metadata/lengths"
@@ -54,13 +54,13 @@ class D4rlFile(Source):
             missing = [name for name in ("actions", "rewards") if name not in self._table.shapes]
             if missing or not _below(self._table.shapes, "observations"):
                 raise bad(
-                    "has no {}".format(", ".join(missing or ["observations"])), path,
+                    f"has no {', '.join(missing or ['observations'])}", path,
                     "check the path",
                 )  # fmt: skip
             self._rows = self._table.shapes["actions"][0]
             for name in _flat_names(self._table.shapes):
                 if self._table.shapes[name][:1] != (self._rows,):
-                    raise bad("{} does not fit {} actions".format(name, self._rows), path)
+                    raise bad(f"{name} does not fit {self._rows} actions", path)
             self._own = _EPISODES in self._table.shapes
             if self._own:
                 trajectory.refuse_for_own(options, path)
@@ -73,7 +73,7 @@ class D4rlFile(Source):
                 self._terminals = self._flag("terminals")
                 ends = self._ends()
             self._starts = np.concatenate([[0], ends])
-            self.names = ["{}: episode {}".format(path, i) for i in range(len(ends))]
+            self.names = [f"{path}: episode {i}" for i in range(len(ends))]
         except BaseException:
             self.close()
             raise
@@ -151,7 +151,7 @@ class D4rlFile(Source):
     def _own_episode(self, number: int, rows: slice) -> Episode:
         observed = str(self._table.read(_OBSERVED)[0], "ascii")
         arrays = {name: self._table.read(name, rows) for name in trajectory.STEP_ROWS}
-        names = {"obs/" + observed: "observations"}
+        names = {f"obs/{observed}": "observations"}
         names.update({n[len(_INFOS) :]: n for n in self._table.shapes if n.startswith(_INFOS)})
         for own, name in names.items():
             arrays[own] = self._table.read(name, rows)
@@ -163,7 +163,7 @@ class D4rlFile(Source):
 
 def _below(names: Mapping[str, Any], room: str) -> List[str]:
     """``room`` itself, or all names in it."""
-    return sorted(name for name in names if name == room or name.startswith(room + "/"))
+    return sorted(name for name in names if name == room or name.startswith(f"{room}/"))
 
 
 def _flat_names(shapes: Mapping[str, Any]) -> List[str]:
@@ -179,12 +179,10 @@ def export(
     Raises ConfigError where ``options.observations`` is none of it, DatasetError where ``out``
     exists or cannot be written, or an episode is damaged.
     """
-    observed = "obs/" + options.observations
+    observed = f"obs/{options.observations}"
     there = ["state"] + [camera.name for camera in dataset.observation_spec.cameras]
     if options.observations not in there:
-        raise ConfigError(
-            "no observation {!r}, there is {}".format(options.observations, ", ".join(there))
-        )
+        raise ConfigError(f"no observation {options.observations!r}, there is {', '.join(there)}")
     paths = dataset.paths[: options.num_traj or None]
     with new_file(out) as path:
         table = new_table(path)

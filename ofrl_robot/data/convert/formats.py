@@ -8,9 +8,9 @@ from typing import Any, Callable, Dict, Optional, Type
 
 from ofrl_robot.data.convert import bridge, d4rl, minari, options, robomimic, roboverse
 from ofrl_robot.data.convert.importing import Imported, Progress, Source, import_episodes
-from ofrl_robot.data.convert.output import require_new_folder
-from ofrl_robot.data.reader import Dataset, open_dataset
+from ofrl_robot.data.episodes.reader import Dataset, open_dataset
 from ofrl_robot.errors import ConfigError, DatasetError, OfrlError
+from ofrl_robot.files import require_new_folder
 
 _SOURCES: Dict[Type[options.ImportOptions], Callable[[Path, Any], Source]] = {
     options.RoboverseImport: roboverse.RoboverseFile,
@@ -35,7 +35,7 @@ def import_dataset(
     """
     for name in ("num_traj", "image_size", "rate", "action_scale"):
         if getattr(how, name, 0) < 0:
-            raise ConfigError("{} is below 0".format(name))
+            raise ConfigError(f"{name} is below 0")
     require_new_folder(out)  # before gigabytes are loaded
     with contextlib.closing(_open(source, how)) as opened:
         return import_episodes(opened, out, how, progress)
@@ -48,7 +48,7 @@ def _open(source: Path, how: options.ImportOptions) -> Source:
         raise
     except Exception as error:  # as when a trajectory is read: a damaged file raises anything
         raise DatasetError(
-            "unreadable ({}: {:.100})".format(type(error).__name__, ascii(str(error))),
+            f"unreadable ({type(error).__name__}: {ascii(str(error)):.100})",
             "get it again",
             source,
         ) from error

@@ -8,7 +8,7 @@ from typing import Any, Dict, List
 import h5py
 import numpy as np
 
-from ofrl_robot.data.journal import JournaledFile
+from ofrl_robot.data.episodes.journal import JournaledFile
 from ofrl_robot.errors import DatasetError
 
 _MAX_GROWTH = 1100  # bytes read per byte of file; gzip reaches 1032
@@ -48,7 +48,7 @@ class ForeignFile:
     def group(self, name: str) -> h5py.Group:
         found = self.root.get(name)
         if not isinstance(found, h5py.Group):
-            raise DatasetError("no group {}".format(name), "check the path", self.path)
+            raise DatasetError(f"no group {name}", "check the path", self.path)
         return found
 
     def datasets(self, group: h5py.Group, prefix: str = "") -> Dict[str, h5py.Dataset]:
@@ -59,7 +59,7 @@ class ForeignFile:
             if isinstance(item, h5py.Dataset):
                 found[prefix + name] = item
             elif isinstance(item, h5py.Group):
-                found.update(self.datasets(item, prefix + name + "/"))
+                found.update(self.datasets(item, f"{prefix}{name}/"))
         return found
 
     def read(self, data: h5py.Dataset, rows: slice = slice(None)) -> np.ndarray:
@@ -69,9 +69,9 @@ class ForeignFile:
             or data.is_virtual
             and any(source.file_name != "." for source in data.virtual_sources())
         ):
-            raise DatasetError("{} lies in another file".format(data.name), _FIX, self.path)
+            raise DatasetError(f"{data.name} lies in another file", _FIX, self.path)
         if data.shape is None:
-            raise DatasetError("{} is empty".format(data.name), "get the file again", self.path)
+            raise DatasetError(f"{data.name} is empty", "get the file again", self.path)
         if not data.shape:
             self.pay(data.dtype.itemsize)
             return np.asarray(data[()]).reshape(1)
@@ -96,7 +96,7 @@ class ForeignFile:
         links.visit(look)
         if foreign:
             name = foreign[0].decode("utf-8", "replace")
-            raise DatasetError("{} lies in another file".format(name), _FIX, self.path)
+            raise DatasetError(f"{name} lies in another file", _FIX, self.path)
 
 
 class NewFile:
@@ -122,7 +122,7 @@ class NewFile:
         error = self._disk.error
         if error is not None:
             raise DatasetError(
-                "cannot be written ({})".format(error.strerror or error),
+                f"cannot be written ({error.strerror or error})",
                 "free space or choose another place",
                 self._path,
             ) from error

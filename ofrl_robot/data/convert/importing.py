@@ -11,15 +11,15 @@ from typing import Any, Callable, Dict, List, Optional, Sequence
 
 import numpy as np
 
-from ofrl_robot.control.signals import HOLD, HUMAN, POLICY, Applied, Tick
-from ofrl_robot.data import schema
+from ofrl_robot.control.signals import HOLD, HUMAN, POLICY, AppliedAction, Tick
 from ofrl_robot.data.convert.options import ImportOptions
-from ofrl_robot.data.convert.output import new_folder
 from ofrl_robot.data.convert.trajectory import bad
-from ofrl_robot.data.reader import Episode
-from ofrl_robot.data.selection import SPLITS
-from ofrl_robot.data.writer import EpisodeWriter
+from ofrl_robot.data.datasets.selection import SPLITS
+from ofrl_robot.data.episodes import schema
+from ofrl_robot.data.episodes.reader import Episode
+from ofrl_robot.data.episodes.writer import EpisodeWriter
 from ofrl_robot.errors import DatasetError, HostilePickleError, OfrlError, SpecMismatchError
+from ofrl_robot.files import new_folder
 from ofrl_robot.specs import CameraSpec, require_same
 
 Progress = Callable[[int, int], None]  # called with (trajectories done, in all)
@@ -128,7 +128,7 @@ def _read(source: Source, number: int) -> Episode:
         raise
     except Exception as error:  # what is damaged makes h5py, Pillow and numpy raise nearly anything
         raise bad(
-            "unreadable ({}: {:.100})".format(type(error).__name__, ascii(str(error))),
+            f"unreadable ({type(error).__name__}: {ascii(str(error)):.100})",
             source.names[number],
         ) from error
 
@@ -136,7 +136,7 @@ def _read(source: Source, number: int) -> Episode:
 def _check(episode: Episode, where: str) -> None:
     """Refuse what ``ofrl data verify`` would call damage."""
     steps = len(episode)
-    rows: Dict[str, Sequence[Any]] = {"images of " + k: v for k, v in episode.images.items()}
+    rows: Dict[str, Sequence[Any]] = {f"images of {k}": v for k, v in episode.images.items()}
     rows["states"] = episode.state
     wrong = [name for name, found in rows.items() if len(found) != steps + 1]
     wrong += [
@@ -145,22 +145,22 @@ def _check(episode: Episode, where: str) -> None:
         if len(getattr(episode, name)) != steps
     ]
     wrong += [
-        "timestamps of " + name
+        f"timestamps of {name}"
         for name, stamps in episode.timestamps.items()
         if len(stamps) != steps + (name not in schema.ACTION_STAMPS)
     ]
     if wrong:
-        raise bad("{} do not fit its {} actions".format(", ".join(wrong), steps), where)
+        raise bad(f"{', '.join(wrong)} do not fit its {steps} actions", where)
     for camera in episode.meta.observation_spec.cameras:
         shapes = {np.shape(frame) for frame in episode.images[camera.name]}
         if shapes != {camera.shape}:
-            raise bad("images of {} are {}".format(camera.name, sorted(shapes)), where)
+            raise bad(f"images of {camera.name} are {sorted(shapes)}", where)
     for name in ("state", "actions", "rewards"):
         if not np.isfinite(getattr(episode, name)).all():
-            raise bad("{} not finite".format(name), where)
+            raise bad(f"{name} not finite", where)
     ends = episode.terminals | episode.timeouts
     if ends[:-1].any():
-        raise bad("goes on after its end", "{}, step {}".format(where, int(np.argmax(ends))))
+        raise bad("goes on after its end", f"{where}, step {int(np.argmax(ends))}")
 
 
 def _changed(episode: Episode, options: ImportOptions) -> Episode:
@@ -205,12 +205,12 @@ def tick_at(episode: Episode, step: int) -> Tick:
     )
 
 
-def applied_at(episode: Episode, step: int, tick: Tick) -> Applied:
+def applied_at(episode: Episode, step: int, tick: Tick) -> AppliedAction:
     """What was applied in answer to the tick of a step."""
     held = episode.held is not None and bool(episode.held[step])
     human = bool(episode.intervention[step])
     applied = episode.timestamps.get("applied")
-    return Applied(
+    return AppliedAction(
         stamp_ns=tick.stamp_ns,
         action=episode.actions[step],
         requested=episode.actions_requested[step],

@@ -22,16 +22,16 @@ from typing import Any, Dict, List, Optional, Tuple
 import h5py
 import numpy as np
 
-from ofrl_robot.data import schema
 from ofrl_robot.data.convert import trajectory
-from ofrl_robot.data.convert.frames import decode_jpegs
 from ofrl_robot.data.convert.hdf5 import ForeignFile, NewFile, store
 from ofrl_robot.data.convert.importing import Progress, Source
+from ofrl_robot.data.convert.jpeg import decode_jpegs
 from ofrl_robot.data.convert.options import MinariExport, MinariImport
-from ofrl_robot.data.convert.output import new_folder
 from ofrl_robot.data.convert.trajectory import bad
-from ofrl_robot.data.reader import Dataset, Episode, read_episode
+from ofrl_robot.data.episodes import schema
+from ofrl_robot.data.episodes.reader import Dataset, Episode, read_episode
 from ofrl_robot.errors import ConfigError, DatasetError
+from ofrl_robot.files import new_folder
 from ofrl_robot.specs import ObservationSpec
 
 ROBOT = "minari"
@@ -60,7 +60,7 @@ class MinariFolder(Source):
             )
             if not self._episodes:
                 raise bad("no episode_0", path, "check the path")
-            self.names = ["{}: {}".format(path, name) for name in self._episodes]
+            self.names = [f"{path}: {name}" for name in self._episodes]
             self._options, self._left_out = options, set()
             self._task = _task(self._metadata, path)
             self._own = trajectory.is_own(root[self._episodes[0]].attrs)
@@ -92,7 +92,7 @@ class MinariFolder(Source):
         }
         if self._own:
             arrays = dict(steps)
-            arrays.update({"obs/" + name: rows for name, rows in observations.items()})
+            arrays.update({f"obs/{name}": rows for name, rows in observations.items()})
             for name, data in datasets.items():
                 if name.startswith("infos/"):
                     arrays[name[len("infos/") :]] = self._file.read(data)
@@ -111,7 +111,7 @@ class MinariFolder(Source):
             self._left_out.add(name)
         actions = trajectory.numbers(steps["actions"], "actions", where)
         if actions.ndim != 2:
-            raise bad("actions are {}, (steps, entries) expected".format(actions.shape), where)
+            raise bad(f"actions are {actions.shape}, (steps, entries) expected", where)
         scale, offset, environment = self._units(actions.shape[1], where)
         terminals, timeouts = (steps[n].astype(bool) for n in ("terminals", "timeouts"))
         if (terminals | timeouts)[:-1].any():
@@ -157,7 +157,7 @@ class MinariFolder(Source):
             if name in datasets and datasets[name].ndim == 1 and len(datasets[name]):
                 last = bool(self._file.read(datasets[name], slice(-1, None))[0])
                 success = schema.SUCCESS if last else schema.FAILURE
-                return {"success": success, "label_source": "minari {} at last step".format(name)}
+                return {"success": success, "label_source": f"minari {name} at last step"}
         return {}
 
     def _observation(self, data: h5py.Dataset, where: str) -> np.ndarray:
@@ -189,7 +189,7 @@ def _metadata(folder: Path, root: h5py.File) -> Dict[str, Any]:
     try:
         found = json.loads(path.read_text())
     except (OSError, ValueError) as error:
-        raise DatasetError("no JSON ({:.80})".format(str(error)), "get it again", path) from error
+        raise DatasetError(f"no JSON ({str(error):.80})", "get it again", path) from error
     if not isinstance(found, dict):
         raise DatasetError("no JSON object", "get it again", path)
     return found
@@ -218,7 +218,7 @@ def _action_range(
     except (KeyError, TypeError, ValueError) as error:
         raise bad("unreadable action space", path) from error
     raise DatasetError(
-        "its action space is {}".format(kind), "only vectors of numbers can be converted", path
+        f"its action space is {kind}", "only vectors of numbers can be converted", path
     )
 
 
@@ -235,7 +235,7 @@ def export(
     dataset_id = options.id or out.resolve().name
     if not _ID.fullmatch(dataset_id):
         raise ConfigError(
-            "{!r} is no Minari dataset id".format(dataset_id), "pass --id like lab/grasp-v0", out
+            f"{dataset_id!r} is no Minari dataset id", "pass --id like lab/grasp-v0", out
         )
     paths = dataset.paths[: options.num_traj or None]
     with new_folder(out) as folder:
@@ -243,7 +243,7 @@ def export(
         data.mkdir()
         with contextlib.closing(NewFile(data / "main_data.hdf5")) as file:
             for number, path in enumerate(paths):
-                group = file.root.create_group("episode_{}".format(number), track_order=True)
+                group = file.root.create_group(f"episode_{number}", track_order=True)
                 _write(group, read_episode(path), number)
                 file.flush()
                 if progress is not None:
@@ -260,9 +260,9 @@ def _write(group: h5py.Group, episode: Episode, number: int) -> None:
         if name in trajectory.STEP_ROWS:
             store(group, _STEP_NAMES.get(name, name), rows)
         elif not name.startswith("obs/"):
-            store(group, "infos/" + name, rows)
+            store(group, f"infos/{name}", rows)
         elif rows.size:
-            store(group, "observations/" + name[len("obs/") :], rows)
+            store(group, f"observations/{name[len('obs/') :]}", rows)
     attributes = episode.meta.to_attrs()
     attributes.update(id=number, total_steps=len(episode))
     if episode.meta.seed < 0:

@@ -25,10 +25,10 @@ from ofrl_robot.data.convert import trajectory
 from ofrl_robot.data.convert.hdf5 import ForeignFile, NewFile, store
 from ofrl_robot.data.convert.importing import Progress, Source
 from ofrl_robot.data.convert.options import RobomimicExport, RobomimicImport
-from ofrl_robot.data.convert.output import new_file
 from ofrl_robot.data.convert.trajectory import bad
-from ofrl_robot.data.reader import Dataset, Episode, read_episode
-from ofrl_robot.data.selection import SPLITS, read_splits
+from ofrl_robot.data.datasets.selection import SPLITS, read_splits
+from ofrl_robot.data.episodes.reader import Dataset, Episode, read_episode
+from ofrl_robot.files import new_file
 
 ROBOT = "robomimic"
 _NOT_CARRIED = ("obs/", "next_obs/", "last_obs/", "dones", "states")
@@ -48,7 +48,7 @@ class RobomimicFile(Source):
         try:
             data = self._file.group("data")
             self._demos = sorted((name for name in data if name.startswith("demo_")), key=_number)
-            self.names = ["{}: {}".format(path, demo) for demo in self._demos]
+            self.names = [f"{path}: {demo}" for demo in self._demos]
             if not self._demos:
                 raise bad("no data/demo_0", path, "check the path")
             self._environment = _environment(data.attrs.get("env_args", "{}"))
@@ -66,7 +66,7 @@ class RobomimicFile(Source):
         self._file.close()
 
     def read(self, number: int) -> Episode:
-        group = self._file.group("data/" + self._demos[number])
+        group = self._file.group(f"data/{self._demos[number]}")
         where = self.names[number]
         trajectory.require_own(group.attrs, self._own, where)
         if not self._own:
@@ -79,7 +79,7 @@ class RobomimicFile(Source):
         }
         steps = len(arrays.get("actions", ()))
         observations = self._observations(group, steps, where)
-        arrays.update({"obs/" + name: rows for name, rows in observations.items()})
+        arrays.update({f"obs/{name}": rows for name, rows in observations.items()})
         return trajectory.own_episode(group.attrs, arrays, where)
 
     def splits(self) -> Dict[str, List[str]]:
@@ -133,12 +133,12 @@ class RobomimicFile(Source):
 
     def _observations(self, group: h5py.Group, steps: int, where: str) -> Dict[str, np.ndarray]:
         """Observations by name: T+1 rows, or T where the file has no more."""
-        before = self._file.datasets(self._file.group(group.name + "/obs"))
+        before = self._file.datasets(self._file.group(f"{group.name}/obs"))
         after = self._file.datasets(group["next_obs"]) if "next_obs" in group else {}
         found = {}
         for name, data in before.items():
             if not data.shape or len(data) not in (steps, steps + 1):
-                raise bad("obs/{} does not fit {} actions".format(name, steps), where)
+                raise bad(f"obs/{name} does not fit {steps} actions", where)
             found[name] = self._file.read(data)
             if len(data) == steps and name in after:
                 last = self._file.read(after[name], slice(-1, None))
@@ -189,7 +189,7 @@ def export(
         total = 0
         for number, source in enumerate(paths):
             episode = read_episode(source)
-            _write(data.create_group("demo_{}".format(number)), episode, options.link_next_obs)
+            _write(data.create_group(f"demo_{number}"), episode, options.link_next_obs)
             total += len(episode)
             file.flush()
             if progress is not None:
@@ -216,13 +216,13 @@ def _write(group: h5py.Group, episode: Episode, link_next_obs: bool) -> None:
             continue
         before = store(group, name, rows[:-1])
         if not link_next_obs or len(episode) == 1 or not rows.size:
-            store(group, "next_" + name, rows[1:])
+            store(group, f"next_{name}", rows[1:])
             continue
-        last = store(group, "last_" + name, rows[-1:])
+        last = store(group, f"last_{name}", rows[-1:])
         layout = h5py.VirtualLayout(before.shape, rows.dtype)
         layout[:-1] = h5py.VirtualSource(".", before.name, before.shape)[1:]
         layout[-1:] = h5py.VirtualSource(".", last.name, last.shape)
-        group.create_virtual_dataset("next_" + name, layout)
+        group.create_virtual_dataset(f"next_{name}", layout)
     group.attrs.update(episode.meta.to_attrs())
     group.attrs["num_samples"] = len(episode)
 
@@ -231,8 +231,8 @@ def _write_masks(root: h5py.File, folder: Path, names: List[str]) -> None:
     """``mask/<split>``: the demonstrations in each split of the dataset, as bytes."""
     if not (folder / SPLITS).exists():
         return
-    demos = {name: "demo_{}".format(number) for number, name in enumerate(names)}
+    demos = {name: f"demo_{number}" for number, name in enumerate(names)}
     for split, episodes in read_splits(folder).items():
         chosen = [demos[name].encode() for name in episodes if name in demos]
         if chosen:
-            root.create_dataset("mask/" + split, data=np.array(chosen, "S"))
+            root.create_dataset(f"mask/{split}", data=np.array(chosen, "S"))

@@ -20,8 +20,8 @@ from ofrl_robot.data.convert.importing import Source
 from ofrl_robot.data.convert.options import RoboverseImport
 from ofrl_robot.data.convert.trajectory import bad, converted_episode, converted_meta
 from ofrl_robot.data.convert.unpickle import load_npy_objects
-from ofrl_robot.data.reader import Episode
-from ofrl_robot.data.schema import FAILURE, SUCCESS
+from ofrl_robot.data.episodes.reader import Episode
+from ofrl_robot.data.episodes.schema import FAILURE, SUCCESS
 from ofrl_robot.errors import ConfigError, DatasetError
 from ofrl_robot.specs import (
     WIDOWX_ACTION,
@@ -55,7 +55,7 @@ class RoboverseFile(Source):
         loaded = self._trajectories
         if not isinstance(loaded, (list, np.ndarray)) or getattr(loaded, "ndim", 1) != 1:
             raise DatasetError("not a list of trajectories", "check the path", path)
-        self.names = ["{}: trajectory {}".format(path, i) for i in range(len(loaded))]
+        self.names = [f"{path}: trajectory {i}" for i in range(len(loaded))]
         self._budget = path.stat().st_size
 
     def read(self, number: int) -> Episode:
@@ -86,17 +86,17 @@ def _episode(raw: Any, where: str, task: str) -> Episode:
         raise bad("is no dict", where)
     missing = [key for key in _KEYS if key not in raw]
     if missing:
-        raise bad("has no {}".format(", ".join(missing)), where)
+        raise bad(f"has no {', '.join(missing)}", where)
     lengths = {key: len(raw[key]) if isinstance(raw[key], list) else None for key in _KEYS}
     steps = lengths["actions"]
     if steps is None or set(lengths.values()) != {steps}:
-        raise bad("its lists differ in length: {}".format(lengths), where)
+        raise bad(f"its lists differ in length: {lengths}", where)
 
     before = [_observation(o, where, t) for t, o in enumerate(raw["observations"])]
     after = [_observation(o, where, t) for t, o in enumerate(raw["next_observations"])]
     for t in range(steps - 1):
         if not _same(after[t], before[t + 1]):
-            raise bad("next_observations[{}] is not observations[{}]".format(t, t + 1), where)
+            raise bad(f"next_observations[{t}] is not observations[{t + 1}]", where)
     terminals = [_number(v, "terminal", where, t) for t, v in enumerate(raw["terminals"])]
     if any(terminals[:-1]):
         raise _bad_step("goes on after the terminal", where, int(np.flatnonzero(terminals)[0]))
@@ -146,37 +146,37 @@ def _image(value: Any, where: str, step: int) -> np.ndarray:
         side = int(round((value.size / 3) ** 0.5))
         if value.shape == (3 * side * side,):
             return value.reshape(side, side, 3)
-    shown = "{0.dtype} {0.shape}".format(value) if isinstance(value, np.ndarray) else type(value)
-    raise _bad_step("image is {}, expected uint8 (H, W, 3)".format(shown), where, step)
+    shown = f"{value.dtype} {value.shape}" if isinstance(value, np.ndarray) else type(value)
+    raise _bad_step(f"image is {shown}, expected uint8 (H, W, 3)", where, step)
 
 
 def _action(value: Any, where: str, step: int) -> np.ndarray:
     action = _vector(value, WIDOWX_ACTION.size, "action", where, step)
     if np.abs(action).max() > 1.0:
-        what = "action entry of {:.3g} is beyond [-1, 1]".format(np.abs(action).max())
+        what = f"action entry of {np.abs(action).max():.3g} is beyond [-1, 1]"
         raise _bad_step(what, where, step)
     return action
 
 
 def _vector(value: Any, size: int, name: str, where: str, step: int) -> np.ndarray:
     if not (isinstance(value, np.ndarray) and value.shape == (size,) and value.dtype.kind in "fiu"):
-        raise _bad_step("{} is no vector of {} numbers".format(name, size), where, step)
+        raise _bad_step(f"{name} is no vector of {size} numbers", where, step)
     vector = value.astype(np.float64)
     if not np.isfinite(vector).all():
-        raise _bad_step("{} is not finite".format(name), where, step)
+        raise _bad_step(f"{name} is not finite", where, step)
     return vector
 
 
 def _number(value: Any, name: str, where: str, step: int) -> float:
     if not isinstance(value, (bool, int, float, np.integer, np.floating, np.bool_)):
-        raise _bad_step("{} is no number".format(name), where, step)
+        raise _bad_step(f"{name} is no number", where, step)
     if not abs(value) < 1e300:  # also catches NaN, and integers that no float can hold
-        raise _bad_step("{} is not finite".format(name), where, step)
+        raise _bad_step(f"{name} is not finite", where, step)
     return float(value)
 
 
 def _bad_step(what: str, where: str, step: int) -> DatasetError:
-    return bad(what, "{}, step {}".format(where, step))
+    return bad(what, f"{where}, step {step}")
 
 
 def _observation_spec(shape: Tuple[int, ...]) -> ObservationSpec:

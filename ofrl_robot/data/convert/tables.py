@@ -50,7 +50,7 @@ class NpzTable:
         except FileNotFoundError as error:
             raise DatasetError("no such file", "check the path", path) from error
         except (OSError, zipfile.BadZipFile) as error:
-            raise DatasetError("no .npz file ({})".format(error), "check the path", path) from error
+            raise DatasetError(f"no .npz file ({error})", "check the path", path) from error
         self.shapes = {}
         self._members: Dict[str, Any] = {}  # by name: dtype, stream, where its data start
         try:
@@ -72,19 +72,19 @@ class NpzTable:
             }[version]
             shape, by_columns, dtype = header(stream)
         except Exception as error:  # a damaged header makes numpy raise nearly anything
-            raise bad("{} is unreadable".format(info.filename), self._path) from error
+            raise bad(f"{info.filename} is unreadable", self._path) from error
         if dtype.hasobject:
             raise DatasetError(
-                "{} holds Python objects".format(name), "only plain arrays are read", self._path
+                f"{name} holds Python objects", "only plain arrays are read", self._path
             )
         if by_columns and len(shape) > 1:
             raise DatasetError(
-                "{} is stored by columns".format(name), "save np.ascontiguousarray of it",
+                f"{name} is stored by columns", "save np.ascontiguousarray of it",
                 self._path,
             )  # fmt: skip
         size = dtype.itemsize * math.prod(shape)
         if size > info.file_size or info.file_size > _MAX_GROWTH * self._path.stat().st_size:
-            raise bad("{} declares more data than it can hold".format(name), self._path)
+            raise bad(f"{name} declares more data than it can hold", self._path)
         self.shapes[name] = shape or (1,)
         self._members[name] = dtype, stream, stream.tell()
 
@@ -142,7 +142,7 @@ class NewNpzTable:
     def append(self, name: str, rows: np.ndarray) -> None:
         file, dtype, shape, count = self._arrays.get(name, (None, rows.dtype, rows.shape[1:], 0))
         if file is None:
-            scratch = self._path.parent / "{}.rows".format(len(self._arrays))
+            scratch = self._path.parent / f"{len(self._arrays)}.rows"
             file = open(str(scratch), "w+b")  # noqa: SIM115 (closed in close)
         file.write(np.ascontiguousarray(rows).tobytes())
         self._arrays[name] = file, dtype, shape, count + len(rows)
@@ -154,7 +154,7 @@ class NewNpzTable:
         """Put the arrays together."""
         with zipfile.ZipFile(str(self._path), "w", zipfile.ZIP_STORED) as archive:
             for name, (file, dtype, shape, count) in self._arrays.items():
-                with archive.open(name + ".npy", "w", force_zip64=True) as member:
+                with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
                     header = {
                         "descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False,
                         "shape": (count,) + shape,

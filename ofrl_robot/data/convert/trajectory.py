@@ -9,9 +9,9 @@ from typing import Any, Dict, Iterable, List, Mapping, Optional, Tuple
 
 import numpy as np
 
-from ofrl_robot.data import schema
 from ofrl_robot.data.convert.options import FileOptions
-from ofrl_robot.data.reader import Episode
+from ofrl_robot.data.episodes import schema
+from ofrl_robot.data.episodes.reader import Episode
 from ofrl_robot.errors import ConfigError, DatasetError
 from ofrl_robot.specs import ActionSpec, CameraSpec, ObservationSpec
 
@@ -62,7 +62,7 @@ def sort_observations(arrays: Mapping[str, np.ndarray]) -> Observed:
             columns.append(array.reshape(rows, -1).astype(np.float64))
             width = columns[-1].shape[1]
             scalar = array.ndim == 1
-            names += [name] if scalar else ["{}_{}".format(name, i) for i in range(width)]
+            names += [name] if scalar else [f"{name}_{i}" for i in range(width)]
         else:
             left_out.append(name)
     state = np.concatenate(columns, axis=1) if columns else np.zeros((rows, 0))
@@ -87,12 +87,12 @@ def unit_actions(actions: Any, scale: np.ndarray, where: object) -> np.ndarray:
     """
     unit = numbers(actions, "actions", where) / scale
     if unit.ndim != 2:
-        raise bad("actions are {}, (steps, entries) expected".format(unit.shape), where)
+        raise bad(f"actions are {unit.shape}, (steps, entries) expected", where)
     worst = float(np.abs(unit).max()) if unit.size else 0.0
     if worst > 1 + _TOLERANCE:
         needed = float(np.abs(unit * scale).max())
-        fix = "say what an action of 1 stands for: --action-scale {:.3g} or more".format(needed)
-        raise bad("an action of {:.4g} is beyond [-1, 1]".format(worst), where, fix)
+        fix = f"say what an action of 1 stands for: --action-scale {needed:.3g} or more"
+        raise bad(f"an action of {worst:.4g} is beyond [-1, 1]", where, fix)
     return np.clip(unit, -1.0, 1.0)
 
 
@@ -100,10 +100,10 @@ def numbers(value: Any, name: str, where: object) -> np.ndarray:
     """``value`` as a finite float64 array, or DatasetError."""
     array = np.asarray(value)
     if array.dtype.kind not in "fiub":
-        raise bad("{} are no numbers but {}".format(name, array.dtype), where)
+        raise bad(f"{name} are no numbers but {array.dtype}", where)
     array = array.astype(np.float64)
     if not np.isfinite(array).all():
-        raise bad("{} are not finite".format(name), where)
+        raise bad(f"{name} are not finite", where)
     return array
 
 
@@ -113,13 +113,13 @@ def flat(value: Any, name: str, where: object) -> np.ndarray:
     if array.ndim == 2 and array.shape[1] == 1:
         array = array[:, 0]
     if array.ndim != 1:
-        raise bad("{} are {}, one number per step expected".format(name, array.shape), where)
+        raise bad(f"{name} are {array.shape}, one number per step expected", where)
     return array
 
 
 def unnamed_actions(scale: np.ndarray) -> ActionSpec:
     """Spec of actions of which nothing is known but ``scale`` (A,)."""
-    names = tuple("action_{}".format(i) for i in range(len(scale)))
+    names = tuple(f"action_{i}" for i in range(len(scale)))
     return ActionSpec(names, ("unknown",) * len(scale), tuple(map(float, scale)), frame="unknown")
 
 
@@ -217,7 +217,7 @@ def sparse_label(rewards: np.ndarray, sparse: bool, source: str) -> Dict[str, An
     if not sparse or not len(rewards):
         return {}
     success = schema.SUCCESS if rewards[-1] > 0 else schema.FAILURE
-    return {"success": success, "label_source": source + " reward at last step"}
+    return {"success": success, "label_source": f"{source} reward at last step"}
 
 
 def is_sparse(values: Iterable[float]) -> bool:
@@ -236,13 +236,13 @@ def is_sparse(values: Iterable[float]) -> bool:
 
 def arrays_of(episode: Episode) -> Dict[str, np.ndarray]:
     """All arrays of an episode by their names in its file, ``obs/*`` with T+1 rows."""
-    arrays = {"obs/" + name: images for name, images in episode.images.items()}
+    arrays = {f"obs/{name}": images for name, images in episode.images.items()}
     arrays["obs/state"] = episode.state
     arrays.update({name: getattr(episode, name) for name in STEP_ROWS})
     for name in ("actions_requested", "limited", "intervention", "held"):
         if getattr(episode, name) is not None:
             arrays[name] = getattr(episode, name)
-    arrays.update({"timestamps/" + name: rows for name, rows in episode.timestamps.items()})
+    arrays.update({f"timestamps/{name}": rows for name, rows in episode.timestamps.items()})
     return arrays
 
 
@@ -269,14 +269,14 @@ def own_episode(
     """Inverse of :func:`arrays_of`. Raises DatasetError naming what is missing."""
     meta = schema.EpisodeMeta.from_attrs(dict(attributes), where)
     cameras = [camera.name for camera in meta.observation_spec.cameras]
-    needed = [*STEP_ROWS, "obs/state", *("obs/" + name for name in cameras)]
+    needed = [*STEP_ROWS, "obs/state", *(f"obs/{name}" for name in cameras)]
     missing = [name for name in needed if name not in arrays]
     if missing:
-        raise bad("has no {}".format(", ".join(missing)), where)
+        raise bad(f"has no {', '.join(missing)}", where)
     none = np.zeros(len(arrays["actions"]), bool)
     return Episode(
         meta=meta,
-        images={name: arrays["obs/" + name] for name in cameras},
+        images={name: arrays[f"obs/{name}"] for name in cameras},
         state=arrays["obs/state"],
         actions_requested=arrays.get("actions_requested", arrays["actions"]),
         limited=arrays.get("limited", none),

@@ -69,11 +69,11 @@ def _header_shape(file: BinaryIO, path: Path) -> Tuple[int, ...]:
         shape, _, dtype = read[np.lib.format.read_magic(file)](file)
     except Exception as error:  # numpy's parser of a damaged header raises nearly anything
         raise DatasetError(
-            "damaged .npy header ({})".format(type(error).__name__), "get the file again", path
+            f"damaged .npy header ({type(error).__name__})", "get the file again", path
         ) from error
     if dtype != np.dtype(object):
         raise DatasetError(
-            "holds a plain array of {}, not pickled objects".format(dtype), "check the path", path
+            f"holds a plain array of {dtype}, not pickled objects", "check the path", path
         )
     return shape
 
@@ -88,15 +88,13 @@ def _load(file: BinaryIO, offset: int, path: Path) -> Any:
             return value
         except _Refusal as refusal:
             raise HostilePickleError(
-                "the pickle {}, which is no numpy array or plain container".format(refusal),
+                f"the pickle {refusal}, which is no numpy array or plain container",
                 _FIX,
                 path,
             ) from None
         except Exception as error:  # a damaged pickle can fail in any way, memory included
             raise DatasetError(
-                "truncated or damaged pickle ({} {:.80})".format(
-                    type(error).__name__, ascii(str(error))
-                ),
+                f"truncated or damaged pickle ({type(error).__name__} {ascii(str(error)):.80})",
                 "get the file again",
                 path,
             ) from error
@@ -147,7 +145,7 @@ def _require_data(value: Any) -> None:
     kind = type(value)
     if kind in _DATA or isinstance(value, np.generic) or (kind is type and value in _SCALAR_TYPES):
         return
-    raise _Refusal("holds a {}".format(kind.__name__))
+    raise _Refusal(f"holds a {kind.__name__}")
 
 
 def _is_container(value: Any) -> bool:
@@ -179,7 +177,7 @@ class _DtypeState:
 
     def __init__(self, code: str, align: bool = False, copy: bool = True) -> None:
         if not (type(code) is str and _DTYPE_CODE.fullmatch(code)):
-            raise _Refusal("asks for dtype {}".format(_shown(code)))
+            raise _Refusal(f"asks for dtype {_shown(code)}")
         self._dtype = np.dtype(code)
 
     def set_state(self, state: Any) -> None:
@@ -194,13 +192,13 @@ class _DtypeState:
     @staticmethod
     def of(value: Any) -> np.dtype:
         if type(value) is not _DtypeState:
-            raise _Refusal("passes a {} for a dtype".format(type(value).__name__))
+            raise _Refusal(f"passes a {type(value).__name__} for a dtype")
         return value._dtype
 
 
 def _shown(value: Any) -> str:
     """Text for a message; of a container the type only, since its text may be without end."""
-    return ascii(value[:40]) if type(value) is str else "of type {}".format(type(value).__name__)
+    return ascii(value[:40]) if type(value) is str else f"of type {type(value).__name__}"
 
 
 def _count(shape: Any) -> int:
@@ -255,7 +253,7 @@ def _from_buffer(data: Any, dtype_state: Any, shape: Any, order: Any) -> np.ndar
 def _encode(text: Any, encoding: Any) -> bytes:
     """How protocol 2 writes bytes; any other codec might do more than encode."""
     if type(text) is not str or encoding != "latin1":
-        raise _Refusal("asks for codec {}".format(_shown(encoding)))
+        raise _Refusal(f"asks for codec {_shown(encoding)}")
     return text.encode("latin-1")
 
 
@@ -272,9 +270,9 @@ _ADMITTED: Dict[Tuple[str, str], Any] = {
     ("__builtin__", "bytes"): _empty_bytes,
 }
 for _core in ("numpy.core", "numpy._core"):  # numpy 1 and numpy 2
-    _ADMITTED[_core + ".multiarray", "_reconstruct"] = _reconstruct
-    _ADMITTED[_core + ".multiarray", "scalar"] = _scalar
-    _ADMITTED[_core + ".numeric", "_frombuffer"] = _from_buffer
+    _ADMITTED[f"{_core}.multiarray", "_reconstruct"] = _reconstruct
+    _ADMITTED[f"{_core}.multiarray", "scalar"] = _scalar
+    _ADMITTED[f"{_core}.numeric", "_frombuffer"] = _from_buffer
 _ADMITTED.update({("numpy", name): np.dtype(name.rstrip("_")).type for name in _SCALARS})
 _SCALAR_TYPES = frozenset(_ADMITTED["numpy", name] for name in _SCALARS)
 _CALLABLE: Tuple[Callable[..., Any], ...] = (
@@ -295,9 +293,7 @@ class _Unpickler(pickle._Unpickler):  # type: ignore[name-defined,misc]
         try:
             return _ADMITTED[module, name]
         except KeyError:
-            raise _Refusal(
-                "names {:.80}".format(ascii("{}.{}".format(module, name))[1:-1])
-            ) from None
+            raise _Refusal(f"names {ascii(f'{module}.{name}')[1:-1]:.80}") from None
 
     def _refuse(self) -> None:
         raise _Refusal("uses an opcode for objects, extensions or text forms of values")
@@ -311,7 +307,7 @@ class _Unpickler(pickle._Unpickler):  # type: ignore[name-defined,misc]
         arguments = self.stack.pop()
         function = self.stack[-1]
         if not any(function is admitted for admitted in _CALLABLE):
-            raise _Refusal("calls a {}".format(type(function).__name__))
+            raise _Refusal(f"calls a {type(function).__name__}")
         self.stack[-1] = function(*arguments)
         self._spend(self.stack[-1])
 
@@ -324,7 +320,7 @@ class _Unpickler(pickle._Unpickler):  # type: ignore[name-defined,misc]
             _set_array_state(target, state)
             self._spend(target)
         else:
-            raise _Refusal("sets the state of a {}".format(type(target).__name__))
+            raise _Refusal(f"sets the state of a {type(target).__name__}")
 
     def _spend(self, made: Any) -> None:
         self._object_arrays += type(made) is np.ndarray and made.dtype.hasobject
@@ -339,7 +335,7 @@ class _Unpickler(pickle._Unpickler):  # type: ignore[name-defined,misc]
 
     def _extend(self, items: Any) -> None:
         if type(self.stack[-1]) is not list:
-            raise ValueError("append to a {}".format(type(self.stack[-1]).__name__))
+            raise ValueError(f"append to a {type(self.stack[-1]).__name__}")
         self.stack[-1].extend(items)
 
     def _append(self) -> None:

@@ -28,9 +28,7 @@ def make_scripted(task_id: str, noise: float = 0.1, policy: Optional[str] = None
     spec = find(task_id).spec
     name = policy or spec.scripted_policy
     if name not in POLICIES:
-        raise ConfigError(
-            "unknown scripted policy {!r}".format(name), "use {}".format(" or ".join(POLICIES))
-        )
+        raise ConfigError(f"unknown scripted policy {name!r}", f"use {' or '.join(POLICIES)}")
     return POLICIES[name](noise)
 
 

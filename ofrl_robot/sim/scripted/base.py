@@ -40,7 +40,7 @@ class ScriptedPolicy:
 
     def __init__(self, noise: float = 0.0) -> None:
         if not noise >= 0.0:
-            raise ConfigError("noise {} is negative".format(noise), "use 0 or more, e.g. 0.1")
+            raise ConfigError(f"noise {noise} is negative", "use 0 or more, e.g. 0.1")
         self.noise = float(noise)
         self.reset(0)
 
@@ -61,7 +61,7 @@ class ScriptedPolicy:
         missing = [key for key in self.needs if key not in ground_truth]
         if missing:
             raise ConfigError(
-                "policy {!r} needs {}".format(self.name, " and ".join(missing)),
+                f"policy {self.name!r} needs {' and '.join(missing)}",
                 "choose a task that has it, or another policy",
             )
         action = self.decide(ground_truth)

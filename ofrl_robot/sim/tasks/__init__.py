@@ -24,16 +24,14 @@ def find(task_id: str) -> Type[Task]:
         ConfigError: unknown id; the message names the nearest ones.
     """
     name = str(task_id)
-    prefix = NAMESPACE + "/"
+    prefix = f"{NAMESPACE}/"
     if name.startswith(prefix):
         name = name[len(prefix) :]
     if name not in REGISTRY:
         short = {key.lower(): key for key in REGISTRY}
         near = difflib.get_close_matches(name.lower(), list(short), n=3, cutoff=0.3)
         known = [short[key] for key in near] or list(REGISTRY)
-        raise ConfigError(
-            "unknown simulated task {!r}".format(task_id), "use {}".format(" or ".join(known))
-        )
+        raise ConfigError(f"unknown simulated task {task_id!r}", f"use {' or '.join(known)}")
     return REGISTRY[name]
 
 

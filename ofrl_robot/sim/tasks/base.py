@@ -68,7 +68,7 @@ class Task:
         pool = self.spec.object_pool
         if num_objects and not 1 <= num_objects <= pool:
             raise ConfigError(
-                "num_objects {} is not in 1..{}".format(num_objects, pool),
+                f"num_objects {num_objects} is not in 1..{pool}",
                 "leave it out" if pool == 1 else "choose a size in that range",
                 self.spec.id,
             )
@@ -117,9 +117,8 @@ def place(
         if accept(position):
             return position
     raise ConfigError(
-        "no free place for an object between {} and {} in {} tries".format(
-            np.asarray(low).tolist(), np.asarray(high).tolist(), PLACEMENT_TRIES
-        ),
+        f"no free place for an object between {np.asarray(low).tolist()} and "
+        f"{np.asarray(high).tolist()} in {PLACEMENT_TRIES} tries",
         "widen the spawn box or move the container",
         where,
     )

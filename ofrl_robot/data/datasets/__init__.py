@@ -1,0 +1,1 @@
+"""Whole folders of episodes: splits, edits, labels, merging, summaries."""

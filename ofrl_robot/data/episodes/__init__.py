@@ -1,0 +1,1 @@
+"""The episode file: its format, its recorder and its reader."""

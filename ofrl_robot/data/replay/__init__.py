@@ -1,0 +1,1 @@
+"""The replay buffer: transitions of whole datasets, ready to be sampled."""

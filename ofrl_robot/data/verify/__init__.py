@@ -1,0 +1,1 @@
+"""What is wrong with episodes and datasets, and how bad it is."""

@@ -1,0 +1,1 @@
+"""How well the embedded simulator agrees with recorded roboverse episodes."""

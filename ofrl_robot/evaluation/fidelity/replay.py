@@ -1,0 +1,203 @@
+"""Whether a recorded episode happens again here: its actions, fed to the embedded simulator."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, Dict, Optional
+
+import numpy as np
+
+from ofrl_robot.errors import SpecMismatchError
+from ofrl_robot.sim.simulation import EmbeddedSimulation
+from ofrl_robot.sim.tasks.base import is_grasped
+
+START_TOLERANCE_M = 0.02  # beyond it the recording begins in another scene than ours
+OPENING_TOLERANCE = 0.2  # restored to the same place: if it is not as open, its shell is not ours
+# What must have moved for the recorded arm to have touched it.
+OBJECT_MOVED_M = 1e-3
+DRAWER_MOVED_M = 5e-4
+# One held from the start swings in the fingers by up to 8 mm and falls by 9 cm when let go.
+HELD_MOVED_M = 0.02
+DRAWERS = ("drawer", "drawer_top")
+# Info keys that tell one scene from another.
+SCENE_KEYS = ("place_success", "drawer_x_pos", "drawer_top_x_pos", "button_pressed_percentage")
+
+
+@dataclasses.dataclass(frozen=True)
+class Recording:
+    """One recorded episode of T steps, float64, m, world axes.
+
+    Attributes:
+        actions: (T, 8) within [-1, 1], finite.
+        ee_positions: (T+1, 3) of the end effector, the first before any action.
+        object_positions: (T+1, 3) of the target object.
+        object_orientation: (4,) xyzw of the target object at the start.
+        rewards: (T,); above 0 is success.
+        infos: (T,) each, roboverse's numeric info entries after each step, by name; empty when
+            none were recorded.
+    """
+
+    actions: np.ndarray
+    ee_positions: np.ndarray
+    object_positions: np.ndarray
+    object_orientation: np.ndarray
+    rewards: np.ndarray
+    infos: Dict[str, np.ndarray]
+
+    @property
+    def held_at_start(self) -> bool:
+        """Whether the target object begins in the gripper."""
+        return is_grasped(self.object_positions[0], self.ee_positions[0])
+
+
+@dataclasses.dataclass(frozen=True)
+class Outcome:
+    """How an episode ended.
+
+    Attributes:
+        success, success_any: the task's condition at the last step; at any step.
+        drawer_opened, drawer_opening: at the last step, whether the drawer counts as opened and
+            the part of its travel by which it is open; None without a drawer.
+    """
+
+    success: bool
+    success_any: bool
+    drawer_opened: Optional[bool]
+    drawer_opening: Optional[float]
+
+
+@dataclasses.dataclass(frozen=True)
+class Replay:
+    """One episode beside its recording.
+
+    Attributes:
+        errors_mm: (T,) distance between the end effectors after each step, mm.
+        free_steps: steps before the one in which the arm first touched anything but the table,
+            in the recording or here, whichever is earlier. An object held from the start does
+            not count until it leaves the fingers.
+        recorded, replayed: how the two ended.
+    """
+
+    errors_mm: np.ndarray
+    free_steps: int
+    recorded: Outcome
+    replayed: Outcome
+
+
+def replay(
+    simulation: EmbeddedSimulation, recording: Recording, rng: np.random.Generator
+) -> Replay:
+    """Carry out the recorded actions from the recorded start.
+
+    Args:
+        rng: places what no recording holds, such as a bottle.
+
+    Raises:
+        SpecMismatchError: the recording begins in another scene than the simulator's task.
+        ConfigError: the task's objects do not fit.
+    """
+    simulation.reset(rng)
+    simulation.restore(_first_state(recording))
+    _require_same_start(simulation, recording)
+    key = simulation.task.success_key
+    positions, successes = [], []
+    free_steps = _recorded_free_steps(recording)
+    for step, action in enumerate(recording.actions):
+        simulation.step(action)
+        positions.append(simulation.state()[:3])
+        successes.append(bool(simulation.info()[key]))
+        if step < free_steps and not recording.held_at_start and simulation.touching():
+            free_steps = step
+    errors = np.linalg.norm(np.array(positions) - recording.ee_positions[1:], axis=1)
+    rewarded = recording.rewards > 0.0
+    return Replay(
+        errors_mm=1e3 * errors,
+        free_steps=free_steps,
+        recorded=_outcome(rewarded, {k: v[-1] for k, v in recording.infos.items()}),
+        replayed=_outcome(np.array(successes), simulation.info()),
+    )
+
+
+def _first_state(recording: Recording) -> Dict[str, Any]:
+    """What ``EmbeddedSimulation.restore`` takes."""
+    first: Dict[str, Any] = {
+        "object_position": recording.object_positions[0],
+        "object_orientation": recording.object_orientation,
+    }
+    infos = recording.infos
+    for name in DRAWERS:
+        if f"{name}_x_pos" in infos:
+            # Infos follow actions, and no arm reaches a drawer within one step.
+            first[f"{name}_x_pos"] = float(infos[f"{name}_x_pos"][0])
+    travel = _drawer_travel(infos)
+    if travel is not None:
+        first["drawer_travel"] = travel
+    return first
+
+
+def _drawer_travel(infos: Dict[str, np.ndarray]) -> Optional[float]:
+    """What counted as fully open, m: position over percentage, if any two positions differ.
+
+    One line fits both drawers: roboverse measures the top one by the bottom one's travel. It
+    fits to the last digit, so the tremor of a drawer that is left alone is enough.
+    """
+    names = [n for n in DRAWERS if f"{n}_x_pos" in infos and f"{n}_opened_percentage" in infos]
+    if not names:
+        return None
+    x = np.concatenate([infos[f"{name}_x_pos"] for name in names])
+    opened = np.concatenate([infos[f"{name}_opened_percentage"] for name in names])
+    if np.ptp(x) < 1e-6:
+        return None
+    return float(abs(np.polyfit(opened, x, 1)[0]))
+
+
+def _require_same_start(simulation: EmbeddedSimulation, recording: Recording) -> None:
+    task, info, recorded = simulation.task.id, simulation.info(), recording.infos
+    apart = np.linalg.norm(simulation.state()[:3] - recording.ee_positions[0])
+    if apart > START_TOLERANCE_M:
+        raise SpecMismatchError(f"its arm begins {1e3 * apart:.0f} mm from ours")
+    if not recorded:
+        return
+    foreign = [key for key in SCENE_KEYS if key in recorded and key not in info]
+    if foreign:
+        raise SpecMismatchError(f"its infos have {foreign[0]}, {task} has not")
+    missing = [key for key in SCENE_KEYS if key in info and key not in recorded]
+    if missing:
+        raise SpecMismatchError(f"its infos lack {missing[0]} of {task}")
+    for name in DRAWERS:
+        key = f"{name}_opened_percentage"
+        if (
+            key in info
+            and key in recorded
+            and abs(info[key] - recorded[key][0]) > OPENING_TOLERANCE
+        ):
+            raise SpecMismatchError(
+                f"its {name} begins {recorded[key][0]:.0%} open, ours {info[key]:.0%}"
+            )
+
+
+def _recorded_free_steps(recording: Recording) -> int:
+    """Steps before the one in which the target object or a drawer was moved."""
+    if recording.held_at_start:
+        positions, tolerance = recording.object_positions - recording.ee_positions, HELD_MOVED_M
+    else:
+        positions, tolerance = recording.object_positions, OBJECT_MOVED_M
+    moved = np.linalg.norm(positions[1:] - positions[0], axis=1) > tolerance
+    if moved[0]:
+        moved[:] = False  # it rolls on its own, before the arm can be there: that tells nothing
+    for name in DRAWERS:
+        x = recording.infos.get(f"{name}_x_pos")
+        if x is not None:
+            moved |= np.abs(x - x[0]) > DRAWER_MOVED_M
+    return int(np.argmax(moved)) if moved.any() else len(moved)
+
+
+def _outcome(successes: np.ndarray, info: Dict[str, Any]) -> Outcome:
+    """From the success at each step, (T,) bool, and the info after the last."""
+    opened, opening = info.get("drawer_opened_success"), info.get("drawer_opened_percentage")
+    return Outcome(
+        success=bool(successes[-1]),
+        success_any=bool(successes.any()),
+        drawer_opened=None if opened is None else bool(opened),
+        drawer_opening=None if opening is None else float(opening),
+    )

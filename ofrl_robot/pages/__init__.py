@@ -1,0 +1,1 @@
+"""Reports and pages: HTML, plots, film strips, clips."""

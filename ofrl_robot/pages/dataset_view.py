@@ -1,0 +1,216 @@
+"""One self-contained HTML page to browse a dataset: film strip, plots and facts of each episode.
+
+This module gathers what the page says, one episode in memory at a time;
+``templates/episodes.html.j2`` carries the layout and draws the plots from the numbers.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Callable, Dict, Iterator, List, Optional, Sequence, Tuple
+
+import numpy as np
+
+from ofrl_robot.data.datasets.edit import chosen
+from ofrl_robot.data.episodes.reader import (
+    Dataset,
+    Episode,
+    open_dataset,
+    read_episode,
+    read_frames,
+)
+from ofrl_robot.data.episodes.schema import FAILURE, LABEL_NAMES, SUCCESS, UNKNOWN
+from ofrl_robot.data.episodes.timing import NS_PER_MS, EpisodeTiming, episode_timing
+from ofrl_robot.pages.film_strip import JPEG, encode, evenly_spaced, side_by_side
+from ofrl_robot.pages.html import data_uri, template, write_page
+
+FILE = "view.html"
+MOST_EPISODES = 200  # of a dataset that nobody chose episodes from
+_EXACT_BYTES = 64_000  # of all strips of an episode as PNG; more than that are kept as JPEG
+_MOST_POINTS = 500  # of a curve: as many as the page has pixels for
+
+
+def choose_episodes(dataset: Dataset, episodes: Sequence[str] = ()) -> Dataset:
+    """Those that are meant (see :func:`ofrl_robot.data.datasets.edit.chosen`), or the first
+    ``MOST_EPISODES`` where none is named.
+
+    Raises DatasetError naming the first that does not exist.
+    """
+    if not episodes:
+        return dataset.subset(range(min(MOST_EPISODES, len(dataset.paths))))
+    paths = set(chosen(dataset.folder, episodes))
+    return dataset.subset([k for k, path in enumerate(dataset.paths) if path in paths])
+
+
+def write_view(
+    folder: Path,
+    out: Optional[Path] = None,
+    episodes: Sequence[str] = (),
+    on_episode: Optional[Callable[[int, int], None]] = None,
+) -> Path:
+    """Write the page of a dataset and return its path.
+
+    Args:
+        out: file to write (default ``<folder>/view.html``).
+        episodes: which of them, see :func:`choose_episodes`.
+        on_episode: called with (episodes done, episodes).
+
+    Raises OfrlError when something cannot be read or written; a page that exists is then left
+    as it was.
+    """
+    path = out or folder / FILE
+    dataset = open_dataset(folder)
+    shown = choose_episodes(dataset, episodes)
+
+    def contents() -> Iterator[Dict[str, Any]]:
+        for k, episode in enumerate(shown.paths):
+            yield _contents(episode)
+            if on_episode is not None:
+                on_episode(k + 1, len(shown.paths))
+
+    pieces = template("episodes.html.j2").generate(
+        name=folder.resolve().name,
+        facts=_dataset_facts(dataset),
+        total=len(dataset.paths),
+        shown=len(shown.paths),
+        limited=not episodes and len(shown.paths) < len(dataset.paths),
+        episodes=contents(),
+    )
+    write_page(path, pieces, "view")
+    return path
+
+
+def _dataset_facts(dataset: Dataset) -> List[Tuple[str, str]]:
+    metas, lengths = dataset.metas, dataset.lengths
+    labels = [meta.success for meta in metas]
+    aborted = sum(bool(meta.abort_reason) for meta in metas)
+    success = (
+        f"{labels.count(SUCCESS)}/{len(metas)} ({100.0 * labels.count(SUCCESS) / len(metas):.0f} "
+        f"%), {labels.count(FAILURE)} failure, {labels.count(UNKNOWN)} unknown, {aborted} "
+        "aborted"
+    )
+    rates = [meta.measured_rate_hz for meta in metas]
+    return [
+        ("success", success),
+        ("transitions", f"{sum(lengths):,}; {_span(min(lengths), max(lengths), '{}')} an episode"),
+        ("task", "; ".join(sorted({meta.task for meta in metas})) or "-"),
+        ("robot", "; ".join(sorted({meta.robot for meta in metas})) or "-"),
+        ("actor", "; ".join(sorted({meta.actor for meta in metas})) or "-"),
+        ("rate", "{:g} Hz nominal, {} Hz achieved".format(
+            metas[0].control_rate_hz, _span(min(rates), max(rates), "{:.4g}"))),
+        ("actions", ", ".join(dataset.action_spec.names)),
+        ("state", ", ".join(dataset.observation_spec.state_names)),
+        ("cameras", ", ".join(
+            "{} {}x{} (height x width)".format(c.name, *c.shape[:2])
+            for c in dataset.observation_spec.cameras)),
+    ]  # fmt: skip
+
+
+def _span(low: float, high: float, form: str) -> str:
+    texts = form.format(low), form.format(high)
+    return texts[0] if texts[0] == texts[1] else "-".join(texts)
+
+
+def _contents(path: Path) -> Dict[str, Any]:
+    """Everything the page shows of one episode of T steps, as JSON: no array beyond
+    ``_MOST_POINTS`` entries."""
+    episode = read_episode(path, cameras=())
+    meta, cameras = episode.meta, [c.name for c in episode.meta.observation_spec.cameras]
+    stamps = episode.timestamps
+    timed = [name for name in cameras if name in stamps]
+    timing = None
+    if "obs" in stamps and meta.control_rate_hz > 0:
+        timing = episode_timing(
+            stamps, meta.control_rate_hz, timed, episode.intervention, episode.held
+        )
+    stride = -(-len(episode) // _MOST_POINTS)
+    return {
+        "name": path.stem,
+        "label": LABEL_NAMES[meta.success],
+        "source": meta.label_source,
+        "abort": meta.abort_reason,
+        "steps": len(episode),
+        "return": float(episode.rewards.sum()),
+        "facts": _facts(episode, timing),
+        "strips": [
+            _strip(path, camera, len(episode) + 1, _EXACT_BYTES // len(cameras))
+            for camera in cameras
+        ],
+        "stride": stride,
+        "actions": {
+            name: _rounded(column[::stride], 2)
+            for name, column in zip(meta.action_spec.names, episode.actions.T)
+        },
+        "rewards": _rounded(_extremes(episode.rewards, stride), 3),
+        "period": 1000 / meta.control_rate_hz if timing else 0,
+        "intervals": _ms(np.diff(stamps["obs"]), stride) if timing else [],
+        "ages": {name: _ms((stamps["obs"] - stamps[name])[:-1], stride) for name in timed}
+        if timing
+        else {},
+        "marks": {
+            name: np.flatnonzero(flags).tolist()[:_MOST_POINTS]
+            for name, flags in (
+                ("limited", episode.limited),
+                ("held", episode.held),
+                ("intervention", episode.intervention),
+            )
+            if flags is not None and flags.any()
+        },
+    }
+
+
+def _facts(episode: Episode, timing: Optional[EpisodeTiming]) -> List[Tuple[str, str]]:
+    meta = episode.meta
+    rows = [
+        ("label", f"{LABEL_NAMES[meta.success]} ({meta.label_source or 'by nobody'})"),
+        ("return", f"{episode.rewards.sum():g}"),
+        ("steps", str(len(episode))),
+        ("ended by", meta.abort_reason or ("the task" if episode.terminals[-1] else "time")),
+        ("seed", str(meta.seed) if meta.seed >= 0 else "-"),
+        ("actor", meta.actor or "-"),
+        ("operator", meta.operator or "-"),
+        ("task", meta.task or "-"),
+        ("recorded", meta.created or "-"),
+    ]
+    if timing is not None:
+        rows.append(("rate", f"{timing.rate_hz:.4g} Hz ({timing.nominal_hz:g} nominal)"))
+        for name, camera in timing.cameras.items():
+            text = f"{camera.age_ms.p50:.0f} ms median, {camera.age_ms.max:.0f} ms at most"
+            rows.append((f"age of {name}", text))
+        counts = [
+            ("late", timing.late),
+            ("held", timing.held),
+            ("overridden", timing.interventions),
+        ]
+        text = ", ".join(f"{n} {name}" for name, n in counts if n is not None)
+        rows.append(("actions", f"{text}, {int(episode.limited.sum())} limited"))
+    return rows
+
+
+def _strip(path: Path, camera: str, frames: int, exact_bytes: int) -> Dict[str, Any]:
+    shown = evenly_spaced(frames)
+    image, kind = side_by_side(read_frames(path, camera, shown))
+    code = encode(image, kind)
+    if len(code) > exact_bytes:
+        kind = JPEG
+        code = encode(image, kind)
+    return {
+        "camera": camera,
+        "shown": shown,
+        "image": data_uri(code, kind),
+        "size": image.shape[1::-1],
+    }
+
+
+def _ms(ns: np.ndarray, stride: int) -> List[float]:
+    return _rounded(_extremes(ns / NS_PER_MS, stride), 1)
+
+
+def _extremes(values: np.ndarray, stride: int) -> np.ndarray:
+    """The entry of largest magnitude of every ``stride``: one spike in 500 steps stays visible."""
+    blocks = np.split(values, range(stride, len(values), stride))
+    return np.array([block[np.argmax(np.abs(block))] for block in blocks])
+
+
+def _rounded(values: Sequence[float], digits: int) -> List[float]:
+    return [round(float(v), digits) for v in values]

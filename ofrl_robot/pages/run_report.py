@@ -1,0 +1,263 @@
+"""One self-contained HTML page about a run: verdict, curves, trials with film strips, settings.
+
+This module gathers what the page says; ``templates/report.html.j2`` carries the layout,
+``plots`` draws the curves and ``film`` the strips. Everything is read from files on disk, and
+the page is written only when all of it could be read.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import platform
+from importlib import metadata
+from pathlib import Path
+from typing import Any, Dict, List, Optional, Sequence, Tuple
+
+import numpy as np
+
+from ofrl_robot import __version__
+from ofrl_robot.data.episodes.reader import open_dataset
+from ofrl_robot.errors import DatasetError
+from ofrl_robot.evaluation.trials import TrialReport, report_trials
+from ofrl_robot.pages.film_strip import choose, film_strip
+from ofrl_robot.pages.html import template, write_page
+from ofrl_robot.pages.plots import Measured, pictures
+from ofrl_robot.policy.checkpoint import Header, checkpoint_hash, load_checkpoint
+from ofrl_robot.policy.choice import CHOICE_WORDS, recorded_choice
+from ofrl_robot.training import run_folder
+from ofrl_robot.workflow import diagnosis as verdicts
+from ofrl_robot.workflow.choose_checkpoint import diagnose_run
+from ofrl_robot.workflow.diagnosis import Diagnosis
+
+FILE = "report.html"
+_PACKAGES = ("torch", "numpy", "scipy", "h5py", "safetensors", "pybullet", "gymnasium")
+
+_SENTENCES = {  # headline, and what it means for deployment
+    verdicts.OVERFIT: (
+        "The critic overfits.",
+        "Dataset Q fell after a peak. Deploy {step}, the checkpoint at the peak, not the last one.",
+    ),
+    verdicts.UNDERFIT: (
+        "The critic underfits.",
+        "It does not fit its own targets. Until a better run exists, {step}, the last checkpoint, "
+        "is the one to deploy.",
+    ),
+    verdicts.GOOD: (
+        "A good fit.",
+        "Dataset Q does not fall and the critic fits its targets. Deploy {step}, the last "
+        "checkpoint.",
+    ),
+    verdicts.NO_VALUE: (
+        "No verdict.",
+        "{algo} learns no Q-function to diagnose. The last checkpoint, {step}, is taken.",
+    ),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Trials:
+    """One folder of recorded episodes as a row of the table.
+
+    Attributes:
+        what: who acted, in words.
+        step: checkpoint of *this* run that acted, or None (scripted, another run, several).
+        deployed: whether that is the selected checkpoint.
+    """
+
+    folder: Path
+    report: TrialReport
+    what: str
+    step: Optional[int]
+    deployed: bool
+
+    @property
+    def rate(self) -> float:
+        return self.report.successes / self.report.trials
+
+
+def write_report(
+    run: Path, trials: Sequence[Path] = (), out: Optional[Path] = None, compare: Sequence[Path] = ()
+) -> Path:
+    """Write the page of a run and return its path.
+
+    Args:
+        run: run folder.
+        trials: folders of recorded episodes to set beside the verdict; the dataset that was
+            trained on may be one of them.
+        out: file to write (default ``<run>/report/report.html``).
+        compare: sibling run folders; their verdicts and errors are tabled beside this run's.
+
+    Raises OfrlError when something cannot be read or written; a page that exists is then left
+    as it was.
+    """
+    path = out or run / run_folder.REPORT / FILE
+    page = template("report.html.j2").render(_contents(run, trials, compare))
+    write_page(path, [page], "report")
+    return path
+
+
+def _contents(run: Path, folders: Sequence[Path], compare: Sequence[Path]) -> Dict[str, Any]:
+    """Everything the template shows."""
+    config = run_folder.read_config(run)
+    rows = run_folder.read_metrics(run)
+    diagnosis = diagnose_run(run)
+    header = _header(run, diagnosis.selected_step)
+    trials = [_trials(run, folder, diagnosis, header) for folder in folders]
+    tasks = [header.task] if header else [t.report.task for t in trials]
+    filmed = _filmed(trials)
+    shown = choose(filmed.report.rows) if filmed else []
+    camera = config["train"].get("camera", "")
+    headline, sentence = _SENTENCES[diagnosis.verdict]
+    return {
+        "run": run.resolve().name,
+        "algo": config["algo"].upper(),
+        "task": tasks[0] if tasks else "unknown task",
+        "date": datetime.datetime.now(datetime.timezone.utc).strftime("%d %B %Y, %H:%M UTC"),
+        "diagnosis": diagnosis,
+        "headline": headline,
+        "sentence": sentence.format(
+            step=f"step\u00a0{diagnosis.selected_step:,}", algo=config["algo"].upper()
+        ),
+        "checkpoint": run_folder.checkpoint_path(run, diagnosis.selected_step),
+        "checkpoint_found": header is not None,
+        "pictures": pictures(
+            rows,
+            diagnosis,
+            int(config["algo_config"].get("warm_start_steps", 0)),
+            _measured(trials),
+        ),
+        "trials": trials,
+        "filmed": filmed,
+        "strips": [film_strip(filmed.folder, row, camera) for row in shown],
+        "siblings": [_sibling(folder) for folder in (run, *compare)] if compare else [],
+        "settings": _settings(config),
+        "facts": _facts(config, header),
+        "versions": _versions(header),
+    }
+
+
+def _header(run: Path, step: int) -> Optional[Header]:
+    """Header of the selected checkpoint; None when the file was removed to save space."""
+    path = run_folder.checkpoint_path(run, step)
+    return load_checkpoint(path)[0] if path.is_file() else None
+
+
+# -- trials -----------------------------------------------------------------------------------
+
+
+def _trials(run: Path, folder: Path, diagnosis: Diagnosis, header: Optional[Header]) -> Trials:
+    report = report_trials(folder)
+    step = _step_of_this_run(run, report.policy)
+    choice = recorded_choice(report.policy)
+    if report.policy.get("mixed"):
+        what = f"{report.policy['mixed']} different policies in one folder"
+    elif report.policy:
+        what = "{} step {:,}, {}".format(
+            str(report.policy.get("algo", "policy")).upper(),
+            int(report.policy.get("step", 0)),
+            CHOICE_WORDS.get(choice, choice),
+        )
+        if step is None:
+            what += ", not of this run"
+    else:
+        trained_on = header and open_dataset(folder).fingerprint() == header.dataset_fingerprint
+        what = "{} behaviour{}".format(
+            report.actor or "unnamed", ": the data of this run" if trained_on else ""
+        )
+    return Trials(folder, report, what, step, step == diagnosis.selected_step)
+
+
+def _step_of_this_run(run: Path, policy: Dict[str, Any]) -> Optional[int]:
+    """Step of the run's checkpoint that made the trials: told by hash, since paths may move."""
+    path = run_folder.checkpoint_path(run, int(policy.get("step", -1)))
+    if path.is_file() and checkpoint_hash(path) == policy.get("sha256"):
+        return int(policy["step"])
+    return None
+
+
+def _measured(trials: Sequence[Trials]) -> List[Measured]:
+    """Rates of checkpoints of this run, for the plot."""
+    return [
+        Measured(t.step, recorded_choice(t.report.policy), t.rate, *t.report.interval)
+        for t in trials
+        if t.step is not None
+    ]
+
+
+def _filmed(trials: Sequence[Trials]) -> Optional[Trials]:
+    """The folder to show film of: the deployed checkpoint's, else a policy's, else the first."""
+    ranked = sorted(trials, key=lambda t: (not t.deployed, not t.report.policy))  # stable
+    return ranked[0] if ranked else None
+
+
+# -- siblings, settings, facts ----------------------------------------------------------------
+
+
+def _sibling(folder: Path) -> Dict[str, Any]:
+    """Verdict and errors of a run over its last fifth, where "more capacity helps" is read off."""
+    rows, diagnosis = run_folder.read_metrics(folder), diagnose_run(folder)
+    tail = rows[-max(1, len(rows) // 5) :]
+    names = ("data_q", "td_error", "cql_term")
+    return {
+        "run": folder.resolve().name,
+        "verdict": diagnosis.verdict,
+        "step": diagnosis.selected_step,
+        **{n: np.mean([r[n] for r in tail]) if n in rows[0] else None for n in names},
+    }
+
+
+def _settings(config: Dict[str, Any]) -> List[Tuple[str, List[Tuple[str, str]]]]:
+    """``config.json`` as (group, [(name, value)]), in the order of the file."""
+    top = [(k, _text(v)) for k, v in config.items() if not isinstance(v, dict)]
+    groups = [(k, v) for k, v in config.items() if isinstance(v, dict)]
+    return [("run", top)] + [(k, [(n, _text(x)) for n, x in v.items()]) for k, v in groups]
+
+
+def _text(value: Any) -> str:
+    if value is None or value == "":
+        return "default"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, list):
+        return ", ".join(str(v) for v in value)
+    return str(value)
+
+
+def _facts(config: Dict[str, Any], header: Optional[Header]) -> List[Tuple[str, str]]:
+    """What is known of the training data: from its folder where it still lies there."""
+    facts = [("folder", str(config["dataset"]))]
+    try:
+        data = open_dataset(Path(config["dataset"]))
+    except DatasetError:
+        facts.append(("episodes", "folder not found from here; below is what the checkpoint keeps"))
+    else:
+        text = (
+            f"{len(data.paths):,}, of which {data.successes:,} successes ({100.0 * data.successes / len(data.paths):.0f} "
+            "%)"
+        )
+        facts += [("episodes", text), ("transitions", f"{sum(data.lengths):,}")]
+        now = data.fingerprint()
+        if header and now != header.dataset_fingerprint:
+            text = f"the folder is not what was trained on: now {now[:16]}"
+            facts.append(("changed", text))
+    if header:
+        facts += [
+            ("robot", header.robot),
+            ("camera", "{}, {} x {} pixels".format(header.camera, *header.image_shape[1::-1])),
+            ("control rate", f"{header.control_rate_hz:g} Hz"),
+            ("actions", ", ".join(header.action_spec.names)),
+            ("fingerprint", header.dataset_fingerprint),
+        ]
+    return facts
+
+
+def _versions(header: Optional[Header]) -> List[Tuple[str, str]]:
+    trained = f" (trained with {header.software_version})" if header else ""
+    versions = [("ofrl_robot", __version__ + trained), ("Python", platform.python_version())]
+    for name in _PACKAGES:
+        try:
+            versions.append((name, metadata.version(name)))
+        except metadata.PackageNotFoundError:
+            continue  # a workstation that only reads reports need not have the simulator
+    return versions

@@ -1,0 +1,1 @@
+"""Recording sessions: the loop in one process, alone or in parallel."""

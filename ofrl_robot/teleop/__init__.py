@@ -1,0 +1,1 @@
+"""Teleoperation devices: what sits in the operator's seat."""

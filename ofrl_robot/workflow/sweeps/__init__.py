@@ -1,0 +1,1 @@
+"""Sweeps: many runs of one recipe, here or on a Ray cluster."""

@@ -1,0 +1,63 @@
+import numpy as np
+import pytest
+
+from ofrl_robot.data.datasets.summary import describe, summary
+from ofrl_robot.data.episodes.schema import FAILURE, SUCCESS, UNKNOWN
+from ofrl_robot.errors import DatasetError
+from ofrl_robot.specs import WIDOWX_ACTION
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory, make):
+    folder = tmp_path_factory.mktemp("dataset")
+    cases = [(2, SUCCESS), (4, FAILURE), (4, SUCCESS), (6, UNKNOWN)]
+    for seed, (steps, label) in enumerate(cases):
+        meta = make.meta(actor="scripted", operator="ann" if seed else "")
+        make.episode(folder, steps, seed, label, meta, cut=label != SUCCESS)
+    return folder
+
+
+def test_summary_counts(folder, make):
+    data = summary(folder)
+    assert (data["episodes"], data["transitions"]) == (4, 16)
+    assert data["lengths"] == {"min": 2, "median": 4.0, "max": 6}
+    assert data["labels"] == {"success": 2, "failure": 1, "unknown": 1}
+    assert data["first_success_step"] == 3.0  # rewards come at steps 2 and 4 of two episodes
+    assert data["reward_values"] == {0.0: 14, 1.0: 2} and data["reward_sum"] == 2.0
+    assert (data["operators"], data["actors"]) == (["ann"], ["scripted"])
+    applied = [a for seed, n in enumerate((2, 4, 4, 6)) for a in make.ticks(n, seed)[1]]
+    assert data["limited"] == pytest.approx(np.mean([a.limited for a in applied]))
+    assert data["interventions"] == pytest.approx(np.mean([a.intervention for a in applied]))
+    actions = np.array([a.action for a in applied])
+    assert [row["std"] for row in data["actions"].values()] == pytest.approx(actions.std(0))
+
+
+def test_description_names_everything_and_is_aligned(folder):
+    lines = describe(folder)
+    text = "\n".join(lines)
+    for word in WIDOWX_ACTION.names + ("Task-v0", "2 success (50 %)", "6x6", "5 Hz nominal"):
+        assert word in text
+    assert len({len(line) for line in lines[-WIDOWX_ACTION.size - 1 :]}) == 1
+
+
+def test_environment_is_shown_when_it_is_one(tmp_path, make):
+    def row():
+        return next(line for line in describe(tmp_path) if line.startswith("environment"))
+
+    make.episode(tmp_path, meta=make.meta(environment={"sim_backend": "embedded", "noise": 0.1}))
+    assert row().split(None, 1)[1] == "noise=0.1, sim_backend=embedded"
+    make.episode(tmp_path)
+    assert row().split(None, 1)[1] == "mixed (2 settings)"
+
+
+def test_no_reward_at_all(tmp_path, make):
+    make.episode(tmp_path, cut=True)
+    assert summary(tmp_path)["first_success_step"] is None
+    assert "never" in "\n".join(describe(tmp_path))
+
+
+def test_a_damaged_episode_is_named(tmp_path, make):
+    path, _, _ = make.episode(tmp_path)
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(DatasetError, match=path.name):
+        describe(tmp_path)
