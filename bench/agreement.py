@@ -199,7 +199,7 @@ def prepare_ours() -> Callable[[Transitions, Order], Learned]:
             )  # fmt: skip
         low, high = LOG_STD
         nets = NetConfig(hidden=tuple(order["hidden"]), log_std_min=low, log_std_max=high)
-        spec = ActionSpec(("x", "y"), ("1", "1"), (1.0, 1.0))
+        spec = ActionSpec(("x", "y"), ("1", "1"), (1.0, 1.0), "world")
         algorithm = make_algorithm(
             config, nets, data.observations.shape[1:], spec, torch.device("cpu")
         )

@@ -1,22 +1,24 @@
-"""What an action and an observation are: names, units, bounds, image pipeline.
+"""Define what an action and an observation are: names, units, scales, frames of reference.
 
-The one place where these are said. Simulator, drivers, episode files, checkpoints and the
-policy server all refer to these classes, and refuse each other when they differ.
+Simulator, drivers, episode files, checkpoints and the policy server all use these classes. Two
+parts whose specs differ refuse to work together.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, Dict, List, Optional, Tuple
+from typing import Any, Dict, List, Optional, Sequence, Tuple
 
-import numpy as np
+from ofrl_robot.errors import ConfigError, SpecMismatchError
 
-from ofrl_robot.errors import SpecMismatchError
+# Frames of reference: of the task's scene; of the arm's base link; of data that does not say.
+WORLD, BASE, UNKNOWN_FRAME = "world", "base", "unknown"
+STATE = "state"  # name of the state vector, beside the names of the cameras
 
 
 @dataclasses.dataclass(frozen=True)
 class ActionSpec:
-    """A normalised action vector in [-1, 1] and what one unit of each entry asks for.
+    """Describe a normalised action vector in [-1, 1].
 
     Attributes:
         names: meaning of each entry, in order.
@@ -24,31 +26,36 @@ class ActionSpec:
         scale: physical amount asked for by an entry of 1.0, per control step.
         gripper_threshold: a gripper entry above +threshold opens, below -threshold closes,
             anything else keeps the last target; a neutral entry above +threshold fires.
-        frame: frame of the position and rotation deltas ("base": axes of the robot base).
+        frame: frame of reference of the position and rotation deltas, ``WORLD`` or ``BASE``.
     """
 
     names: Tuple[str, ...]
     units: Tuple[str, ...]
     scale: Tuple[float, ...]
+    frame: str
     gripper_threshold: float = 0.5
-    frame: str = "base"
 
     @property
     def size(self) -> int:
+        """Number of entries."""
         return len(self.names)
 
     @property
     def levels(self) -> Dict[int, Tuple[float, ...]]:
-        """Position of each entry that only asks for one of a few things -> one value for each:
-        close, keep, open of a gripper; wait, fire of neutral."""
+        """Values that each discrete entry can take, by its position in the vector.
+
+        A gripper entry closes, keeps or opens; a neutral entry waits or fires.
+        """
         known = {"gripper": (-1.0, 0.0, 1.0), "neutral": (0.0, 1.0)}
         return {i: known[name] for i, name in enumerate(self.names) if name in known}
 
     def to_dict(self) -> Dict[str, Any]:
+        """Return the fields as JSON-able values."""
         return dataclasses.asdict(self)
 
     @staticmethod
     def from_dict(data: Dict[str, Any]) -> "ActionSpec":
+        """Build a spec from :meth:`to_dict`. Raises KeyError or TypeError for other dicts."""
         fields = dict(data)
         for key in ("names", "units", "scale"):
             fields[key] = tuple(fields[key])
@@ -57,7 +64,9 @@ class ActionSpec:
 
 @dataclasses.dataclass(frozen=True)
 class CameraSpec:
-    """One camera as the policy sees it, and the pipeline from the raw frame to that.
+    """Describe the image of one camera as the policy sees it.
+
+    :func:`ofrl_robot.images.prepare` makes it from the raw frame.
 
     Attributes:
         name: topic and dataset key (``camera/<name>/image_raw``, ``obs/<name>``).
@@ -72,48 +81,69 @@ class CameraSpec:
 
     @property
     def shape(self) -> Tuple[int, int, int]:
+        """(height, width, 3)."""
         return (self.height, self.width, 3)
-
-    def apply(self, raw: np.ndarray) -> np.ndarray:
-        """Raw uint8 RGB (h, w, 3) -> uint8 RGB (height, width, 3): crop, then area resize."""
-        if self.crop is not None:
-            top, left, height, width = self.crop
-            raw = raw[top : top + height, left : left + width]
-        if raw.shape == self.shape:
-            return raw
-        import cv2  # only needed when a frame really has to be resized
-
-        return cv2.resize(raw, (self.width, self.height), interpolation=cv2.INTER_AREA)
 
 
 @dataclasses.dataclass(frozen=True)
 class ObservationSpec:
-    """What is observed at a tick: uint8 RGB images and a float64 state vector.
+    """Describe what is observed at a tick: uint8 RGB images and a float64 state vector.
 
     Attributes:
-        cameras: every camera, in order; the first is the one a single-camera policy reads.
+        cameras: every camera, in order; the first is the one that a policy reads by default.
         state_names: meaning of each state entry, in order.
         state_units: unit per entry.
+        state_frame: frame of reference of the poses in the state, ``WORLD`` or ``BASE``.
     """
 
     cameras: Tuple[CameraSpec, ...]
     state_names: Tuple[str, ...]
     state_units: Tuple[str, ...]
+    state_frame: str
+
+    def shapes(self, observe: Sequence[str] = ()) -> Dict[str, Tuple[int, ...]]:
+        """Return the shape of each observation that a policy reads, by name, in order.
+
+        Args:
+            observe: names of cameras, and ``STATE`` for the state vector; by default the first
+                camera alone.
+
+        Raises:
+            ConfigError: a name is unknown or repeated, or there is no camera to take by default.
+        """
+        known: Dict[str, Tuple[int, ...]] = {c.name: c.shape for c in self.cameras}
+        names = list(observe) or list(known)[:1]
+        known[STATE] = (len(self.state_names),)
+        for name in names:
+            if name not in known:
+                raise ConfigError(
+                    f"observation {name!r} is unknown", f"use {', '.join(known)}", "observe"
+                )
+        if not names or len(set(names)) < len(names):
+            raise ConfigError(f"observe is {names}", f"name each of {', '.join(known)} once")
+        return {name: known[name] for name in names}
 
     def to_dict(self) -> Dict[str, Any]:
+        """Return the fields as JSON-able values."""
         return dataclasses.asdict(self)
 
     @staticmethod
     def from_dict(data: Dict[str, Any]) -> "ObservationSpec":
+        """Build a spec from :meth:`to_dict`. Raises KeyError or TypeError for other dicts."""
         cameras = tuple(
             CameraSpec(**{**c, "crop": tuple(c["crop"]) if c.get("crop") else None})
             for c in data["cameras"]
         )
-        return ObservationSpec(cameras, tuple(data["state_names"]), tuple(data["state_units"]))
+        return ObservationSpec(
+            cameras,
+            tuple(data["state_names"]),
+            tuple(data["state_units"]),
+            data["state_frame"],
+        )
 
 
 def differences(left: Any, right: Any) -> List[str]:
-    """Fields in which two specs differ, as ``field: left != right`` lines (empty if equal)."""
+    """List the fields in which two specs differ, as ``field: left != right``."""
     a, b = left.to_dict(), right.to_dict()
     return [f"{k}: {a.get(k)} != {b.get(k)}" for k in a if a.get(k) != b.get(k)]
 
@@ -130,6 +160,7 @@ def require_same(left: Any, right: Any, left_name: str, right_name: str, fix: st
         )
 
 
+# Poses are in the axes of roboverse's world, where the arm's base stands at (0.6, 0, -0.4) m.
 # The action and observation of roboverse's WidowX 250 (reference: roboverse
 # envs/widow250.py as described by the COG and workflow papers' released code), so that
 # simulated and real episodes agree.
@@ -137,6 +168,7 @@ WIDOWX_ACTION = ActionSpec(
     names=("x", "y", "z", "rot_x", "rot_y", "rot_z", "gripper", "neutral"),
     units=("m", "m", "m", "deg", "deg", "deg", "1", "1"),
     scale=(0.2, 0.2, 0.2, 20.0, 20.0, 20.0, 1.0, 1.0),
+    frame=WORLD,
 )
 
 WIDOWX_STATE_NAMES = (
@@ -147,7 +179,10 @@ WIDOWX_STATE_UNITS = ("m", "m", "m", "1", "1", "1", "1", "m", "m", "1")
 
 
 def widowx_observation(image_size: int = 48, camera: str = "image") -> ObservationSpec:
-    """Observation of the simulated WidowX: one square camera and roboverse's 10-D state."""
+    """Return the simulated WidowX's observation: one square camera and roboverse's 10-D state."""
     return ObservationSpec(
-        (CameraSpec(camera, image_size, image_size),), WIDOWX_STATE_NAMES, WIDOWX_STATE_UNITS
+        (CameraSpec(camera, image_size, image_size),),
+        WIDOWX_STATE_NAMES,
+        WIDOWX_STATE_UNITS,
+        WORLD,
     )

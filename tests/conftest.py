@@ -14,12 +14,12 @@ from ofrl_robot.control.limiter import Limits
 from ofrl_robot.control.signals import HUMAN, AppliedAction, Tick
 from ofrl_robot.specs import ActionSpec, CameraSpec, ObservationSpec
 
-ACTION = ActionSpec(("x", "y", "z", "gripper"), ("m", "m", "m", "1"), (0.1, 0.1, 0.1, 1.0))
+ACTION = ActionSpec(("x", "y", "z", "gripper"), ("m", "m", "m", "1"), (0.1, 0.1, 0.1, 1.0), "base")
 PERIOD_NS = 200000000
 
 
 def observation_spec(size: int = 24, camera: str = "front") -> ObservationSpec:
-    return ObservationSpec((CameraSpec(camera, size, size),), ("a", "b"), ("m", "m"))
+    return ObservationSpec((CameraSpec(camera, size, size),), ("a", "b"), ("m", "m"), "base")
 
 
 class FakeRobot:

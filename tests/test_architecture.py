@@ -10,16 +10,22 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = "ofrl_robot"
 FLOORS = [
-    {"specs", "errors"},
+    {"errors"},
+    {"specs", "files", "processes", "config", "registry"},
+    {"images"},
     {"control", "nets"},
-    {"data", "sim", "algos"},
+    {"data", "sim"},
+    {"algos"},
     {"policy"},
-    {"robots", "cameras", "training", "evaluation"},
+    {"robots", "cameras", "teleop"},
+    {"recording", "training"},
+    {"evaluation"},
     {"workflow"},
+    {"pages"},
     {"cli"},
 ]
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
-SIDEWAYS = {("algos", "data"), ("specs", "errors")}  # the only arrows within a floor
+SIDEWAYS: set = set()  # arrows within a floor
 LIBRARY = sorted((ROOT / PACKAGE).rglob("*.py"))
 NODES = sorted((ROOT / "ros").rglob("*.py"))
 

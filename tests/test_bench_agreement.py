@@ -151,7 +151,7 @@ def test_beside_d3rlpy_the_runs_are_compared(bench):
 
 
 def test_first_weights_of_torch_are_larger_and_the_target_takes_them(agreement):
-    spec = ActionSpec(("x", "y"), ("1", "1"), (1.0, 1.0))
+    spec = ActionSpec(("x", "y"), ("1", "1"), (1.0, 1.0), "world")
     nets = NetConfig(hidden=(16, 16))
     algorithm = make_algorithm(CQLConfig(shift=0), nets, (8,), spec, torch.device("cpu"))
     last = [algorithm.actor.head[-1]] + [head.rest[-1] for head in algorithm.critic.heads]

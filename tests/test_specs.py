@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from ofrl_robot.errors import SpecMismatchError
+from ofrl_robot.images import prepare
 from ofrl_robot.specs import (
     WIDOWX_ACTION,
     ActionSpec,
@@ -23,6 +24,7 @@ CROPPED = ObservationSpec(
     (CameraSpec("wrist", 48, 64, crop=(10, 20, 100, 200)), CameraSpec("front", 24, 24)),
     ("a",),
     ("m",),
+    "base",
 )
 
 
@@ -58,14 +60,14 @@ def test_a_mismatch_names_field_and_both_sides(left, change, field):
 
 
 def test_index_of_an_entry_that_is_not_there_is_none():
-    spec = ActionSpec(("x", "gripper"), ("m", "1"), (0.1, 1.0))
+    spec = ActionSpec(("x", "gripper"), ("m", "1"), (0.1, 1.0), "base")
     assert spec.size == 2
 
 
 def test_pipeline_crops_before_it_resizes():
     raw = np.zeros((120, 240, 3), np.uint8)
     raw[10:110, 20:220] = 200  # just the crop is bright: no dark pixel may leak in
-    out = CROPPED.cameras[0].apply(raw)
+    out = prepare(raw, CROPPED.cameras[0])
     assert out.shape == CROPPED.cameras[0].shape and out.dtype == np.uint8
     assert (out == 200).all()
 
@@ -73,13 +75,13 @@ def test_pipeline_crops_before_it_resizes():
 def test_resize_averages_areas():
     raw = np.zeros((8, 8, 3), np.uint8)
     raw[::2] = 100  # nearest neighbour would give stripes
-    assert (CameraSpec("c", 4, 4).apply(raw) == 50).all()
+    assert (prepare(raw, CameraSpec("c", 4, 4)) == 50).all()
 
 
 @pytest.mark.parametrize("crop", [None, (2, 3, 4, 5)])
 def test_no_copy_when_there_is_nothing_to_resize(crop):
     raw = np.arange(8 * 9 * 3, dtype=np.uint8).reshape(8, 9, 3)
     height, width = (8, 9) if crop is None else crop[2:]
-    out = CameraSpec("c", height, width, crop).apply(raw)
+    out = prepare(raw, CameraSpec("c", height, width, crop))
     assert np.shares_memory(out, raw)
     assert np.array_equal(out, raw if crop is None else raw[2:6, 3:8])

@@ -19,6 +19,7 @@ from std_msgs.msg import String
 from ofrl_robot.control.signals import AppliedAction, Command, Tick
 from ofrl_robot.data.episodes.schema import EpisodeMeta
 from ofrl_robot.errors import ConfigError
+from ofrl_robot.images import prepare
 from ofrl_robot.specs import ObservationSpec
 from ofrl_ros.wires import QUEUE, Events
 
@@ -260,7 +261,7 @@ class TickAssembler:
         tick = Tick(
             stamp_ns=stamp,
             step=int(values["step"]),
-            images={c.name: c.apply(originals[c.name]) for c in self._spec.cameras},
+            images={c.name: prepare(originals[c.name], c) for c in self._spec.cameras},
             state=np.array([values[name] for name in self._spec.state_names]),
             reward=values["reward"],
             terminated=bool(values["terminated"]),

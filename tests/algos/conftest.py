@@ -15,7 +15,7 @@ from ofrl_robot.nets.config import NetConfig
 from ofrl_robot.specs import ActionSpec
 
 SIZE = 16
-ACTION = ActionSpec(("x", "gripper"), ("m", "1"), (0.1, 1.0))
+ACTION = ActionSpec(("x", "gripper"), ("m", "1"), (0.1, 1.0), "base")
 NETS = NetConfig(latent=16, hidden=(32, 32))
 
 

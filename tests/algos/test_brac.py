@@ -94,7 +94,7 @@ def test_behavior_may_have_another_head_and_has_no_bottleneck(build):
 @pytest.fixture
 def given_behavior():
     torch.manual_seed(9)
-    spec = ActionSpec(("x", "gripper"), ("m", "1"), (0.1, 1.0))
+    spec = ActionSpec(("x", "gripper"), ("m", "1"), (0.1, 1.0), "base")
     config = NetConfig(latent=8, hidden=(24,), action_head="mixture", components=3, dropout=0.5)
     return Actor(config, (16, 16, 3), spec)
 
@@ -255,7 +255,7 @@ def one_dimensional(**settings):
     config = BRACConfig(**{"divergence_form": "dual", "discriminator_lr": 3e-3, **settings})
     torch.manual_seed(0)
     algorithm = make_algorithm(
-        config, NetConfig(hidden=(64, 64)), (1,), ActionSpec(("x",), ("m",), (0.1,)),
+        config, NetConfig(hidden=(64, 64)), (1,), ActionSpec(("x",), ("m",), (0.1,), "base"),
         torch.device("cpu"),
     )  # fmt: skip
     with torch.no_grad():

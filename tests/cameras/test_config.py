@@ -11,6 +11,7 @@ import yaml
 from ofrl_robot.cameras.config import load_cameras
 from ofrl_robot.cameras.registry import make_camera
 from ofrl_robot.errors import ConfigError
+from ofrl_robot.images import prepare
 from ofrl_robot.specs import CameraSpec
 
 EXAMPLES = sorted((Path(__file__).parents[2] / "config" / "cameras").glob("*.yaml"))
@@ -58,7 +59,7 @@ def test_defaults_and_the_observation(load):
     (camera,) = load(front(observation={"crop": [0, 80, 480, 480], "height": 64, "width": 64}))
     raw = np.zeros((480, 640, 3), np.uint8)
     raw[:, 80:560] = 200
-    small = camera.observation.apply(raw)
+    small = prepare(raw, camera.observation)
     assert small.shape == (64, 64, 3) and (small == 200).all(), "the crop and nothing else"
 
 

@@ -23,10 +23,10 @@ TIGHT = 1e-8  # m and deg; the limiter leaves differences below 1e-9 alone
 
 SPECS = (
     WIDOWX_ACTION,
-    ActionSpec(("x", "y", "z", "gripper"), ("m",) * 3 + ("1",), (0.05, 0.1, 0.2, 1.0)),
+    ActionSpec(("x", "y", "z", "gripper"), ("m",) * 3 + ("1",), (0.05, 0.1, 0.2, 1.0), "base"),
     ActionSpec(("gripper", "z", "y", "x", "rot_z"), ("1",) + ("m",) * 3 + ("deg",),
-               (1.0, 0.05, 0.1, 0.2, 30.0)),
-    ActionSpec(("x", "y", "gripper"), ("m", "m", "1"), (0.1, 0.1, 1.0)),
+               (1.0, 0.05, 0.1, 0.2, 30.0), "base"),
+    ActionSpec(("x", "y", "gripper"), ("m", "m", "1"), (0.1, 0.1, 1.0), "base"),
 )  # fmt: skip
 
 

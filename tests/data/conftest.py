@@ -66,7 +66,7 @@ def make_episode(folder, steps=5, seed=0, success=SUCCESS, meta=None, **options)
 def make_full_dataset(folder):
     """Three episodes in which nothing has its default: what a round trip must bring back."""
     cameras = (CameraSpec("image", SIZE, SIZE), CameraSpec("wrist", 5, 7, crop=(0, 1, 10, 14)))
-    spec = ObservationSpec(cameras, ("a", "b", "c"), ("m", "rad", "1"))
+    spec = ObservationSpec(cameras, ("a", "b", "c"), ("m", "rad", "1"), "base")
     folder.mkdir(parents=True)
     rng = np.random.default_rng(7)
     for number, (steps, success, terminal) in enumerate(

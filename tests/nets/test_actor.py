@@ -12,7 +12,7 @@ from ofrl_robot.nets.config import NetConfig
 from ofrl_robot.nets.distributions import MixedAction, TanhGaussian, TanhMixture
 from ofrl_robot.specs import WIDOWX_ACTION, ActionSpec
 
-ACTION = ActionSpec(("x", "y", "gripper"), ("m", "m", "1"), (0.1, 0.1, 1.0))
+ACTION = ActionSpec(("x", "y", "gripper"), ("m", "m", "1"), (0.1, 0.1, 1.0), "base")
 HEADS = {"gaussian": TanhGaussian, "mixture": TanhMixture, "mixed": MixedAction}
 every = pytest.mark.parametrize("head", sorted(HEADS))
 
@@ -91,7 +91,7 @@ def test_components_of_a_mixture_start_apart():
 
 def test_a_mixed_head_without_a_discrete_entry_is_refused():
     with pytest.raises(ConfigError, match="mixed.*x, y.*gaussian or mixture"):
-        make("mixed", ActionSpec(("x", "y"), ("m", "m"), (0.1, 0.1)))
+        make("mixed", ActionSpec(("x", "y"), ("m", "m"), (0.1, 0.1), "base"))
 
 
 @every

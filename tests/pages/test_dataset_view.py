@@ -88,7 +88,7 @@ def test_long_episodes_with_two_cameras_stay_small(tmp_path):
     """1200 steps; pictures with shapes of all colours and the noise of a sensor."""
     state = widowx_observation(8)
     cameras = CameraSpec("left", 120, 160), CameraSpec("right", 96, 128)
-    spec = ObservationSpec(cameras, state.state_names, state.state_units)
+    spec = ObservationSpec(cameras, state.state_names, state.state_units, state.state_frame)
     writer = EpisodeWriter(tmp_path, EpisodeMeta("real", "Task", WIDOWX_ACTION, spec, 10.0))
     rng = np.random.default_rng(0)
     pictures = [{c.name: photograph(rng, c) for c in cameras} for _ in range(9)]

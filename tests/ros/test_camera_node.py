@@ -20,6 +20,7 @@ from ofrl_robot.control.signals import POLICY, AppliedAction, Tick
 from ofrl_robot.data.episodes.reader import read_episode
 from ofrl_robot.data.episodes.schema import SUCCESS, EpisodeMeta
 from ofrl_robot.data.episodes.writer import EpisodeWriter
+from ofrl_robot.images import prepare
 from ofrl_robot.specs import WIDOWX_ACTION, ObservationSpec
 from tests.ros.waiting import wait_for
 
@@ -163,7 +164,7 @@ def test_from_the_camera_to_the_episode(node, rig, tmp_path):
     """Recorded: the small frame, its capture stamp, and the raw frame as JPEG. A robot by hand."""
     small = {"crop": [0, 4, 24, 24], "height": 8, "width": 8}
     (camera,) = load_cameras(rig(("front", 12, {"observation": small})))
-    spec = ObservationSpec((camera.observation,), ("x",), ("m",))
+    spec = ObservationSpec((camera.observation,), ("x",), ("m",), "base")
     heard = Heard(node.namespace, "front")
     node("camera_node.py", cameras=tmp_path / "rig.yaml")
     wait_for(lambda: len(heard.images) > 6, "frames")
@@ -186,7 +187,7 @@ def test_from_the_camera_to_the_episode(node, rig, tmp_path):
     path = writer.finish(SUCCESS, "test")
     episode = read_episode(path)
     raw = [messages.image_pixels(image) for image in shown]
-    expected = [camera.observation.apply(frame) for frame in raw]
+    expected = [prepare(frame, camera.observation) for frame in raw]
     assert np.array_equal(episode.images["front"], expected) and expected[0].shape == (8, 8, 3)
     captured = [image.header.stamp.to_nsec() for image in shown]
     assert episode.timestamps["front"].tolist() == captured

@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 import safetensors.torch
 import torch
-from tests.training.small_run import HYPER, config
 
 from ofrl_robot.errors import ConfigError
 from ofrl_robot.training import run_folder
 from ofrl_robot.training.distributed import Team, require_shareable, share
 from tests.training import team
+from tests.training.small_run import HYPER, config
 
 LOOPBACK = {"MASTER_ADDR": "127.0.0.1", "GLOO_SOCKET_IFNAME": "lo", "OMP_NUM_THREADS": "1"}
 

@@ -21,7 +21,7 @@ from ofrl_robot.training.graph import WARM_UP, GraphedUpdate
 from ofrl_robot.training.resident import ResidentData, fits, resident_bytes
 
 CPU = torch.device("cpu")
-SIZE, ACTION = 12, ActionSpec(("x", "gripper"), ("m", "1"), (0.1, 1.0))
+SIZE, ACTION = 12, ActionSpec(("x", "gripper"), ("m", "1"), (0.1, 1.0), "base")
 DISCOUNT, N = 0.9, 3
 WARM_START = 6
 HYPER = {

@@ -6,13 +6,13 @@ import dataclasses
 
 import pytest
 import torch
-from tests.training.small_run import HYPER, NETS, config
 
 from ofrl_robot.errors import CheckpointError, SpecMismatchError
 from ofrl_robot.policy.checkpoint import ACTOR, load_checkpoint, part, save_checkpoint
 from ofrl_robot.training import run_folder
 from ofrl_robot.training.learner import Learner
 from ofrl_robot.training.loop import train
+from tests.training.small_run import HYPER, NETS, config
 
 
 @pytest.fixture

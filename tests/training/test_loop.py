@@ -11,7 +11,6 @@ import tracemalloc
 import numpy as np
 import pytest
 import torch
-from tests.training.small_run import HYPER, config
 
 from ofrl_robot.algos.base import Algorithm
 from ofrl_robot.algos.bc import BC
@@ -27,6 +26,7 @@ from ofrl_robot.training.config import TrainConfig
 from ofrl_robot.training.display import Display
 from ofrl_robot.training.learner import Learner
 from ofrl_robot.training.loop import train
+from tests.training.small_run import HYPER, config
 
 SHARED = ["data_log_prob", "action_mse"]
 Q_METRICS = ["data_q", "data_q_min", "policy_q", "mode_q", "random_q", "td_error",

@@ -13,7 +13,6 @@ import sys
 import pytest
 import safetensors.torch
 import torch
-from tests.training.small_run import HYPER, NETS, StopAt, config, stopped
 
 from ofrl_robot.algos.config import CQLConfig
 from ofrl_robot.data.episodes.reader import open_dataset
@@ -21,6 +20,7 @@ from ofrl_robot.errors import CheckpointError, ConfigError, DatasetError
 from ofrl_robot.training import run_folder
 from ofrl_robot.training.loop import train
 from tests.training import small_run
+from tests.training.small_run import HYPER, NETS, StopAt, config, stopped
 
 
 def digests(folder):

@@ -33,7 +33,7 @@ from ofrl_robot.data.convert.trajectory import bad, converted_episode, converted
 from ofrl_robot.data.convert.unpickle import load_npy_objects
 from ofrl_robot.data.episodes.reader import Episode
 from ofrl_robot.errors import DatasetError
-from ofrl_robot.specs import ActionSpec, CameraSpec, ObservationSpec
+from ofrl_robot.specs import BASE, ActionSpec, CameraSpec, ObservationSpec
 
 ROBOT = "widowx250"
 CONTROL_RATE_HZ = 5.0
@@ -41,6 +41,7 @@ ACTION = ActionSpec(
     names=("x", "y", "z", "rot_x", "rot_y", "rot_z", "gripper"),
     units=("m", "m", "m", "rad", "rad", "rad", "1"),
     scale=(0.05, 0.05, 0.05, 0.25, 0.25, 0.25, 1.0),
+    frame=BASE,
 )
 STATE_NAMES = ("ee_x", "ee_y", "ee_z", "ee_roll", "ee_pitch", "ee_yaw", "gripper_open")
 STATE_UNITS = ("m", "m", "m", "rad", "rad", "rad", "1")
@@ -93,7 +94,7 @@ class BridgeFolder(Source):
         requested = _unit(actions)[: steps - late]
         meta = converted_meta(
             ROBOT, _task(folder), CONTROL_RATE_HZ, ACTION,
-            ObservationSpec(cameras, STATE_NAMES, STATE_UNITS),
+            ObservationSpec(cameras, STATE_NAMES, STATE_UNITS, BASE),
         )  # fmt: skip
         return converted_episode(
             meta, images, state[late:], np.clip(requested, -1.0, 1.0), np.zeros(len(requested)),

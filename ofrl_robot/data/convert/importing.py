@@ -20,6 +20,7 @@ from ofrl_robot.data.episodes.reader import Episode
 from ofrl_robot.data.episodes.writer import EpisodeWriter
 from ofrl_robot.errors import DatasetError, HostilePickleError, OfrlError, SpecMismatchError
 from ofrl_robot.files import new_folder
+from ofrl_robot.images import prepare
 from ofrl_robot.specs import CameraSpec, require_same
 
 Progress = Callable[[int, int], None]  # called with (trajectories done, in all)
@@ -176,7 +177,7 @@ def _changed(episode: Episode, options: ImportOptions) -> Episode:
         cameras = tuple(dataclasses.replace(c, height=side, width=side) for c in spec.cameras)
         meta.observation_spec = dataclasses.replace(spec, cameras=cameras)
         episode.images = {
-            name: np.stack([CameraSpec(name, side, side).apply(frame) for frame in frames])
+            name: np.stack([prepare(frame, CameraSpec(name, side, side)) for frame in frames])
             for name, frames in episode.images.items()
         }
     return episode

@@ -27,6 +27,7 @@ from ofrl_robot.specs import (
     WIDOWX_ACTION,
     WIDOWX_STATE_NAMES,
     WIDOWX_STATE_UNITS,
+    WORLD,
     CameraSpec,
     ObservationSpec,
 )
@@ -181,4 +182,4 @@ def _bad_step(what: str, where: str, step: int) -> DatasetError:
 
 def _observation_spec(shape: Tuple[int, ...]) -> ObservationSpec:
     camera = CameraSpec(CAMERA, int(shape[0]), int(shape[1]))
-    return ObservationSpec((camera,), WIDOWX_STATE_NAMES, WIDOWX_STATE_UNITS)
+    return ObservationSpec((camera,), WIDOWX_STATE_NAMES, WIDOWX_STATE_UNITS, WORLD)

@@ -13,7 +13,7 @@ from ofrl_robot.data.convert.options import FileOptions
 from ofrl_robot.data.episodes import schema
 from ofrl_robot.data.episodes.reader import Episode
 from ofrl_robot.errors import ConfigError, DatasetError
-from ofrl_robot.specs import ActionSpec, CameraSpec, ObservationSpec
+from ofrl_robot.specs import UNKNOWN_FRAME, ActionSpec, CameraSpec, ObservationSpec
 
 CONVERTED = "converted"  # the actor of every episode that was not recorded by this package
 STEP_ROWS = ("actions", "rewards", "terminals", "timeouts")  # what all formats hold
@@ -67,7 +67,7 @@ def sort_observations(arrays: Mapping[str, np.ndarray]) -> Observed:
             left_out.append(name)
     state = np.concatenate(columns, axis=1) if columns else np.zeros((rows, 0))
     cameras = tuple(CameraSpec(n, *map(int, a.shape[1:3])) for n, a in images.items())
-    spec = ObservationSpec(cameras, tuple(names), ("unknown",) * len(names))
+    spec = ObservationSpec(cameras, tuple(names), ("unknown",) * len(names), UNKNOWN_FRAME)
     return Observed(images, state, spec, left_out)
 
 
@@ -120,7 +120,9 @@ def flat(value: Any, name: str, where: object) -> np.ndarray:
 def unnamed_actions(scale: np.ndarray) -> ActionSpec:
     """Spec of actions of which nothing is known but ``scale`` (A,)."""
     names = tuple(f"action_{i}" for i in range(len(scale)))
-    return ActionSpec(names, ("unknown",) * len(scale), tuple(map(float, scale)), frame="unknown")
+    return ActionSpec(
+        names, ("unknown",) * len(scale), tuple(map(float, scale)), frame=UNKNOWN_FRAME
+    )
 
 
 def rate(options: FileOptions, found: Any, path: Path) -> float:

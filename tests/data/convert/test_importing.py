@@ -23,7 +23,7 @@ from ofrl_robot.specs import CameraSpec, ObservationSpec
 
 def trajectory(steps=3, size=6, seed=0, width=2):
     rng = np.random.default_rng(seed)
-    spec = ObservationSpec((CameraSpec("image", size, size),), ("a",), ("m",))
+    spec = ObservationSpec((CameraSpec("image", size, size),), ("a",), ("m",), "base")
     meta = converted_meta("arm", "Source-v0", 5.0, unnamed_actions(np.ones(width)), spec)
     meta.success, meta.label_source = 1, "somebody"
     return converted_episode(

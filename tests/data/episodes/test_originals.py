@@ -14,10 +14,11 @@ from ofrl_robot.data.episodes.recover import recover
 from ofrl_robot.data.episodes.schema import SUCCESS, EpisodeMeta
 from ofrl_robot.data.episodes.writer import EpisodeWriter
 from ofrl_robot.data.replay.transition_store import open_transition_store
+from ofrl_robot.images import prepare
 from ofrl_robot.specs import WIDOWX_ACTION, CameraSpec, ObservationSpec
 
 CAMERA = CameraSpec("front", 8, 8, crop=(0, 8, 48, 48))
-SPEC = ObservationSpec((CAMERA,), ("x",), ("m",))
+SPEC = ObservationSpec((CAMERA,), ("x",), ("m",), "base")
 STEPS = 5
 
 
@@ -30,7 +31,7 @@ def raw_frame(step):
 def record(writer):
     for step in range(STEPS + 1):
         raw, last = raw_frame(step), step == STEPS
-        images = {"front": CAMERA.apply(raw)}
+        images = {"front": prepare(raw, CAMERA)}
         tick = Tick(step + 1, step, images, np.zeros(1), truncated=last, originals={"front": raw})
         writer.observe(tick)
         if not last:

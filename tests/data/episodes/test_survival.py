@@ -46,6 +46,7 @@ SPEC = ObservationSpec(
     tuple(CameraSpec(name, 480, 640) for name in CAMERAS),
     widowx_observation().state_names,
     widowx_observation().state_units,
+    "world",
 )
 FRAMES = [np.random.default_rng(k).integers(0, 256, (480, 640, 3), np.uint8) for k in range(5)]
 REPORT = struct.Struct("<QQQ")  # number of the episode, steps, finished

@@ -6,11 +6,11 @@ import importlib.util
 import json
 
 import pytest
-from tests.workflow.sweeps.test_sweep import FLAGS, table
 
 from ofrl_robot.cli import main
 from ofrl_robot.errors import ConfigError
 from ofrl_robot.workflow.sweeps import ray_executor
+from tests.workflow.sweeps.test_sweep import FLAGS, table
 
 # found, not imported: how it listens is settled when it is
 pytestmark = pytest.mark.skipif(
