@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from typing import NamedTuple
 
 # Before anything imports torch: on a busy machine many threads are slower than one.
 os.environ["OMP_NUM_THREADS"] = os.environ.get("OMP_NUM_THREADS") or "1"
@@ -11,7 +12,9 @@ import numpy as np
 import pytest
 
 from ofrl_robot.control.limiter import Limits
-from ofrl_robot.control.signals import HUMAN, AppliedAction, Tick
+from ofrl_robot.control.protocols import Outcome
+from ofrl_robot.control.rig import Rig
+from ofrl_robot.control.signals import HUMAN, AppliedAction, ArmState, Tick
 from ofrl_robot.specs import ActionSpec, CameraSpec, ObservationSpec
 
 ACTION = ActionSpec(("x", "y", "z", "gripper"), ("m", "m", "m", "1"), (0.1, 0.1, 0.1, 1.0), "base")
@@ -22,46 +25,70 @@ def observation_spec(size: int = 24, camera: str = "front") -> ObservationSpec:
     return ObservationSpec((CameraSpec(camera, size, size),), ("a", "b"), ("m", "m"), "base")
 
 
+class FakeRig(Rig):
+    """A rig without physics: ``arm``, ``cameras`` and ``task`` are one :class:`FakeRobot`."""
+
+    def __init__(self) -> None:
+        robot = FakeRobot()
+        super().__init__(robot, robot, robot)
+
+
+class FakeFrame(NamedTuple):
+    pixels: np.ndarray
+    stamp_ns: int
+
+
 class FakeRobot:
     """Keeps every action that reaches it; ends after ``horizon`` steps with reward 1."""
 
-    name, task, horizon, control_rate_hz = "fake", "nothing", 4, 5.0
+    name, horizon, control_rate_hz = "fake", 4, 5.0
+    instruction, rewards_known = "do nothing", True
     action_spec = ACTION
-    observation_spec = observation_spec(4)
-    limits = Limits((-1.0, -1.0, -1.0), (1.0, 1.0, 1.0), max_translation=0.12, max_rotation=10.0)
-    environment = {"gravity": 9.8}
+    state_names, state_units, state_frame = ("a", "b"), ("m", "m"), "base"
+    base_pose = None
+    specs = observation_spec(4).cameras
+    limits = Limits(
+        "base", (-1.0, -1.0, -1.0), (1.0, 1.0, 1.0),
+        max_translation=0.12, max_rotation=10.0, max_silence=0.6,
+    )  # fmt: skip
 
     def __init__(self) -> None:
+        self.settings = {"gravity": 9.8}
         self.received, self.seeds, self.stops = [], [], 0
         self.position = np.zeros(3)
         self._step = 0
 
-    def reset(self, seed):
+    # -- task
+    def arrange(self, seed):
         self.seeds.append(seed)
         self._step = 0
+        return ""
 
-    def observe(self):
-        return Tick(
-            stamp_ns=(self._step + 1) * PERIOD_NS,
-            step=self._step,
-            images={"front": np.full((4, 4, 3), self._step, np.uint8)},
-            state=np.zeros(2),
-            reward=float(self._step >= self.horizon),
-            truncated=self._step >= self.horizon,
-        )
+    def outcome(self, step):
+        last = step >= self.horizon
+        return Outcome(reward=float(last), truncated=last)
 
-    def now_ns(self):
-        return self.observe().stamp_ns
-
-    def ee_position(self):
-        return self.position
-
-    def joints(self):
+    def ground_truth(self):
         return {}
 
-    def apply(self, action):
+    # -- cameras
+    def newest(self):
+        pixels = np.full((4, 4, 3), self._step, np.uint8)
+        return {"front": FakeFrame(pixels, self.now_ns())}
+
+    # -- arm
+    def now_ns(self):
+        return (self._step + 1) * PERIOD_NS
+
+    def state(self):
+        return ArmState(self.now_ns(), np.zeros(2), self.position, np.array([0.0, 0, 0, 1]))
+
+    def command(self, action):
         self.received.append(np.array(action))
         self._step += 1
+
+    def home(self):
+        pass
 
     def stop(self):
         self.stops += 1
@@ -71,8 +98,14 @@ class FakeRobot:
 
 
 @pytest.fixture
-def fake_robot():
-    return FakeRobot()
+def fake_rig():
+    return FakeRig()
+
+
+@pytest.fixture
+def fake_robot(fake_rig):
+    """The robot in ``fake_rig``: what reached it is in its attributes."""
+    return fake_rig.arm
 
 
 @pytest.fixture

@@ -47,28 +47,27 @@ class Collect:
         at_least("episodes", self.episodes, 1)
         at_least("seed", self.seed, 0)
         at_least("workers", self.workers, 0)
-        robot, actor = self.robot_and_actor()
-        meta = episode_meta(robot, actor.settings, actor="scripted", operator=self.operator)
+        rig, actor = self.rig_and_actor()
+        meta = episode_meta(rig, actor.settings, actor="scripted", operator=self.operator)
         workers = min(self.workers or available_cores(), self.episodes)
         if workers == 1:
-            record = functools.partial(record_episodes, robot, actor)
+            record = functools.partial(record_episodes, rig, actor)
         else:
-            robot.close()  # was built to know its specs, and to refuse what cannot be built
-            record = functools.partial(record_parallel, self.robot_and_actor, workers)
+            rig.close()  # was built to know its specs, and to refuse what cannot be built
+            record = functools.partial(record_parallel, self.rig_and_actor, workers)
         try:
             successes = with_progress(record, self.out, self.episodes, self.seed, meta)
         finally:
-            robot.close()
+            rig.close()
         print(f"recorded now: {successes} of {self.episodes} succeeded")
         print_total(self.out)
 
-    def robot_and_actor(self) -> Tuple[Any, Any]:
-        """One of each, as every process that records needs them."""
-        from ofrl_robot.robots.sim import SimRobot
-        from ofrl_robot.teleop.scripted import ScriptedActor
+    def rig_and_actor(self) -> Tuple[Any, Any]:
+        """Build one of each; every process that records needs them."""
+        from ofrl_robot.teleop.scripted import ScriptedDevice
 
-        actor = ScriptedActor(self.task, self.noise, self.policy)
-        return SimRobot(self.task, self.sim), actor
+        actor = ScriptedDevice(self.task, self.noise, self.policy)
+        return _sim_rig(self.task, self.sim), actor
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,7 +94,6 @@ class Evaluate:
         from ofrl_robot.policy.checkpoint import resolve_checkpoint
         from ofrl_robot.policy.policy import Policy
         from ofrl_robot.recording.session import episode_meta, record_episodes
-        from ofrl_robot.robots.sim import SimRobot
 
         at_least("trials", self.trials, 1)
         at_least("seed", self.seed, 0)
@@ -105,18 +103,27 @@ class Evaluate:
         options = self.sim
         if not options.image_size:
             options = dataclasses.replace(options, image_size=policy.header.image_shape[0])
-        robot = SimRobot(self.task or policy.header.task, options)
+        rig = _sim_rig(self.task or policy.header.task, options)
         policy.require_specs(
-            robot.action_spec, robot.observation_spec, robot.control_rate_hz, "robot sim"
+            rig.action_spec, rig.observation_spec, rig.control_rate_hz, "robot sim"
         )
         print(f"policy: {policy.path}")
-        meta = episode_meta(robot, actor="policy", policy=policy.identity())
-        record = functools.partial(record_episodes, robot, policy)
+        meta = episode_meta(rig, actor="policy", policy=policy.identity())
+        record = functools.partial(record_episodes, rig, policy)
         try:
             with_progress(record, self.out, self.trials, self.seed, meta)
         finally:
-            robot.close()
+            rig.close()
         print_total(self.out)
+
+
+def _sim_rig(task: str, options: SimOptions) -> Any:
+    """Build the simulated rig whose episodes are a function of their seed."""
+    from ofrl_robot.robots.config import ArmConfig, load_limits
+    from ofrl_robot.robots.registry import make_rig
+
+    limits = load_limits("sim")
+    return make_rig(ArmConfig("sim", task, limits, True, True, options.to_dict()))
 
 
 @dataclasses.dataclass(frozen=True)

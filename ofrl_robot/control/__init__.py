@@ -1,1 +1,1 @@
-"""Pure control code: what is sent, what limits it, who may command. No I/O, no clock of its own."""
+"""Pure control code: ticks, limits, arbitration, pacing. No I/O, no clock of its own."""

@@ -1,4 +1,4 @@
-"""Who commands a tick: human over policy, and only an answer to that very tick counts."""
+"""Choose who commands a tick: a human before a policy, and only an answer to that very tick."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ PRIORITY = (HUMAN, POLICY)  # a stop ranks above both and is no command
 
 
 class Arbiter:
-    """Keeps the newest command of each source; no clock of its own."""
+    """Keeps the newest command of each source; has no clock of its own."""
 
     def __init__(self) -> None:
         self._newest: Dict[str, Command] = {}
@@ -24,10 +24,16 @@ class Arbiter:
         return True
 
     def choose(self, stamp_ns: int) -> Tuple[Optional[Command], bool]:
-        """(command for the tick ``stamp_ns`` or None, whether a human overrode a policy).
+        """Return the command for a tick, and whether a human overrode a policy.
 
         Commands for a later tick are dropped: their actor cannot have seen it, and one wrong
         stamp must not put all later commands of its source out of order.
+
+        Args:
+            stamp_ns: stamp of the tick.
+
+        Returns:
+            (command or None, intervention).
         """
         for source in [s for s, held in self._newest.items() if held.stamp_ns > stamp_ns]:
             del self._newest[source]

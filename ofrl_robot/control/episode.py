@@ -1,4 +1,4 @@
-"""The episode manager's states, without clock or wires."""
+"""Follow an episode through its states, without a clock and without I/O."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _ALLOWED: Dict[str, FrozenSet[str]] = {
 
 
 class EpisodeState:
-    """reset -> run -> save, one episode at a time; anything else is refused."""
+    """Reset, run, save: one episode at a time; any other order is refused."""
 
     def __init__(self) -> None:
         self.name = IDLE

@@ -1,69 +1,30 @@
-"""The control step: choose, limit, apply, count silence, stop with a reason.
+"""Run the control step: choose a command, limit it, apply it, watch for silence, stop.
 
-Both backends and both worlds (one process, ROS) go through :class:`ControlLoop`, so what is
-recorded as applied is what the driver got, and no path to the arm goes round the limiter.
+One process and ROS both go through :class:`ControlLoop`, so what is recorded as applied is what
+the driver got, and no path to the arm goes round the limiter.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, Dict, Optional, Protocol
+from typing import Dict, Optional
 
 import numpy as np
 
 from ofrl_robot.control.arbitration import Arbiter
-from ofrl_robot.control.limiter import Limits, limit
+from ofrl_robot.control.limiter import limit
+from ofrl_robot.control.protocols import Arm
 from ofrl_robot.control.signals import HOLD, AppliedAction, Command, Tick
 from ofrl_robot.errors import RobotError
-from ofrl_robot.specs import ActionSpec, ObservationSpec
 
 # Reasons for a stop, as published on ``robot/status``.
 OPERATOR, ACTOR_SILENT, ROBOT_FAULT = "operator", "actor_silent", "robot_fault"
-
-
-class Robot(Protocol):
-    """One arm, real or simulated. :meth:`apply` returns at once on hardware.
-
-    ``environment`` holds the settings of a simulator, to be stored with its episodes.
-    """
-
-    name: str
-    task: str
-    horizon: int
-    action_spec: ActionSpec
-    observation_spec: ObservationSpec
-    control_rate_hz: float
-    limits: Limits
-    environment: Dict[str, Any]
-
-    def reset(self, seed: int) -> None:
-        """Go to the start of an episode; ``seed`` places the simulated objects."""
-
-    def observe(self) -> Tick:
-        """The newest observation."""
-
-    def now_ns(self) -> int:
-        """Time now by the clock that stamps its ticks, ns."""
-
-    def ee_position(self) -> np.ndarray:
-        """Measured end-effector position (3,) in m, base frame."""
-
-    def joints(self) -> Dict[str, float]:
-        """Measured joint positions by name, rad (fingers: m)."""
-
-    def apply(self, action: np.ndarray) -> None:
-        """Carry out one limited action (A,)."""
-
-    def stop(self) -> None:
-        """Hold still, now."""
-
-    def close(self) -> None:
-        """Release the arm or the simulator."""
+_TOLERANCE_S = 1e-6  # sums of periods are not exact
 
 
 @dataclasses.dataclass
 class LoopCounts:
-    """Counts since the last reset."""
+    """Counts since the episode began."""
 
     ticks: int = 0
     held: int = 0
@@ -72,59 +33,79 @@ class LoopCounts:
 
 
 class ControlLoop:
-    """Runs a robot one tick at a time.
+    """Commands an arm one tick at a time. Not thread-safe; the caller holds a lock.
 
     Args:
-        robot: the arm.
-        max_silent_ticks: ticks in a row without an action after which the robot stops.
+        arm: the arm. Its limits say how long the actor may be silent.
+        max_silence: seconds without an action after which the arm stops; None for the limits'.
     """
 
-    def __init__(self, robot: Robot, max_silent_ticks: int = 5) -> None:
-        self.robot, self.arbiter = robot, Arbiter()
-        self.max_silent_ticks = max_silent_ticks
+    def __init__(self, arm: Arm, max_silence: Optional[float] = None) -> None:
+        self.arm = arm
+        self.max_silence = arm.limits.max_silence if max_silence is None else max_silence
         self.stop_reason = ""
         self.counts = LoopCounts()
-        self._silent = 0
+        self._arbiter = Arbiter()
+        self._silence = 0.0
+        self._previous: Optional[np.ndarray] = None
 
     @property
     def stopped(self) -> bool:
+        """Whether the arm is stopped and must be re-armed before it may move."""
         return bool(self.stop_reason)
 
-    def reset(self, seed: int) -> Tick:
-        """Reset the robot and return tick 0. Raises RobotError while stopped."""
-        if self.stopped:
-            raise RobotError(f"the robot is stopped ({self.stop_reason})", "re-arm it first")
-        self.arbiter.clear()
-        self.counts, self._silent = LoopCounts(), 0
-        self.robot.reset(seed)
-        return self.robot.observe()
+    def begin(self) -> None:
+        """Forget the commands and counts of the episode before.
 
-    def apply(self, tick: Tick) -> AppliedAction:
-        """Answer ``tick`` with the best command on offer, or hold; returns what was applied.
-
-        Raises RobotError while stopped, so nothing can move a stopped arm.
+        Raises:
+            RobotError: the arm is stopped.
         """
-        if self.stopped:
-            raise RobotError(f"the robot is stopped ({self.stop_reason})", "re-arm it first")
-        command, intervention = self.arbiter.choose(tick.stamp_ns)
-        applied = self._bounded(tick, command, intervention)
+        self._require_armed()
+        self._arbiter.clear()
+        self.counts = LoopCounts()
+        self._silence, self._previous = 0.0, None
+
+    def offer(self, command: Command) -> bool:
+        """Take a command for its tick; False when its source is unknown or it is out of order."""
+        return self._arbiter.offer(command)
+
+    def answered(self, stamp_ns: int) -> bool:
+        """Return whether an actor has answered the tick with this stamp."""
+        return self._arbiter.choose(stamp_ns)[0] is not None
+
+    def apply(self, tick: Tick, dt: Optional[float] = None) -> AppliedAction:
+        """Answer ``tick`` with the best command on offer, or hold; return what was applied.
+
+        Args:
+            dt: seconds since the command before; None for the control period.
+
+        Raises:
+            RobotError: the arm is stopped, so nothing can move it.
+        """
+        self._require_armed()
+        seconds = 1.0 / self.arm.control_rate_hz if dt is None else dt
+        command, intervention = self._arbiter.choose(tick.stamp_ns)
+        applied = self._bounded(tick, command, intervention, seconds)
         self.counts.ticks += 1
         self.counts.limited += applied.limited
         self.counts.interventions += applied.intervention
-        self._silent = self._silent + 1 if command is None else 0
-        self.counts.held += command is None
-        if self._silent >= self.max_silent_ticks:
+        self.counts.held += applied.held
+        self._silence = self._silence + seconds if applied.held else 0.0
+        self._previous = applied.action
+        if self._silence >= self.max_silence - _TOLERANCE_S:
             self.stop(ACTOR_SILENT)
         else:
-            self.robot.apply(applied.action)
+            self.arm.command(applied.action)
         return applied
 
-    def _bounded(self, tick: Tick, command: Optional[Command], intervention: bool) -> AppliedAction:
-        robot = self.robot
-        requested = np.zeros(robot.action_spec.size) if command is None else command.action
-        action, reasons = limit(requested, robot.ee_position(), robot.action_spec, robot.limits)
-        if len(np.shape(requested)) != 1 or len(requested) != len(action):
-            requested = np.full(len(action), np.nan)  # recorded as "not usable"
+    def _bounded(
+        self, tick: Tick, command: Optional[Command], intervention: bool, dt: float
+    ) -> AppliedAction:
+        arm, spec = self.arm, self.arm.action_spec
+        requested = np.zeros(spec.size) if command is None else command.action
+        action, reasons = limit(requested, self._previous, arm.state(), dt, spec, arm.limits)
+        if np.shape(requested) != (spec.size,):
+            requested = np.full(spec.size, np.nan)  # recorded as "not usable"
         return AppliedAction(
             stamp_ns=tick.stamp_ns,
             action=action,
@@ -132,19 +113,24 @@ class ControlLoop:
             source=HOLD if command is None else command.source,
             reasons=reasons,
             intervention=intervention,
-            applied_ns=robot.now_ns(),
+            applied_ns=arm.now_ns(),
         )
 
     def stop(self, reason: str) -> None:
-        """Stop the robot; it stays stopped, with the first reason, until :meth:`rearm`."""
+        """Stop the arm; it stays stopped, with the first reason, until :meth:`rearm`."""
         self.stop_reason = self.stop_reason or reason
-        self.robot.stop()
+        self.arm.stop()
 
     def rearm(self) -> None:
         """Allow motion again. Old commands are forgotten: nothing moves until a new one."""
         self.stop_reason = ""
-        self._silent = 0
-        self.arbiter.clear()
+        self._silence, self._previous = 0.0, None
+        self._arbiter.clear()
 
     def diagnostics(self) -> Dict[str, int]:
+        """Return the counts since the episode began, by name."""
         return dataclasses.asdict(self.counts)
+
+    def _require_armed(self) -> None:
+        if self.stopped:
+            raise RobotError(f"the robot is stopped ({self.stop_reason})", "re-arm it first")

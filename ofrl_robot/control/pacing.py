@@ -1,4 +1,4 @@
-"""Keeps a fixed period and says how well; time is passed in, so it can be tested and simulated."""
+"""Keep a fixed period; time is passed in, so pacing can be tested and simulated."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ class Pacer:
         self._due = now + self.period
 
     def wait(self, now: float) -> float:
-        """Seconds left until the next tick is due, 0 when it is overdue."""
+        """Return the seconds left until the next tick is due, 0 when it is overdue."""
         return max(0.0, self._due - now)
 
     def tick(self, now: float) -> float:
-        """Note that the tick happened at ``now``; returns how late it was (s)."""
+        """Note that the tick happened at ``now``; return how late it was (s)."""
         lateness = max(0.0, now - self._due)
         self.ticks += 1
         self.late += lateness > 0.05 * self.period

@@ -1,6 +1,6 @@
-"""What travels round the loop: a tick from the robot, a command from an actor, what was applied.
+"""Define what travels round the loop: an arm's state, a tick, a command, an applied action.
 
-The same three signals flow in one process (``robots.runner``) and over ROS topics (``ros/``).
+The same signals flow in one process (``recording.session``) and over ROS topics (``ros/``).
 """
 
 from __future__ import annotations
@@ -10,9 +10,32 @@ from typing import Dict, Optional, Tuple
 
 import numpy as np
 
-HOLD = "hold"  # source of an applied action when nobody commanded in time
+HOLD = "hold"  # source of an applied action when no actor commanded in time
 HUMAN = "human"
 POLICY = "policy"
+
+
+@dataclasses.dataclass(frozen=True)
+class ArmState:
+    """Measured state of an arm at one instant, in the arm's frame of reference.
+
+    Attributes:
+        stamp_ns: time of measurement, ns since the epoch (simulated time in lockstep).
+        vector: float64 (D,), in the order of ``ObservationSpec.state_names``.
+        position: float64 (3,), end effector, m.
+        orientation: float64 (4,), end effector, quaternion xyzw.
+        joint_positions: by joint name, rad (fingers: m).
+        joint_velocities: by joint name, rad/s (fingers: m/s); empty when the arm has none.
+        faults: what the arm reports to be wrong, one short text each; empty when all is well.
+    """
+
+    stamp_ns: int
+    vector: np.ndarray
+    position: np.ndarray
+    orientation: np.ndarray
+    joint_positions: Dict[str, float] = dataclasses.field(default_factory=dict)
+    joint_velocities: Dict[str, float] = dataclasses.field(default_factory=dict)
+    faults: Tuple[str, ...] = ()
 
 
 @dataclasses.dataclass
@@ -20,17 +43,17 @@ class Tick:
     """One control period as observed by the robot; answered by a :class:`Command`.
 
     Attributes:
-        stamp_ns: time of observation, ns since the epoch (simulated time in lockstep). It names
+        stamp_ns: start of the period, ns since the epoch (simulated time in lockstep). It names
             the tick; what was observed has capture times of its own.
         step: index within the episode; step 0 is the observation after reset.
-        images: uint8 RGB (H, W, 3) per camera name.
-        state: float64, in ``ObservationSpec.state_names`` order.
+        images: uint8 RGB (H, W, 3) per camera name, as the policy sees them.
+        state: float64 (D,), in ``ObservationSpec.state_names`` order.
         reward: reward of the transition that ended here (0 at step 0).
         terminated, truncated: Gymnasium's meaning; either ends the episode.
         image_stamps_ns: capture time per camera.
         state_stamp_ns: capture time of the state (None: that of the tick, filled in).
         ground_truth: simulator only, what scripted policies read; never recorded.
-        originals: the frames of ``images`` before crop and resize, where there was any.
+        originals: the frames of ``images`` before crop and resize, when there was any.
     """
 
     stamp_ns: int
@@ -51,6 +74,7 @@ class Tick:
 
     @property
     def last(self) -> bool:
+        """Whether the episode ends with this tick."""
         return self.terminated or self.truncated
 
 
@@ -71,16 +95,16 @@ class Command:
 
 @dataclasses.dataclass(frozen=True)
 class AppliedAction:
-    """What the robot really did with a tick.
+    """What the arm was really told in answer to a tick.
 
     Attributes:
         stamp_ns: stamp of the tick.
         action: float64 (A,), after limits.
-        requested: float64 (A,), before limits.
+        requested: float64 (A,), before limits; NaN when its shape was unusable.
         source: who asked (``HUMAN``, ``POLICY``) or ``HOLD``.
         reasons: names of the limits that changed the request (empty: unchanged).
         intervention: a human overrode a policy that had also answered.
-        applied_ns: when the action left for the robot, by the robot's clock (None: the stamp of
+        applied_ns: when the action left for the arm, by the robot's clock (None: the stamp of
             the tick, filled in).
     """
 
@@ -98,9 +122,10 @@ class AppliedAction:
 
     @property
     def limited(self) -> bool:
+        """Whether a limit changed the request."""
         return bool(self.reasons)
 
     @property
     def held(self) -> bool:
-        """Nobody answered the tick in time, so the robot held."""
+        """Whether no actor answered the tick in time, so that the arm held still."""
         return self.source == HOLD

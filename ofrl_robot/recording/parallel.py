@@ -14,21 +14,21 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any, Callable, Iterator, List, Optional, Sequence, Tuple
 
-from ofrl_robot.control.loop import ControlLoop, Robot
+from ofrl_robot.control.protocols import ActionSource
+from ofrl_robot.control.rig import Rig
 from ofrl_robot.data.episodes.lock import one_writer
 from ofrl_robot.data.episodes.numbering import partial_path
 from ofrl_robot.data.episodes.schema import EpisodeMeta
 from ofrl_robot.data.episodes.writer import prepare_folder
 from ofrl_robot.errors import OfrlError, RobotError
 from ofrl_robot.processes import END_TIMEOUT, exit_text, interrupt_postponed
-from ofrl_robot.recording.session import record_episode
-from ofrl_robot.teleop.scripted import Actor
+from ofrl_robot.recording.session import Session
 
-Make = Callable[[], Tuple[Robot, Actor]]
+MakeRig = Callable[[], Tuple[Rig, ActionSource]]
 
 
 def record_parallel(
-    make: Make,
+    make: MakeRig,
     workers: int,
     folder: Path,
     count: int,
@@ -36,21 +36,21 @@ def record_parallel(
     meta: EpisodeMeta,
     on_episode: Optional[Callable[[int, int], None]] = None,
 ) -> None:
-    """As :func:`~ofrl_robot.recording.session.record_episodes`, in ``workers`` processes.
+    """Record like :func:`~ofrl_robot.recording.session.record_episodes`, in several processes.
 
-    Episodes are finished in any order. To be called from the main thread.
+    Episodes finish in any order. However it ends, Ctrl-C included: finished episodes stay,
+    running ones are dropped and no process is left. A number that was dropped below a finished
+    one is not used again. Call it from the main thread.
 
     Args:
-        make: builds robot and actor, in each process; must be picklable.
+        make: builds rig and action source, in each process; must be picklable.
+        workers: number of processes.
         on_episode: called with (episodes saved so far, label of the last) after each.
 
     Raises:
         OfrlError: as it was raised in one of the processes.
-        RobotError: one of them died, or failed otherwise; the message names the episode.
+        RobotError: a process died, or failed otherwise; the message names the episode.
         DatasetError: another recorder is at work in ``folder``.
-
-    However it ends, Ctrl-C included: finished episodes stay, running ones are dropped and no
-    process is left. A number that was dropped below a finished one is not used again.
     """
     team: List[_Worker] = []
     with one_writer(folder):
@@ -76,7 +76,7 @@ class _Worker:
 
 
 def _start(number: int, *args: Any) -> _Worker:
-    # Not forked: the engine, HDF5 and threads of the parent would come along half-alive.
+    # Not forked: a copy of the parent's engine, HDF5 state and threads would not work.
     context = multiprocessing.get_context("spawn")
     pipe, far_end = context.Pipe()
     pipe.send(number)
@@ -87,7 +87,7 @@ def _start(number: int, *args: Any) -> _Worker:
 
 
 def _labels(team: Sequence[_Worker], numbers: Sequence[int]) -> Iterator[int]:
-    """Labels of the episodes as they are finished, while ``numbers`` are given out."""
+    """Yield the labels of the episodes as they finish, while ``numbers`` are given out."""
     waiting = iter(numbers)
     busy = {worker.pipe: worker for worker in team}
     while busy:
@@ -103,7 +103,7 @@ def _labels(team: Sequence[_Worker], numbers: Sequence[int]) -> Iterator[int]:
 
 
 def _label(worker: _Worker) -> int:
-    """What a worker has to say; an error is raised."""
+    """Return the label that a worker answers with; raise its error."""
     where = f"episode {worker.number}"
     kept = "finished episodes are kept; run it again to go on"
     try:
@@ -135,17 +135,19 @@ def _end(team: Sequence[_Worker], folder: Path) -> None:
                 partial_path(folder, worker.number).unlink()
 
 
-def _work(pipe: Connection, make: Make, folder: Path, first_seed: int, meta: EpisodeMeta) -> None:
-    """A process: records the numbers that come through ``pipe`` until it is closed.
+def _work(
+    pipe: Connection, make: MakeRig, folder: Path, first_seed: int, meta: EpisodeMeta
+) -> None:
+    """Record the numbers that come through ``pipe`` until it is closed (in a process).
 
     Answers each with a label, an OfrlError, or the text of another error; ends after an error.
     """
-    robot: Optional[Robot] = None
+    rig: Optional[Rig] = None
     try:
-        robot, actor = make()
-        loop = ControlLoop(robot)
-        for number in _orders(pipe):
-            pipe.send(record_episode(loop, actor, folder, number, first_seed, meta))
+        rig, actor = make()
+        session = Session(rig, actor)
+        for number in _numbers(pipe):
+            pipe.send(session.record(folder, number, first_seed, meta))
     except BrokenPipeError:
         pass  # the parent is gone
     except OfrlError as error:
@@ -153,11 +155,11 @@ def _work(pipe: Connection, make: Make, folder: Path, first_seed: int, meta: Epi
     except Exception as error:
         pipe.send(f"{type(error).__name__}: {error}")
     finally:
-        if robot is not None:
-            robot.close()
+        if rig is not None:
+            rig.close()
 
 
-def _orders(pipe: Connection) -> Iterator[int]:
+def _numbers(pipe: Connection) -> Iterator[int]:
     while True:
         try:
             yield pipe.recv()

@@ -1,7 +1,7 @@
-"""The loop in one process, without ROS: reset -> run -> label -> save, for any actor.
+"""Record episodes in one process, without ROS: reset, run, label, save, for any action source.
 
 The ROS nodes run the same :class:`~ofrl_robot.control.loop.ControlLoop` and the same
-:class:`~ofrl_robot.data.episodes.writer.EpisodeWriter`; only the wires differ.
+:class:`~ofrl_robot.recording.episode_recorder.EpisodeRecorder`; only the transport differs.
 """
 
 from __future__ import annotations
@@ -12,100 +12,141 @@ from typing import Any, Callable, Dict, Optional
 
 import numpy as np
 
-from ofrl_robot.control.loop import OPERATOR, ROBOT_FAULT, ControlLoop, Robot
-from ofrl_robot.control.signals import Command
+from ofrl_robot.control.loop import OPERATOR, ROBOT_FAULT, ControlLoop
+from ofrl_robot.control.protocols import ActionSource
+from ofrl_robot.control.rig import Rig
+from ofrl_robot.control.signals import Command, Tick
 from ofrl_robot.data.datasets.labels import NOBODY, SIMULATOR, simulator_label
 from ofrl_robot.data.episodes.lock import one_writer
 from ofrl_robot.data.episodes.schema import UNKNOWN, EpisodeMeta
 from ofrl_robot.data.episodes.writer import EpisodeWriter, prepare_folder
-from ofrl_robot.errors import CameraStoppedError
-from ofrl_robot.teleop.scripted import Actor
+from ofrl_robot.errors import CameraStoppedError, RobotError
+from ofrl_robot.recording.episode_recorder import EpisodeRecorder
+
+OnEpisode = Callable[[int, int], None]
+Confirm = Callable[[str], None]
+
+
+class Session:
+    """One rig, one action source, one control loop: records one episode after the other.
+
+    Args:
+        rig: source of ticks.
+        actor: answers them.
+        confirm: asks a person whether the scene is ready (real scenes); None in simulation.
+    """
+
+    def __init__(self, rig: Rig, actor: ActionSource, confirm: Optional[Confirm] = None) -> None:
+        self.rig, self.actor, self.confirm = rig, actor, confirm
+        self.loop = ControlLoop(rig.arm)
+
+    def record(self, folder: Path, number: int, first_seed: int, meta: EpisodeMeta) -> int:
+        """Record episode ``number`` of ``folder`` with seed ``first_seed + number``.
+
+        The arm is stopped whatever is raised, and nothing of the episode stays, unless a camera
+        stopped: then the episode is saved up to there, as aborted and without a label.
+
+        Returns:
+            The label: schema.SUCCESS, FAILURE or UNKNOWN.
+
+        Raises:
+            DatasetError: the number is taken, or the disk refuses.
+            CameraStoppedError: a camera gives no more frames.
+            RobotError: the arm stopped.
+        """
+        seed = first_seed + number
+        writer = EpisodeWriter(folder, dataclasses.replace(meta, seed=seed), number)
+        recorder = EpisodeRecorder(writer)
+        try:
+            try:
+                tick = self._run(recorder, seed)
+            except CameraStoppedError as error:
+                self.loop.stop(ROBOT_FAULT)
+                recorder.finish(UNKNOWN, NOBODY, error.what)
+                raise
+            if self.rig.task.rewards_known:
+                label, source = simulator_label(tick), SIMULATOR
+            else:
+                label, source = UNKNOWN, NOBODY
+            recorder.finish(label, source)
+        except BaseException:
+            self.loop.stop(OPERATOR)
+            recorder.discard()
+            raise
+        return label
+
+    def _run(self, recorder: EpisodeRecorder, seed: int) -> Tick:
+        """Run one episode from reset to its end; return its last tick."""
+        loop, actor = self.loop, self.actor
+        loop.begin()
+        tick = self.rig.reset(seed, self.confirm)
+        actor.reset(seed)
+        recorder.take_tick(tick)
+        while not tick.last:
+            action = actor.act(tick)
+            if action is not None:
+                # float32, as actions travel over ROS: both then record the same episode to the bit
+                rounded = np.asarray(action, np.float32).astype(np.float64)
+                if not loop.offer(Command(tick.stamp_ns, rounded, actor.source)):
+                    raise RobotError(
+                        f"a command of source {actor.source!r} was refused",
+                        "let the actor's source be human or policy",
+                    )
+            recorder.take_applied(loop.apply(tick))
+            if loop.stopped:
+                raise RobotError(f"the robot stopped ({loop.stop_reason})", "see why, run it again")
+            tick = self.rig.observe()
+            recorder.take_tick(tick)
+        return tick
 
 
 def episode_meta(
-    robot: Robot, environment: Optional[Dict[str, Any]] = None, **fields: object
+    rig: Rig, environment: Optional[Dict[str, Any]] = None, **fields: Any
 ) -> EpisodeMeta:
-    """Metadata of an episode on ``robot``.
+    """Return the metadata of an episode on ``rig``.
 
     Args:
-        environment: settings to store beside those of the robot itself.
+        environment: settings to store beside those of the rig itself.
         **fields: further :class:`EpisodeMeta` values.
     """
     return EpisodeMeta(
-        robot=robot.name,
-        task=robot.task,
-        action_spec=robot.action_spec,
-        observation_spec=robot.observation_spec,
-        control_rate_hz=robot.control_rate_hz,
-        environment={**robot.environment, **(environment or {})},
-        **fields,  # type: ignore[arg-type]
+        robot=rig.name,
+        task=rig.task.name,
+        action_spec=rig.action_spec,
+        observation_spec=rig.observation_spec,
+        control_rate_hz=rig.control_rate_hz,
+        environment={**rig.environment, **(environment or {})},
+        **fields,
     )
 
 
 def record_episodes(
-    robot: Robot,
-    actor: Actor,
+    rig: Rig,
+    actor: ActionSource,
     folder: Path,
     count: int,
     first_seed: int,
     meta: EpisodeMeta,
-    on_episode: Optional[Callable[[int, int], None]] = None,
+    on_episode: Optional[OnEpisode] = None,
+    confirm: Optional[Confirm] = None,
 ) -> None:
     """Record ``count`` episodes, numbered on from the highest number in ``folder``.
 
-    Number i has seed ``first_seed + i``, so that adding to a dataset never repeats a seed.
+    Number i has seed ``first_seed + i``, so that adding to a dataset never repeats a seed. Ctrl-C
+    drops the running episode, stops the arm and is raised again: whole episodes stay.
 
     Args:
         on_episode: called with (episodes saved so far, label of the last) after each.
+        confirm: asks a person whether the scene is ready (real scenes).
 
-    Ctrl-C drops the running episode, stops the robot and is raised again: whole episodes stay.
-    Raises DatasetError while another recorder is at work in ``folder``.
+    Raises:
+        DatasetError: another recorder is at work in ``folder``, or the disk refuses.
+        CameraStoppedError, RobotError: as :meth:`Session.record`.
     """
     with one_writer(folder):
-        first = prepare_folder(folder, robot.action_spec, robot.observation_spec)
-        loop = ControlLoop(robot)
+        first = prepare_folder(folder, rig.action_spec, rig.observation_spec)
+        session = Session(rig, actor, confirm)
         for done in range(count):
-            label = record_episode(loop, actor, folder, first + done, first_seed, meta)
+            label = session.record(folder, first + done, first_seed, meta)
             if on_episode is not None:
                 on_episode(done + 1, label)
-
-
-def record_episode(
-    loop: ControlLoop, actor: Actor, folder: Path, number: int, first_seed: int, meta: EpisodeMeta
-) -> int:
-    """Record episode ``number`` of ``folder`` with seed ``first_seed + number``; its label.
-
-    Raises DatasetError when the number is taken, CameraStoppedError when a camera gives no more
-    frames: the episode is saved up to there, as aborted and without a label. Whatever else is
-    raised, nothing of the episode stays. The robot is stopped in any case.
-    """
-    seed = first_seed + number
-    writer = EpisodeWriter(folder, dataclasses.replace(meta, seed=seed), number)
-    try:
-        try:
-            label = run_episode(loop, actor, writer, seed)
-        except CameraStoppedError as error:
-            loop.stop(ROBOT_FAULT)
-            writer.finish(UNKNOWN, NOBODY, error.what)
-            raise
-        writer.finish(label, SIMULATOR)
-    except BaseException:
-        loop.stop(OPERATOR)
-        writer.discard()
-        raise
-    return label
-
-
-def run_episode(loop: ControlLoop, actor: Actor, writer: EpisodeWriter, seed: int) -> int:
-    """One episode from reset to its end; returns the simulator's label."""
-    tick = loop.reset(seed)
-    actor.reset(seed)
-    writer.observe(tick)
-    while not tick.last:
-        # float32, as actions travel over ROS: both worlds then record the same episode to the bit
-        action = np.asarray(actor.act(tick), np.float32).astype(np.float64)
-        loop.arbiter.offer(Command(tick.stamp_ns, action, actor.source))
-        writer.act(loop.apply(tick))
-        tick = loop.robot.observe()
-        writer.observe(tick)
-    return simulator_label(tick)

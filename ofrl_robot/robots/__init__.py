@@ -1,1 +1,1 @@
-"""Robot backends behind one protocol, actors, and the loop that runs them in one process."""
+"""Arms: the table of names, their limits, the simulated one. The protocol is ``control.Arm``."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 from typing import Any, Dict, Literal
 
+from ofrl_robot.errors import ConfigError
+
 Backend = Literal["embedded", "roboverse"]
 Preset = Literal["off", "mild", "harsh"]
 
@@ -25,4 +27,28 @@ class SimOptions:
     """Bring back the stale gripper flag after a neutral action, as in real roboverse data."""
 
     def to_dict(self) -> Dict[str, Any]:
+        """Return the settings by name."""
         return dataclasses.asdict(self)
+
+    @staticmethod
+    def from_dict(values: Dict[str, Any]) -> "SimOptions":
+        """Build options from settings by name, such as those of a launch file.
+
+        Raises:
+            ConfigError: a name is unknown or a value has another type. Whether a value is
+                possible is checked where the simulator is built.
+        """
+        defaults = SimOptions().to_dict()
+        given = dict(values)
+        if given.get("realism") is False:  # YAML reads a bare off as false
+            given["realism"] = "off"
+        for name, value in given.items():
+            if name not in defaults:
+                raise ConfigError(
+                    f"the simulator has no setting {name!r}", f"use {', '.join(defaults)}"
+                )
+            kind = type(defaults[name])
+            if type(value) is not kind:
+                words = {int: "a whole number", bool: "true or false", str: "a word"}
+                raise ConfigError(f"{name} is {value!r}", f"use {words[kind]}")
+        return SimOptions(**given)

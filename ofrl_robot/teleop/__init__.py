@@ -1,1 +1,1 @@
-"""Teleoperation devices: what sits in the operator's seat."""
+"""Teleoperation devices. The protocol and the table of names are in ``device.py``."""

@@ -1,33 +1,22 @@
-"""Actors: whatever answers a tick with an action. Teleoperation and policies are the same thing.
-
-A :class:`~ofrl_robot.policy.policy.Policy` is an actor as it stands.
-"""
+"""Put a scripted policy in the operator's seat (simulation)."""
 
 from __future__ import annotations
 
-from typing import Any, Dict, Protocol
+import math
+from typing import Any, Dict
 
 import numpy as np
 
 from ofrl_robot.control.signals import HUMAN, Tick
-from ofrl_robot.errors import RobotError
+from ofrl_robot.errors import ConfigError, RobotError
 from ofrl_robot.sim.scripted import make_scripted
+from ofrl_robot.teleop.device import DeviceConfig
 
 
-class Actor(Protocol):
-    """Answers ticks. ``source`` decides its priority (``HUMAN`` over ``POLICY``)."""
+class ScriptedDevice:
+    """A scripted policy as a :class:`~ofrl_robot.teleop.device.TeleopDevice`.
 
-    source: str
-
-    def reset(self, seed: int) -> None:
-        """Start an episode."""
-
-    def act(self, tick: Tick) -> np.ndarray:
-        """Normalised action (A,) for this tick."""
-
-
-class ScriptedActor:
-    """A scripted policy in the teleoperator's seat; reads the simulator's ground truth.
+    It reads the simulator's ground truth.
 
     Args:
         task: simulator task id.
@@ -36,21 +25,35 @@ class ScriptedActor:
     """
 
     source = HUMAN
+    needs_ground_truth = True
 
     def __init__(self, task: str, noise: float = 0.1, policy: str = "") -> None:
         self._policy = make_scripted(task, noise, policy)
-
-    @property
-    def settings(self) -> Dict[str, Any]:
-        """What to store with the episodes: name of the policy, noise."""
-        return {"policy": self._policy.name, "noise": self._policy.noise}
+        self.settings: Dict[str, Any] = {"policy": self._policy.name, "noise": self._policy.noise}
 
     def reset(self, seed: int) -> None:
+        """Start an episode; ``seed`` fixes the noise."""
         self._policy.reset(seed)
 
     def act(self, tick: Tick) -> np.ndarray:
+        """Return the script's action (A,). Raises RobotError without ground truth."""
         if not tick.ground_truth:
             raise RobotError(
-                "the tick carries no ground truth", "scripted actors work in simulation only"
+                "the tick carries no ground truth", "use scripted teleoperation in simulation only"
             )
         return self._policy.act(tick.ground_truth)
+
+
+def make(config: DeviceConfig) -> ScriptedDevice:
+    """Build the device from the settings ``noise`` and ``policy`` ("auto" or empty: the task's)."""
+    settings = {"noise": 0.1, "policy": "", **config.settings}
+    unknown = sorted(set(settings) - {"noise", "policy"})
+    if unknown:
+        raise ConfigError(
+            f"scripted teleoperation has no setting {unknown[0]!r}", "use noise or policy"
+        )
+    noise, policy = settings["noise"], str(settings["policy"])
+    number = isinstance(noise, (int, float)) and not isinstance(noise, bool)
+    if not (number and math.isfinite(noise) and noise >= 0):
+        raise ConfigError(f"noise is {noise!r}", "use 0 or more")
+    return ScriptedDevice(config.task, float(noise), "" if policy == "auto" else policy)

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ofrl_robot.control import limiter
 from ofrl_robot.control.limiter import (
+    CHANGE,
+    JOINT,
     NOT_FINITE,
     RANGE,
     SHAPE,
     STEP,
     WORKSPACE,
     Limits,
-    limit,
 )
+from ofrl_robot.control.signals import ArmState
 from ofrl_robot.specs import WIDOWX_ACTION, ActionSpec
 
 LOW, HIGH = np.array([0.1, -0.3, 0.0]), np.array([0.5, 0.3, 0.4])
@@ -28,6 +33,14 @@ SPECS = (
                (1.0, 0.05, 0.1, 0.2, 30.0), "base"),
     ActionSpec(("x", "y", "gripper"), ("m", "m", "1"), (0.1, 0.1, 1.0), "base"),
 )  # fmt: skip
+
+
+def state_at(position, joints=None):
+    return ArmState(0, np.zeros(1), np.asarray(position), np.array([0, 0, 0, 1.0]), joints or {})
+
+
+def limit(command, position, spec, limits, previous=None, dt=0.2):
+    return limiter.limit(command, previous, state_at(position), dt, spec, limits)
 
 
 def entries(spec, names):
@@ -53,11 +66,16 @@ inside_box = st.tuples(*(st.floats(a, b) for a, b in zip(LOW, HIGH))).map(np.arr
 anywhere = st.tuples(*(st.floats(-1.0, 1.0),) * 3).map(np.array)
 limits_of = st.builds(
     Limits,
+    frame=st.just("base"),
     workspace_low=st.just(tuple(LOW)),
     workspace_high=st.just(tuple(HIGH)),
     max_translation=st.floats(1e-3, 0.5),
     max_rotation=st.floats(0.5, 40.0),
+    max_silence=st.just(0.2),
+    max_speed=st.none() | st.floats(0.01, 2.0),
+    max_change=st.none() | st.floats(1e-3, 0.5),
 )
+previous_of = st.none() | st.just(0.0) | st.floats(-1.0, 1.0)
 case = st.sampled_from(SPECS).flatmap(
     lambda s: st.tuples(st.just(s), st.lists(unit, min_size=s.size, max_size=s.size).map(np.array))
 )
@@ -65,16 +83,27 @@ properties = settings(max_examples=300, deadline=None, derandomize=True)
 
 
 @properties
-@given(case, inside_box | anywhere, limits_of)
-def test_whatever_is_asked_for_the_command_is_bounded(spec_and_action, start, limits):
+@given(case, inside_box | anywhere, limits_of, previous_of, st.floats(0.01, 1.0))
+def test_whatever_is_asked_for_the_command_is_bounded(spec_and_action, start, limits, before, dt):
     spec, action = spec_and_action
     asked = action.copy()
-    applied, reasons = limit(action, start, spec, limits)
+    previous = None if before is None else np.full(spec.size, before)
+    applied, reasons = limit(action, start, spec, limits, previous, dt)
     assert applied.dtype == np.float64 and applied.shape == (spec.size,)
     assert np.array_equal(action, asked), "the caller's array was written to"
     assert np.isfinite(applied).all() and (np.abs(applied) <= 1.0).all()
     delta = translation(spec, applied)
     assert np.linalg.norm(delta) <= limits.max_translation + TIGHT
+    if limits.max_speed is not None:
+        assert np.linalg.norm(delta) <= limits.max_speed * dt + TIGHT
+    if limits.max_change is not None:
+        change = delta - (0.0 if previous is None else translation(spec, previous))
+        faster = np.linalg.norm(delta) > TIGHT
+        assert (
+            not faster
+            or np.linalg.norm(change) <= limits.max_change + TIGHT
+            or (np.linalg.norm(delta) < np.linalg.norm(delta - change))
+        ), "only slowing down may change a motion by more"
     for i in entries(spec, ("rot_x", "rot_y", "rot_z")):
         assert abs(applied[i] * spec.scale[i]) <= limits.max_rotation + TIGHT
     # no further out than the start on any axis: inside stays inside
@@ -110,7 +139,7 @@ def test_hold_is_hold_wherever_the_arm_stands(spec, start, limits):
     assert reasons == () and not applied.any()
 
 
-WIDE = Limits((-9.0,) * 3, (9.0,) * 3, max_translation=9.0, max_rotation=999.0)
+WIDE = Limits("base", (-9.0,) * 3, (9.0,) * 3, 9.0, 999.0, max_silence=0.2)
 HERE = np.zeros(3)
 
 
@@ -150,7 +179,7 @@ def test_excess_both_ways_on_every_entry(name, sign):
     assert reasons == (RANGE,) and applied[index] == sign and np.count_nonzero(applied) == 1
 
     action[index] = sign
-    narrow = Limits((-0.03,) * 3, (0.03,) * 3, max_translation=0.05, max_rotation=5.0)
+    narrow = Limits("base", (-0.03,) * 3, (0.03,) * 3, 0.05, 5.0, max_silence=0.2)
     applied, reasons = limit(action, HERE, WIDOWX_ACTION, narrow)
     expected = {"m": ((STEP, WORKSPACE), 0.03 / 0.2), "deg": ((STEP,), 5.0 / 20.0), "1": ((), 1.0)}
     wanted_reasons, wanted = expected[WIDOWX_ACTION.units[index]]
@@ -160,9 +189,50 @@ def test_excess_both_ways_on_every_entry(name, sign):
 
 
 def test_step_limit_keeps_the_direction():
-    limits = Limits(WIDE.workspace_low, WIDE.workspace_high, max_translation=0.1, max_rotation=99)
+    limits = dataclasses.replace(WIDE, max_translation=0.1)
     action = np.array([0.9, -0.6, 0.3, 0, 0, 0, 0, 0])
     applied, reasons = limit(action, HERE, WIDOWX_ACTION, limits)
     assert reasons == (STEP,)
     assert np.linalg.norm(applied[:3] * 0.2) == pytest.approx(0.1)
     assert np.allclose(applied / np.linalg.norm(applied), action / np.linalg.norm(action))
+
+
+def test_speed_counts_the_time_since_the_command_before():
+    limits = dataclasses.replace(WIDE, max_speed=0.5)
+    action = np.array([1.0, 0, 0, 0, 0, 0, 0, 0])  # 0.2 m
+    for dt, expected in ((0.2, 0.1), (0.04, 0.02), (1.0, 0.2)):
+        applied, reasons = limit(action, HERE, WIDOWX_ACTION, limits, dt=dt)
+        assert applied[0] * 0.2 == pytest.approx(expected)
+        assert reasons == ((STEP,) if expected < 0.2 else ())
+
+
+def test_a_motion_builds_up_step_by_step_and_ends_at_once():
+    limits = dataclasses.replace(WIDE, max_change=0.05)
+    previous, deltas = None, []
+    for asked in (1.0, 1.0, 1.0, -1.0, -1.0):
+        action = np.zeros(8)
+        action[0] = asked
+        previous, reasons = limit(action, HERE, WIDOWX_ACTION, limits, previous)
+        deltas.append(previous[0] * 0.2)
+        assert reasons == (CHANGE,)
+    assert deltas == pytest.approx([0.05, 0.1, 0.15, 0.0, -0.05])
+    held, reasons = limit(np.zeros(8), HERE, WIDOWX_ACTION, limits, np.full(8, 1.0))
+    assert not held.any() and reasons == ()
+
+
+@pytest.mark.parametrize(
+    ("joints", "reason"),
+    [
+        ({"elbow": 0.5}, ()),
+        ({"elbow": 2.5}, (JOINT,)),
+        ({"elbow": -1.5}, (JOINT,)),
+        ({"elbow": np.nan}, (NOT_FINITE,)),
+        ({"wrist": 9.0}, ()),  # no limit is known for it
+    ],
+)
+def test_a_measured_joint_outside_its_range_holds_the_arm(joints, reason):
+    limits = dataclasses.replace(WIDE, joints={"elbow": (-1.0, 2.0)})
+    command = np.full(8, 0.1)
+    state = state_at(HERE, joints)
+    applied, reasons = limiter.limit(command, None, state, 0.2, WIDOWX_ACTION, limits)
+    assert reasons == reason and applied.any() == (not reason)

@@ -12,29 +12,41 @@ from ofrl_robot.errors import RobotError
 
 
 def offer(loop, stamp, action=0.3, source=POLICY):
-    return loop.arbiter.offer(Command(stamp, np.full(4, action), source))
+    return loop.offer(Command(stamp, np.full(4, action), source))
+
+
+def begin(loop, seed=0):
+    """Start an episode; return its tick 0."""
+    loop.begin()
+    loop.arm.arrange(seed)
+    return now(loop.arm)
+
+
+def now(robot):
+    """The tick at which the robot is."""
+    return Tick(robot.now_ns(), robot._step, {}, np.zeros(2))
 
 
 @pytest.fixture
 def loop(fake_robot):
     fake_robot.horizon = 1000
-    return ControlLoop(fake_robot, max_silent_ticks=3)
+    return ControlLoop(fake_robot)  # stops after 0.6 s of silence: 3 ticks at 5 Hz
 
 
 def test_silence_holds_then_stops_and_nothing_reaches_the_driver_any_more(loop, fake_robot):
-    loop.reset(0)
+    begin(loop, 0)
     for expected in (1, 2):
-        applied = loop.apply(fake_robot.observe())
+        applied = loop.apply(now(fake_robot))
         assert applied.source == HOLD and not applied.action.any()
         assert loop.counts.held == expected and not loop.stopped
-    loop.apply(fake_robot.observe())
+    loop.apply(now(fake_robot))
     assert loop.stop_reason == ACTOR_SILENT and fake_robot.stops == 1
     assert len(fake_robot.received) == 2  # the third silent tick stops, it does not hold
     assert not np.any(fake_robot.received)
 
-    tick = fake_robot.observe()
+    tick = now(fake_robot)
     offer(loop, tick.stamp_ns)
-    for refused in (lambda: loop.apply(tick), lambda: loop.reset(1)):
+    for refused in (lambda: loop.apply(tick), lambda: loop.begin()):
         with pytest.raises(RobotError, match=ACTOR_SILENT):
             refused()
     assert len(fake_robot.received) == 2 and fake_robot.seeds == [0]
@@ -42,7 +54,7 @@ def test_silence_holds_then_stops_and_nothing_reaches_the_driver_any_more(loop, 
 
 def test_an_applied_action_says_when_it_left_and_whether_anybody_asked_for_it(loop, fake_robot):
     fake_robot.now_ns = lambda: 5_000 + len(fake_robot.received)  # one later once it has moved
-    tick = loop.reset(0)
+    tick = begin(loop, 0)
     held = loop.apply(tick)
     offer(loop, tick.stamp_ns)
     asked = loop.apply(tick)
@@ -59,9 +71,9 @@ def test_capture_and_application_are_at_the_tick_unless_somebody_knows_better():
 
 
 def test_one_answer_in_time_ends_the_count_of_silence(loop, fake_robot):
-    loop.reset(0)
+    begin(loop, 0)
     for tick_number in range(12):
-        tick = fake_robot.observe()
+        tick = now(fake_robot)
         if tick_number % 3 == 2:
             offer(loop, tick.stamp_ns)
         loop.apply(tick)
@@ -69,7 +81,7 @@ def test_one_answer_in_time_ends_the_count_of_silence(loop, fake_robot):
 
 
 def test_rearm_is_needed_after_a_stop_and_forgets_old_commands(loop, fake_robot):
-    tick = loop.reset(0)
+    tick = begin(loop, 0)
     offer(loop, tick.stamp_ns)
     loop.stop(OPERATOR)
     loop.rearm()
@@ -79,16 +91,16 @@ def test_rearm_is_needed_after_a_stop_and_forgets_old_commands(loop, fake_robot)
 
 
 def test_silence_is_counted_anew_after_rearm(loop, fake_robot):
-    loop.reset(0)
+    begin(loop, 0)
     for _ in range(3):
-        loop.apply(fake_robot.observe())
+        loop.apply(now(fake_robot))
     loop.rearm()
-    loop.apply(fake_robot.observe())
+    loop.apply(now(fake_robot))
     assert not loop.stopped
 
 
 def test_the_first_reason_is_kept_and_every_stop_reaches_the_driver(loop, fake_robot):
-    loop.reset(0)
+    begin(loop, 0)
     loop.stop(ROBOT_FAULT)
     loop.stop(OPERATOR)
     assert loop.stop_reason == ROBOT_FAULT and fake_robot.stops == 2
@@ -96,31 +108,31 @@ def test_the_first_reason_is_kept_and_every_stop_reaches_the_driver(loop, fake_r
 
 @pytest.mark.parametrize("shift", [-1, 1, 10**12])
 def test_stale_and_future_commands_never_reach_the_driver(loop, fake_robot, shift):
-    tick = loop.reset(0)
+    tick = begin(loop, 0)
     offer(loop, tick.stamp_ns + shift)
     assert loop.apply(tick).source == HOLD
-    offer(loop, fake_robot.observe().stamp_ns)  # one bad stamp does not jam the source for ever
-    assert loop.apply(fake_robot.observe()).source == POLICY
+    offer(loop, now(fake_robot).stamp_ns)  # one bad stamp does not jam the source for ever
+    assert loop.apply(now(fake_robot)).source == POLICY
     assert not fake_robot.received[0].any() and fake_robot.received[1].any()
 
 
 def test_an_answer_that_comes_after_the_next_one_never_reaches_the_driver(loop, fake_robot):
-    first = loop.reset(0)
+    first = begin(loop, 0)
     loop.apply(first)
-    second = fake_robot.observe()
+    second = now(fake_robot)
     offer(loop, second.stamp_ns, 0.2)
     assert not offer(loop, first.stamp_ns, -0.9)
     assert (loop.apply(second).action == 0.2).all()
 
 
 def test_human_beats_policy_and_the_intervention_is_marked_and_counted(loop, fake_robot):
-    tick = loop.reset(0)
+    tick = begin(loop, 0)
     offer(loop, tick.stamp_ns, 0.2, HUMAN)
     offer(loop, tick.stamp_ns, -0.2, POLICY)
     applied = loop.apply(tick)
     assert applied.source == HUMAN and applied.intervention
     assert (fake_robot.received[0] == 0.2).all()
-    tick = fake_robot.observe()
+    tick = now(fake_robot)
     offer(loop, tick.stamp_ns, -0.2, POLICY)
     assert not loop.apply(tick).intervention
     assert loop.counts.interventions == 1
@@ -138,9 +150,9 @@ def test_human_beats_policy_and_the_intervention_is_marked_and_counted(loop, fak
     ],
 )
 def test_the_limiter_is_in_the_only_path_to_the_driver(loop, fake_robot, action, position, reason):
-    tick = loop.reset(0)
+    tick = begin(loop, 0)
     fake_robot.position = position
-    loop.arbiter.offer(Command(tick.stamp_ns, action, POLICY))
+    loop.offer(Command(tick.stamp_ns, action, POLICY))
     applied = loop.apply(tick)
     assert applied.reasons == (reason,) and applied.limited and loop.counts.limited == 1
     assert np.array_equal(fake_robot.received[0], applied.action)
@@ -152,19 +164,19 @@ def test_the_limiter_is_in_the_only_path_to_the_driver(loop, fake_robot, action,
 
 
 def test_an_actor_that_sends_rubbish_is_not_silent_but_never_moves_the_arm(loop, fake_robot):
-    loop.reset(0)
+    begin(loop, 0)
     for _ in range(6):
-        offer(loop, fake_robot.observe().stamp_ns, np.nan)
-        loop.apply(fake_robot.observe())
+        offer(loop, now(fake_robot).stamp_ns, np.nan)
+        loop.apply(now(fake_robot))
     assert not np.any(fake_robot.received) and loop.counts.limited == 6
 
 
 def test_reset_forgets_commands_counts_and_silence(loop, fake_robot):
-    tick = loop.reset(0)
+    tick = begin(loop, 0)
     loop.apply(tick)
-    loop.apply(fake_robot.observe())
+    loop.apply(now(fake_robot))
     offer(loop, tick.stamp_ns, 0.3)
-    tick = loop.reset(1)  # same stamps again: the old answer must not count
+    tick = begin(loop, 1)  # same stamps again: the old answer must not count
     assert loop.counts.ticks == 0 and fake_robot.seeds == [0, 1]
     offered = len(fake_robot.received)
     assert loop.apply(tick).source == HOLD and not loop.stopped

@@ -21,15 +21,16 @@ from ofrl_robot.data.episodes.schema import episode_paths
 from ofrl_robot.errors import ConfigError, RobotError
 from ofrl_robot.recording.parallel import record_parallel
 from ofrl_robot.recording.session import episode_meta
-from ofrl_robot.robots.sim import SimRobot
+from ofrl_robot.robots.config import ArmConfig, load_limits
+from ofrl_robot.robots.registry import make_rig
 from ofrl_robot.sim.options import SimOptions
-from ofrl_robot.teleop.scripted import ScriptedActor
+from ofrl_robot.teleop.scripted import ScriptedDevice
 
 TASK = "Widow250SingleObjGrasp-v0"
 COLLECT = ["collect", "--task", TASK, "--image-size", "8"]
 
 
-class Faulty(ScriptedActor):
+class Faulty(ScriptedDevice):
     """Breaks in the middle of the episode with seed 3, if it has a ``fault``."""
 
     def __init__(self, fault):
@@ -49,8 +50,12 @@ class Faulty(ScriptedActor):
         return super().act(tick)
 
 
+def sim_rig():
+    return make_rig(ArmConfig("sim", TASK, load_limits("sim"), settings={"image_size": 8}))
+
+
 def make(fault=""):
-    return SimRobot(TASK, SimOptions(image_size=8)), Faulty(fault)
+    return sim_rig(), Faulty(fault)
 
 
 def make_nothing():
@@ -58,7 +63,7 @@ def make_nothing():
 
 
 def record(folder, workers, count, maker=make, **more):
-    meta = episode_meta(SimRobot(TASK, SimOptions(image_size=8)), actor="test")
+    meta = episode_meta(sim_rig(), actor="test")
     record_parallel(maker, workers, folder, count, 0, meta, **more)
 
 

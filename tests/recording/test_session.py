@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 
-from ofrl_robot.control.loop import OPERATOR, ControlLoop
+from ofrl_robot.control.loop import ACTOR_SILENT, OPERATOR, ControlLoop
+from ofrl_robot.control.rig import Rig
 from ofrl_robot.control.signals import HUMAN
 from ofrl_robot.data.episodes.reader import open_dataset, read_episode
-from ofrl_robot.data.episodes.schema import FAILURE, SUCCESS, episode_paths
+from ofrl_robot.data.episodes.schema import FAILURE, SUCCESS, UNKNOWN, episode_paths
+from ofrl_robot.errors import RobotError
 from ofrl_robot.recording import session as runner
 from ofrl_robot.recording.session import episode_meta, record_episodes
+from ofrl_robot.robots.operator_task import OperatorTask
 
 
-class Actor:
+class FullScale:
     """Asks for too much on every axis; raises ``error`` at action number ``fail_at``."""
 
     source = HUMAN
@@ -32,12 +37,12 @@ class Actor:
         return np.array(self.action)
 
 
-def record(robot, actor, folder, count, seed=0, **more):
-    record_episodes(robot, actor, folder, count, seed, episode_meta(robot, actor="test"), **more)
+def record(rig, actor, folder, count, seed=0, **more):
+    record_episodes(rig, actor, folder, count, seed, episode_meta(rig, actor="test"), **more)
 
 
-def test_applied_is_recorded_not_what_was_asked_for(fake_robot, tmp_path):
-    record(fake_robot, Actor(), tmp_path, 1)
+def test_applied_is_recorded_not_what_was_asked_for(fake_rig, fake_robot, tmp_path):
+    record(fake_rig, FullScale(), tmp_path, 1)
     episode = read_episode(episode_paths(tmp_path)[0])
     assert len(episode) == fake_robot.horizon and episode.limited.all()
     assert np.array_equal(episode.actions, np.array(fake_robot.received, np.float32))
@@ -50,9 +55,9 @@ def test_applied_is_recorded_not_what_was_asked_for(fake_robot, tmp_path):
     assert episode.timeouts.tolist() == [False] * 3 + [True] and not episode.terminals.any()
 
 
-def test_unusable_actions_are_held_and_recorded_as_such(fake_robot, tmp_path):
-    record(fake_robot, Actor(action=(np.nan, 0, 0, 0)), tmp_path / "nan", 1)
-    record(fake_robot, Actor(action=(0.1, 0.1)), tmp_path / "short", 1)
+def test_unusable_actions_are_held_and_recorded_as_such(fake_rig, fake_robot, tmp_path):
+    record(fake_rig, FullScale(action=(np.nan, 0, 0, 0)), tmp_path / "nan", 1)
+    record(fake_rig, FullScale(action=(0.1, 0.1)), tmp_path / "short", 1)
     assert not np.any(fake_robot.received)
     for folder in ("nan", "short"):
         episode = read_episode(episode_paths(tmp_path / folder)[0])
@@ -60,27 +65,21 @@ def test_unusable_actions_are_held_and_recorded_as_such(fake_robot, tmp_path):
         assert np.isnan(episode.actions_requested[:, 0]).all()
 
 
-def test_a_reward_that_was_lost_again_is_a_failure(fake_robot, tmp_path):
-    observe = fake_robot.observe
-
-    def lost_at_the_end():
-        tick = observe()
-        tick.reward = float(tick.step == 2)
-        return tick
-
-    fake_robot.observe = lost_at_the_end
-    record(fake_robot, Actor(), tmp_path, 1)
+def test_a_reward_that_was_lost_again_is_a_failure(fake_rig, fake_robot, tmp_path):
+    outcome = fake_robot.outcome
+    fake_robot.outcome = lambda step: dataclasses.replace(outcome(step), reward=float(step == 2))
+    record(fake_rig, FullScale(), tmp_path, 1)
     assert open_dataset(tmp_path).metas[0].success == FAILURE
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError("driver gone")])
 def test_an_end_in_mid_episode_keeps_earlier_ones_whole_and_leaves_no_partial(
-    fake_robot, tmp_path, error
+    fake_rig, fake_robot, tmp_path, error
 ):
     saved = []
-    actor = Actor(fail_at=2 * fake_robot.horizon + 2, error=error)
+    actor = FullScale(fail_at=2 * fake_robot.horizon + 2, error=error)
     with pytest.raises(error if isinstance(error, type) else RuntimeError):
-        record(fake_robot, actor, tmp_path, 5, on_episode=lambda n, label: saved.append((n, label)))
+        record(fake_rig, actor, tmp_path, 5, on_episode=lambda n, label: saved.append((n, label)))
     names = ["episode_000000.h5", "episode_000001.h5"]
     assert sorted(p.name for p in tmp_path.iterdir() if p.is_file()) == names
     assert all(len(read_episode(tmp_path / n)) == fake_robot.horizon for n in names)
@@ -88,39 +87,73 @@ def test_an_end_in_mid_episode_keeps_earlier_ones_whole_and_leaves_no_partial(
     assert fake_robot.stops == 1
 
 
-def test_the_stop_reason_after_an_interrupt_is_the_operator(fake_robot, tmp_path, monkeypatch):
+def test_the_stop_reason_after_an_interrupt_is_the_operator(
+    fake_rig, fake_robot, tmp_path, monkeypatch
+):
     loops = []
 
-    def remember(robot):
-        loops.append(ControlLoop(robot))
+    def remember(arm):
+        loops.append(ControlLoop(arm))
         return loops[0]
 
     monkeypatch.setattr(runner, "ControlLoop", remember)
     with pytest.raises(KeyboardInterrupt):
-        record(fake_robot, Actor(fail_at=1), tmp_path, 1)
+        record(fake_rig, FullScale(fail_at=1), tmp_path, 1)
     assert loops[0].stop_reason == OPERATOR
 
 
-def test_adding_to_a_dataset_goes_on_with_the_seeds(fake_robot, tmp_path):
-    actor = Actor()
-    record(fake_robot, actor, tmp_path, 2, seed=10)
-    record(fake_robot, actor, tmp_path, 2, seed=10)
+def test_adding_to_a_dataset_goes_on_with_the_seeds(fake_rig, fake_robot, tmp_path):
+    actor = FullScale()
+    record(fake_rig, actor, tmp_path, 2, seed=10)
+    record(fake_rig, actor, tmp_path, 2, seed=10)
     assert fake_robot.seeds == actor.seeds == [10, 11, 12, 13]
     assert [m.seed for m in open_dataset(tmp_path).metas] == [10, 11, 12, 13]
 
 
-def test_a_removed_episode_makes_no_seed_come_twice(fake_robot, tmp_path):
+def test_a_removed_episode_makes_no_seed_come_twice(fake_rig, fake_robot, tmp_path):
     """Episode number i has seed first + i, also when a bad episode was taken out."""
-    record(fake_robot, Actor(), tmp_path, 3)
+    record(fake_rig, FullScale(), tmp_path, 3)
     (tmp_path / "episode_000001.h5").unlink()
-    record(fake_robot, Actor(), tmp_path, 2)
+    record(fake_rig, FullScale(), tmp_path, 2)
     dataset = open_dataset(tmp_path)
     assert [int(p.stem.split("_")[1]) for p in dataset.paths] == [0, 2, 3, 4]
     assert [m.seed for m in dataset.metas] == [0, 2, 3, 4]
 
 
-def test_episodes_of_one_session_do_not_share_metadata(fake_robot, tmp_path):
-    meta = episode_meta(fake_robot, actor="test", operator="me")
-    record_episodes(fake_robot, Actor(), tmp_path, 2, 0, meta)
+def test_episodes_of_one_session_do_not_share_metadata(fake_rig, fake_robot, tmp_path):
+    meta = episode_meta(fake_rig, actor="test", operator="me")
+    record_episodes(fake_rig, FullScale(), tmp_path, 2, 0, meta)
     assert meta.seed == -1 and meta.created == ""
     assert {m.operator for m in open_dataset(tmp_path).metas} == {"me"}
+
+
+def test_a_command_that_is_refused_is_said_and_not_recorded_as_silence(fake_rig, tmp_path):
+    actor = FullScale()
+    actor.source = "robot"
+    with pytest.raises(RobotError, match="source 'robot'.*human or policy"):
+        record(fake_rig, actor, tmp_path, 1)
+    assert not episode_paths(tmp_path)
+
+
+def test_an_actor_that_says_nothing_is_held_and_then_stops_the_arm(fake_rig, fake_robot, tmp_path):
+    actor = FullScale()
+    actor.act = lambda tick: None if tick.step else np.zeros(4)
+    fake_robot.horizon = 10
+    with pytest.raises(RobotError, match=ACTOR_SILENT):
+        record(fake_rig, actor, tmp_path, 1)
+    assert len(fake_robot.received) == 3 and fake_robot.stops >= 1
+
+
+def test_a_scene_that_a_person_arranges_is_confirmed_and_stays_unlabelled(
+    fake_rig, fake_robot, tmp_path
+):
+    asked = []
+    rig = Rig(fake_robot, fake_robot, OperatorTask("wipe", 3, "wipe the table"))
+    meta = episode_meta(rig, actor="test")
+    with pytest.raises(RobotError, match="a person has to prepare the scene"):
+        record_episodes(rig, FullScale(), tmp_path, 1, 0, meta)
+    record_episodes(rig, FullScale(), tmp_path, 2, 0, meta, confirm=asked.append)
+    assert asked == ["arrange the scene for: wipe the table"] * 2
+    metas = open_dataset(tmp_path).metas
+    assert [m.success for m in metas] == [UNKNOWN] * 2
+    assert metas[0].environment["instruction"] == "wipe the table"

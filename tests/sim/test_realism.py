@@ -14,12 +14,12 @@ from ofrl_robot.data.episodes.reader import read_episode
 from ofrl_robot.data.episodes.schema import episode_paths
 from ofrl_robot.errors import ConfigError
 from ofrl_robot.recording.session import episode_meta, record_episodes
-from ofrl_robot.robots.sim import SimRobot
+from ofrl_robot.robots.config import ArmConfig, load_limits
+from ofrl_robot.robots.registry import make_rig
 from ofrl_robot.sim import arm, make
 from ofrl_robot.sim.arm import CONTROL_PERIOD_S, Actuators
-from ofrl_robot.sim.options import SimOptions
 from ofrl_robot.sim.realism import PRESETS, Imperfections, Realism
-from ofrl_robot.teleop.scripted import ScriptedActor
+from ofrl_robot.teleop.scripted import ScriptedDevice
 
 GRASP, TRAY = "Widow250SingleObjGrasp-v0", "Widow250PickTray-v0"
 ACTIONS = np.random.default_rng(3).uniform(-1.0, 1.0, (8, specs.WIDOWX_ACTION.size))
@@ -292,8 +292,9 @@ def test_presets_by_name_and_own_settings_by_gymnasium():
 
 
 def test_a_recorded_episode_says_how_old_its_frames_were(tmp_path):
-    robot = SimRobot(GRASP, SimOptions(image_size=16, realism="harsh"))
-    actor = ScriptedActor(GRASP)
+    settings = {"image_size": 16, "realism": "harsh"}
+    robot = make_rig(ArmConfig("sim", GRASP, load_limits("sim"), True, True, settings))
+    actor = ScriptedDevice(GRASP)
     record_episodes(robot, actor, tmp_path, 2, 0, episode_meta(robot))
     robot.close()
     period = round(1e9 / robot.control_rate_hz)

@@ -1,0 +1,160 @@
+"""Define what the control loop needs from outside: an arm, cameras, a task, an action source.
+
+Each is a protocol: any class with these members fits, none has to inherit. ``Rig`` (``rig.py``)
+composes an arm, cameras and a task into ticks; an action source answers them.
+
+Threads: one thread, the control thread, calls everything here, in turn. :meth:`Arm.stop` alone
+may be called from any thread, also while the control thread is inside another method.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, Dict, Mapping, Optional, Protocol, Tuple
+
+import numpy as np
+
+from ofrl_robot.control.limiter import Limits
+from ofrl_robot.control.signals import ArmState, Tick
+from ofrl_robot.specs import ActionSpec, CameraSpec
+
+
+class Arm(Protocol):
+    """One arm, real or simulated. A driver is this and nothing else.
+
+    Attributes:
+        name: kind of the arm; its namespace, and ``robot`` in every episode.
+        action_spec: what an action is, with its frame of reference.
+        state_names, state_units: meaning and unit of each entry of ``ArmState.vector``.
+        state_frame: frame of reference of the measured poses, ``specs.WORLD`` or ``specs.BASE``.
+        base_pose: position (3,) m and quaternion xyzw (4,) of the base link in the world, or None
+            when the arm knows no world.
+        control_rate_hz: commands per second.
+        limits: what a command may ask for.
+        settings: what to store of it with every episode (JSON values).
+    """
+
+    name: str
+    action_spec: ActionSpec
+    state_names: Tuple[str, ...]
+    state_units: Tuple[str, ...]
+    state_frame: str
+    base_pose: Optional[Tuple[Tuple[float, ...], Tuple[float, ...]]]
+    control_rate_hz: float
+    limits: Limits
+    settings: Dict[str, Any]
+
+    def now_ns(self) -> int:
+        """Return the time by the clock that stamps its states, ns. Never blocks."""
+
+    def state(self) -> ArmState:
+        """Return the newest measured state. Never blocks."""
+
+    def command(self, action: np.ndarray) -> None:
+        """Start to carry out one limited action (A,). On hardware it returns at once."""
+
+    def stop(self) -> None:
+        """Hold still, now. May be called from any thread, at any time, and twice."""
+
+    def home(self) -> None:
+        """Move to the start pose of an episode; returns when it is there (seconds).
+
+        Raises:
+            RobotError: it cannot get there.
+        """
+
+    def close(self) -> None:
+        """Release the arm. Calling it again does nothing."""
+
+
+class CameraFrame(Protocol):
+    """A captured frame: when, and the pixels if they are in this process."""
+
+    @property
+    def stamp_ns(self) -> int:
+        """Time of capture, ns since the epoch."""
+
+    @property
+    def pixels(self) -> Optional[np.ndarray]:
+        """Raw uint8 RGB (h, w, 3); None when the pixels travel on a topic of their own."""
+
+
+class Cameras(Protocol):
+    """The cameras of a rig.
+
+    Attributes:
+        specs: every camera, in order, as it is recorded.
+    """
+
+    specs: Tuple[CameraSpec, ...]
+
+    def newest(self) -> Mapping[str, CameraFrame]:
+        """Return the newest frame of each camera, by name. Never waits for one.
+
+        Raises:
+            CameraStoppedError: a camera has no usable frame; the message names it.
+        """
+
+    def close(self) -> None:
+        """Release the cameras. Calling it again does nothing."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Outcome:
+    """What a task says after a step: reward of the step, and Gymnasium's two ends."""
+
+    reward: float = 0.0
+    terminated: bool = False
+    truncated: bool = False
+
+
+class Task(Protocol):
+    """What is to be done, when it is over, and what a reset is.
+
+    Attributes:
+        name: task id, ``task`` in every episode.
+        instruction: the task in a sentence, for people.
+        horizon: steps of an episode.
+        rewards_known: whether rewards and success can be measured here. If not, an episode that
+            reaches its horizon stays unlabelled.
+        settings: what to store of it with every episode (JSON values).
+    """
+
+    name: str
+    instruction: str
+    horizon: int
+    rewards_known: bool
+    settings: Dict[str, Any]
+
+    def arrange(self, seed: int) -> str:
+        """Prepare the scene of an episode; called when the arm is at its start pose.
+
+        Args:
+            seed: places the objects in a simulator; a real scene ignores it.
+
+        Returns:
+            What a person has to do and confirm before the episode may start; empty when the
+            scene is ready.
+        """
+
+    def outcome(self, step: int) -> Outcome:
+        """Return reward and end after transition ``step`` (1, 2, ...)."""
+
+    def ground_truth(self) -> Dict[str, np.ndarray]:
+        """Return what scripted policies read, in the world's frame; empty on hardware."""
+
+
+class ActionSource(Protocol):
+    """Answers ticks with actions: a teleoperation device or a policy.
+
+    Attributes:
+        source: ``signals.HUMAN`` or ``signals.POLICY``; decides its priority.
+    """
+
+    source: str
+
+    def reset(self, seed: int) -> None:
+        """Start an episode."""
+
+    def act(self, tick: Tick) -> Optional[np.ndarray]:
+        """Return the normalised action (A,) for this tick; None to say nothing."""
