@@ -42,7 +42,7 @@ class FakeRobot:
     """Keeps every action that reaches it; ends after ``horizon`` steps with reward 1."""
 
     name, horizon, control_rate_hz = "fake", 4, 5.0
-    instruction, rewards_known = "do nothing", True
+    instruction, rewards_known, has_ground_truth = "do nothing", True, False
     action_spec = ACTION
     state_names, state_units, state_frame = ("a", "b"), ("m", "m"), "base"
     base_pose = None

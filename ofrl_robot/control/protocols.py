@@ -117,6 +117,7 @@ class Task(Protocol):
         horizon: steps of an episode.
         rewards_known: whether rewards and success can be measured here. If not, an episode that
             reaches its horizon stays unlabelled.
+        has_ground_truth: whether :meth:`ground_truth` gives anything (simulators).
         settings: what to store of it with every episode (JSON values).
     """
 
@@ -124,6 +125,7 @@ class Task(Protocol):
     instruction: str
     horizon: int
     rewards_known: bool
+    has_ground_truth: bool
     settings: Dict[str, Any]
 
     def arrange(self, seed: int) -> str:

@@ -23,6 +23,7 @@ class OperatorTask:
     """
 
     rewards_known = False
+    has_ground_truth = False
 
     def __init__(self, name: str, horizon: int, instruction: str = "") -> None:
         if horizon < 1:

@@ -118,6 +118,7 @@ class SimTask:
     """The task of a :class:`SimWorld`: its reset, horizon, rewards and ground truth."""
 
     rewards_known = True
+    has_ground_truth = True
 
     def __init__(self, world: SimWorld, settings: Dict[str, Any]) -> None:
         self._world, self.settings = world, settings

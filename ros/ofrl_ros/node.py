@@ -1,0 +1,106 @@
+"""Run a node: errors as one line, waiting that ends with the session, services as functions."""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+from typing import Any, Callable, List
+
+import rospy
+from std_srvs.srv import Trigger
+
+from ofrl_robot.errors import ConfigError, OfrlError, RobotError
+
+QUEUE = 100  # messages a publisher may hold; an episode in lockstep never has as many in flight
+
+
+def run_node(name: str, main: Callable[[], None]) -> None:
+    """Run a node's main; an OfrlError becomes one line and exit code 2, never a traceback."""
+    try:
+        rospy.init_node(name)
+        main()
+    except OfrlError as error:
+        print(f"{name}: {error}", file=sys.stderr, flush=True)
+        sys.exit(2)
+    except rospy.ROSInterruptException:
+        pass  # Ctrl-C, or roslaunch stopped the node while it waited
+    except rospy.exceptions.ROSInitException:
+        if not rospy.is_shutdown():  # else stopped before init_node had finished
+            raise
+
+
+def raise_on_shutdown() -> None:
+    """Raise ROSInterruptException when the session ends; :func:`run_node` then ends the node."""
+    if rospy.is_shutdown():
+        raise rospy.ROSInterruptException("shutdown")
+
+
+def service(name: str) -> Callable[[], str]:
+    """Return a Trigger service as a function that returns the answer's message.
+
+    The call waits for the answer without a limit, since a reset on a real arm waits for a person,
+    but ends when the session does.
+
+    Raises (when called):
+        RobotError: the service refuses, or its node is absent or dies.
+    """
+    proxy = rospy.ServiceProxy(name, Trigger)
+
+    def call() -> str:
+        try:
+            proxy.wait_for_service(30.0)
+            answer = _interruptible(proxy)
+        except (rospy.ROSException, rospy.ServiceException) as error:
+            raise_on_shutdown()
+            raise RobotError(
+                f"service {proxy.resolved_name} failed ({error})", "see why the robot node ended"
+            ) from error
+        if not answer.success:
+            raise RobotError(
+                f"{proxy.resolved_name} refused: {answer.message}", "fix that and launch again"
+            )
+        return answer.message
+
+    return call
+
+
+def _interruptible(call: Callable[[], Any]) -> Any:
+    """Return what ``call`` returns, or raise ROSInterruptException once the session ends."""
+    results: List[Any] = []
+    errors: List[BaseException] = []
+
+    def run() -> None:
+        try:
+            results.append(call())
+        except BaseException as error:  # raised again in the calling thread
+            errors.append(error)
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    while thread.is_alive():
+        thread.join(0.1)
+        raise_on_shutdown()
+    if errors:
+        raise errors[0]
+    return results[0]
+
+
+def wait_connected(connections: List[Any], timeout: float = 30.0) -> None:
+    """Wait until every publisher and subscriber has a peer.
+
+    Raises:
+        ConfigError: after ``timeout`` seconds; names the topics without a peer.
+    """
+    deadline = time.monotonic() + timeout
+    while True:
+        raise_on_shutdown()
+        alone = [c.resolved_name for c in connections if c.get_num_connections() == 0]
+        if not alone:
+            return
+        if time.monotonic() > deadline:
+            raise ConfigError(
+                f"{', '.join(alone)} has no node at the other end after {timeout:.0f} s",
+                "see which node did not start",
+            )
+        time.sleep(0.02)

@@ -1,0 +1,71 @@
+"""Read private parameters of a node, checked."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Callable, Dict, Optional
+
+import rospy
+
+from ofrl_robot.errors import ConfigError
+
+
+def seconds_param(name: str, default: float) -> float:
+    """Return a positive number of seconds. Raises ConfigError otherwise."""
+    return _number_param(name, default, float, "use seconds > 0", lambda value: value > 0)
+
+
+def int_param(name: str, default: int, low: int, high: Optional[int] = None) -> int:
+    """Return a whole number from ``low`` to ``high``. Raises ConfigError otherwise."""
+    range_text = f"of {low} or more" if high is None else f"from {low} to {high}"
+    return _number_param(
+        name,
+        default,
+        int,
+        f"use a whole number {range_text}",
+        lambda value: low <= value and (high is None or value <= high),
+    )
+
+
+def bool_param(name: str, default: bool) -> bool:
+    """Return true or false. Raises ConfigError otherwise: any text would count as true."""
+    value = rospy.get_param("~" + name, default)
+    if not isinstance(value, bool):
+        raise ConfigError(f"{_full(name)} is {value!r}", "use true or false")
+    return value
+
+
+def dict_param(name: str) -> Dict[str, Any]:
+    """Return settings by name, empty when there are none. Raises ConfigError otherwise."""
+    value = rospy.get_param("~" + name, {})
+    if value in ("", None):
+        return {}
+    if not isinstance(value, dict):
+        raise ConfigError(f"{_full(name)} is {value!r}", "use a YAML mapping {name: value}")
+    return value
+
+
+def path_param(name: str) -> Optional[Path]:
+    """Return a path, relative to where roslaunch ran; None when it is empty or "auto".
+
+    roslaunch starts nodes in ~/.ros, so a relative path means nothing there by itself.
+    """
+    text = str(rospy.get_param("~" + name, "") or "")
+    if text in ("", "auto"):  # roslaunch calls an argument with an empty default a required one
+        return None
+    return Path(str(rospy.get_param("~cwd", "."))) / text
+
+
+def _number_param(name: str, default: Any, kind: type, fix: str, valid: Callable) -> Any:
+    value = rospy.get_param("~" + name, default)
+    try:
+        number = kind(value)
+    except (TypeError, ValueError, OverflowError):
+        number = None
+    if number is None or isinstance(value, bool) or number != value or not valid(number):
+        raise ConfigError(f"{_full(name)} is {value!r}", fix)
+    return number
+
+
+def _full(name: str) -> str:
+    return rospy.resolve_name("~" + name)
