@@ -27,7 +27,6 @@ from std_srvs.srv import Trigger, TriggerResponse
 
 from ofrl_robot.control import episode
 from ofrl_robot.control.loop import ACTOR_SILENT
-from ofrl_robot.data.datasets import labels
 from ofrl_robot.data.episodes import schema
 from ofrl_robot.data.episodes.lock import one_writer
 from ofrl_robot.data.episodes.reader import read_meta
@@ -93,7 +92,14 @@ class EpisodeNode:
     def _prepare(self) -> int:
         """Lock and check the folder before anything moves; the number of its next episode."""
         self._held.enter_context(one_writer(self._folder))
-        number = prepare_folder(self._folder, self._robot.action_spec, self._robot.observation_spec)
+        meta = EpisodeMeta(
+            robot=self._robot.name,
+            task=self._robot.task,
+            action_spec=self._robot.action_spec,
+            observation_spec=self._robot.observation_spec,
+            control_rate_hz=self._robot.control_rate_hz,
+        )
+        number = prepare_folder(self._folder, meta)
         if unfinished_line(self._folder):
             rospy.logwarn(unfinished_line(self._folder))
         if self._actor == "policy" and schema.episode_paths(self._folder):
@@ -212,7 +218,7 @@ class EpisodeNode:
         while True:
             kind, payload = self._events.get(TICK_TIMEOUT)
             if kind is None and due > 0 and self._assembler.awaited_cameras():
-                return schema.UNKNOWN, labels.NOBODY, self._reason("")
+                return schema.UNKNOWN, schema.NO_LABEL_SOURCE, self._reason("")
             if kind is None:
                 raise LostTickError(f"no tick for {TICK_TIMEOUT:.0f} s (step {due})")
             if kind == "applied":
@@ -221,12 +227,12 @@ class EpisodeNode:
             elif kind == "status":
                 reason = wires.status_reason(payload)
                 if reason:
-                    return schema.UNKNOWN, labels.NOBODY, self._reason(reason)
+                    return schema.UNKNOWN, schema.NO_LABEL_SOURCE, self._reason(reason)
             elif kind == "verb":
                 if payload == "discard":
                     return schema.UNKNOWN, "discard", ""
                 success = schema.SUCCESS if payload == "success" else schema.FAILURE
-                return success, labels.OPERATOR, ""
+                return success, schema.LABEL_FROM_OPERATOR, ""
             elif kind == "tick":
                 tick, seed = self._assembler.assemble(payload)
                 if seed == self._seed:
@@ -242,7 +248,7 @@ class EpisodeNode:
                 writer.observe(tick)
                 due, last_stamp = due + 1, tick.stamp_ns
                 if tick.last:
-                    return labels.simulator_label(tick), labels.SIMULATOR, ""
+                    return schema.simulator_label(tick), schema.LABEL_FROM_SIMULATOR, ""
 
     def _reason(self, given: str) -> str:
         """Why the robot stopped: where a camera did first, the actor has only fallen silent."""

@@ -1,4 +1,4 @@
-"""Verbs that look at datasets and edit them: data ..."""
+"""Commands that look at datasets and edit them: ``ofrl data``."""
 
 from __future__ import annotations
 
@@ -37,18 +37,22 @@ class DataVerify:
     dataset: Positional[Path]
     """Dataset folder."""
     repair: bool = False
-    """Recover what dead recorders left, then move damaged files to <dataset>/damaged."""
+    """Recover unfinished episodes, then move damaged files to <dataset>/damaged."""
     strict: bool = False
     """Exit code 2 on warnings too."""
     limits: Optional[Path] = None
     """YAML file of limits (default: config/data/limits.yaml)."""
     json: Optional[Path] = None
-    """File to write everything to as JSON."""
+    """JSON file to write everything to."""
     workers: int = 0
-    """Processes to check in, 0 for one a core."""
+    """Processes to check in, 0 for one per core."""
 
     def run(self) -> None:
-        from ofrl_robot.data.verify.dataset_check import dataset_check as verify
+        from ofrl_robot.data.verify.dataset_check import (
+            recover_unfinished,
+            set_aside_damaged,
+            verify_dataset,
+        )
         from ofrl_robot.data.verify.episode_check import DAMAGE, WARNING
         from ofrl_robot.data.verify.report import write_json
         from ofrl_robot.data.verify.thresholds import load_limits
@@ -57,14 +61,13 @@ class DataVerify:
         at_least("workers", self.workers, 0)
         limits, source = load_limits(self.limits)
         if self.repair:
-            for line in verify.recover_unfinished(self.dataset):
+            for line in recover_unfinished(self.dataset):
                 print(line)
         with file_bar("checking") as on_file:
-            verification = verify.verify(
-                self.dataset, limits, self.workers or available_cores(), on_file
-            )
+            workers = self.workers or available_cores()
+            verification = verify_dataset(self.dataset, limits, workers, on_file)
         if self.repair:
-            verification, lines = verify.set_aside_damaged(verification)
+            verification, lines = set_aside_damaged(verification)
             for line in lines:
                 print(line)
         print(f"limits: {source}")
@@ -95,7 +98,7 @@ class DataView:
     """Also write an MP4 of each episode, into clips/ beside the page."""
 
     def run(self) -> None:
-        from ofrl_robot.data.episodes.reader import open_dataset
+        from ofrl_robot.data.datasets.dataset import open_dataset
         from ofrl_robot.pages.clips import GIF, MP4, write_clips
         from ofrl_robot.pages.dataset_view import choose_episodes, write_view
 
@@ -107,8 +110,7 @@ class DataView:
             with file_bar(kind) as on_episode:
                 clips = write_clips(chosen, page.parent / "clips", kind, on_episode)
             size = sum(clip.stat().st_size for clip in clips) / 1e6
-            print("clips: {} {} in {} ({:.1f} MB)".format(
-                len(clips), kind, page.parent / "clips", size))  # fmt: skip
+            print(f"clips: {len(clips)} {kind} in {page.parent / 'clips'} ({size:.1f} MB)")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -135,7 +137,7 @@ class DataLabel:
 
         if (self.csv is not None) + (self.export is not None) + self.browser != 1:
             raise ConfigError(
-                "one job at a time", "pass --browser, --csv FILE or --export FILE", "label"
+                "one action at a time", "pass --browser, --csv FILE or --export FILE", "label"
             )
         if self.browser:
             self._serve()
@@ -164,7 +166,7 @@ class DataSplit:
     valid: float = 0.1
     """Fraction of the episodes to hold out, of each label."""
     seed: int = 0
-    """Which episodes they are."""
+    """Seed of the draw, 0 or more."""
     force: bool = False
     """Replace the split that is there."""
 
@@ -182,6 +184,8 @@ class DataMerge:
     """Two or more datasets, then the new or empty folder to write."""
     allow_duplicates: bool = False
     """Also keep recordings that occur twice."""
+    mixed_tasks: bool = False
+    """Allow datasets of different tasks or robots."""
 
     def run(self) -> None:
         from ofrl_robot.data.datasets.merge import merge
@@ -189,7 +193,13 @@ class DataMerge:
         if len(self.folders) < 3:
             raise ConfigError("merge needs two datasets or more and a new folder")
         with file_bar("merging") as on_episode:
-            merged = merge(self.folders[:-1], self.folders[-1], self.allow_duplicates, on_episode)
+            merged = merge(
+                self.folders[:-1],
+                self.folders[-1],
+                self.allow_duplicates,
+                on_episode,
+                self.mixed_tasks,
+            )
         print("\n".join(merged.lines()))
 
 
@@ -204,7 +214,7 @@ class DataDelete:
     yes: bool = False
     """Do it."""
     purge: bool = False
-    """Remove them for good instead of moving them."""
+    """Remove them for good instead."""
 
     def run(self) -> None:
         from ofrl_robot.data.datasets.edit import delete
@@ -217,7 +227,7 @@ class DataDelete:
 class DataTrim:
     """Cut idle steps off both ends of every episode; shows what it would do unless --yes is given.
 
-    Never cuts a step with a reward or a terminal. There is no way back.
+    Never cuts a step with a reward or a terminal. It cannot be undone.
     """
 
     dataset: Positional[Path]
@@ -225,7 +235,7 @@ class DataTrim:
     idle: float = 0.02
     """A step is idle if every entry of its action is smaller (1 = full scale) ..."""
     still: float = 0.002
-    """... and the end effector moves less than this (m); inf: whether it moves or not."""
+    """... and the end effector moves less than this (m); inf: ignore how it moves."""
     keep: int = 2
     """Idle steps to leave at an end."""
     start: bool = False
@@ -236,7 +246,7 @@ class DataTrim:
     """Do it."""
 
     def run(self) -> None:
-        from ofrl_robot.data.datasets.edit import Idle, trim
+        from ofrl_robot.data.datasets.trimming import Idle, trim
 
         both = self.start == self.end
         ends = both or self.start, both or self.end

@@ -54,7 +54,7 @@ def record_parallel(
     """
     team: List[_Worker] = []
     with one_writer(folder):
-        first = prepare_folder(folder, meta.action_spec, meta.observation_spec)
+        first = prepare_folder(folder, meta)
         numbers = range(first, first + count)
         try:
             with interrupt_postponed():

@@ -14,9 +14,14 @@ import numpy as np
 
 from ofrl_robot.control.loop import OPERATOR, ROBOT_FAULT, ControlLoop, Robot
 from ofrl_robot.control.signals import Command
-from ofrl_robot.data.datasets.labels import NOBODY, SIMULATOR, simulator_label
 from ofrl_robot.data.episodes.lock import one_writer
-from ofrl_robot.data.episodes.schema import UNKNOWN, EpisodeMeta
+from ofrl_robot.data.episodes.schema import (
+    LABEL_FROM_SIMULATOR,
+    NO_LABEL_SOURCE,
+    UNKNOWN,
+    EpisodeMeta,
+    simulator_label,
+)
 from ofrl_robot.data.episodes.writer import EpisodeWriter, prepare_folder
 from ofrl_robot.errors import CameraStoppedError
 from ofrl_robot.teleop.scripted import Actor
@@ -62,7 +67,7 @@ def record_episodes(
     Raises DatasetError while another recorder is at work in ``folder``.
     """
     with one_writer(folder):
-        first = prepare_folder(folder, robot.action_spec, robot.observation_spec)
+        first = prepare_folder(folder, meta)
         loop = ControlLoop(robot)
         for done in range(count):
             label = record_episode(loop, actor, folder, first + done, first_seed, meta)
@@ -86,9 +91,9 @@ def record_episode(
             label = run_episode(loop, actor, writer, seed)
         except CameraStoppedError as error:
             loop.stop(ROBOT_FAULT)
-            writer.finish(UNKNOWN, NOBODY, error.what)
+            writer.finish(UNKNOWN, NO_LABEL_SOURCE, error.what)
             raise
-        writer.finish(label, SIMULATOR)
+        writer.finish(label, LABEL_FROM_SIMULATOR)
     except BaseException:
         loop.stop(OPERATOR)
         writer.discard()

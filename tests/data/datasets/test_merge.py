@@ -8,14 +8,15 @@ import numpy as np
 import pytest
 
 from ofrl_robot.cli import main
+from ofrl_robot.data.datasets.dataset import open_dataset
 from ofrl_robot.data.datasets.edit import relabel
-from ofrl_robot.data.verify.thresholds import QualityLimits
 from ofrl_robot.data.datasets.merge import MERGED, find_duplicates, merge
-from ofrl_robot.data.episodes.reader import open_dataset, read_episode
-from ofrl_robot.data.episodes.schema import SUCCESS, EpisodeMeta
 from ofrl_robot.data.datasets.splits import split
-from ofrl_robot.data.verify.dataset_check import verify
+from ofrl_robot.data.episodes.reader import read_episode
+from ofrl_robot.data.episodes.schema import SUCCESS, EpisodeMeta
 from ofrl_robot.data.episodes.writer import EpisodeWriter
+from ofrl_robot.data.verify.dataset_check import verify_dataset
+from ofrl_robot.data.verify.thresholds import QualityLimits
 from ofrl_robot.errors import DatasetError, SpecMismatchError
 from ofrl_robot.specs import ActionSpec
 
@@ -45,7 +46,7 @@ def test_all_episodes_in_order_and_where_they_come_from(two, tmp_path, state_of,
         new.name: str(old.resolve()) for new, old in zip(merged, sources)
     }
     assert [state_of(folder) for folder in two] == before
-    assert verify(out, QualityLimits()).findings == []
+    assert verify_dataset(out, QualityLimits()).findings == []
 
 
 def test_an_edit_of_the_one_leaves_the_other(two, tmp_path):
@@ -62,7 +63,7 @@ def test_copies_where_there_are_no_hard_links(two, tmp_path, monkeypatch):
     monkeypatch.setattr(os, "link", refuse)
     merged = merge(two, tmp_path / "out")
     assert (merged.episodes, merged.linked) == (5, 0)
-    assert verify(tmp_path / "out", QualityLimits()).findings == []
+    assert verify_dataset(tmp_path / "out", QualityLimits()).findings == []
 
 
 def test_a_recording_that_is_there_twice_is_refused_by_name(two, tmp_path, make):

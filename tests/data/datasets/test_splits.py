@@ -5,10 +5,9 @@ import json
 import pytest
 
 from ofrl_robot.cli import main
-from ofrl_robot.data.episodes.reader import Dataset, open_dataset
+from ofrl_robot.data.datasets.dataset import Dataset, open_dataset
+from ofrl_robot.data.datasets.splits import SPLITS, divide, read_splits, select, split
 from ofrl_robot.data.episodes.schema import FAILURE, SUCCESS, UNKNOWN
-from ofrl_robot.data.datasets.selection import SPLITS, read_splits, select
-from ofrl_robot.data.datasets.splits import divide, split
 from ofrl_robot.errors import ConfigError, DatasetError
 
 

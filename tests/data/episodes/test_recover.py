@@ -8,10 +8,11 @@ import h5py
 import numpy as np
 import pytest
 
+from ofrl_robot.data.datasets.dataset import open_dataset
 from ofrl_robot.data.episodes import numbering, writer
 from ofrl_robot.data.episodes.lock import one_writer
 from ofrl_robot.data.episodes.numbering import partial_path
-from ofrl_robot.data.episodes.reader import open_dataset, read_episode
+from ofrl_robot.data.episodes.reader import read_episode
 from ofrl_robot.data.episodes.recover import ABORT_REASON, recover, unfinished_line
 from ofrl_robot.data.episodes.schema import SUCCESS, UNKNOWN
 from ofrl_robot.data.episodes.writer import EpisodeWriter

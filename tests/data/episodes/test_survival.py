@@ -19,9 +19,10 @@ import pytest
 
 from ofrl_robot.cli import main
 from ofrl_robot.control.signals import POLICY, AppliedAction, Tick
+from ofrl_robot.data.datasets.dataset import open_dataset
 from ofrl_robot.data.episodes import numbering, writer
 from ofrl_robot.data.episodes.lock import LOCK_NAME, one_writer
-from ofrl_robot.data.episodes.reader import open_dataset, read_episode
+from ofrl_robot.data.episodes.reader import read_episode
 from ofrl_robot.data.episodes.recover import ABORT_REASON, recover
 from ofrl_robot.data.episodes.schema import (
     SUCCESS,
@@ -33,7 +34,7 @@ from ofrl_robot.data.episodes.schema import (
 from ofrl_robot.data.episodes.writer import EpisodeWriter, prepare_folder
 from ofrl_robot.data.verify.episode_check import DAMAGE, check_episode
 from ofrl_robot.data.verify.thresholds import QualityLimits
-from ofrl_robot.errors import CameraStoppedError, DatasetError
+from ofrl_robot.errors import CameraStoppedError, DatasetError, OutputError
 from ofrl_robot.recording.session import episode_meta, record_episodes
 from ofrl_robot.specs import WIDOWX_ACTION, CameraSpec, ObservationSpec, widowx_observation
 
@@ -238,10 +239,9 @@ def test_a_folder_that_cannot_be_written_is_refused_before_anything_moves(make):
 
 
 def refused(folder):
-    spec = widowx_observation(6)
-    for attempt in (one_writer(folder).__enter__,
-                    lambda: prepare_folder(folder, WIDOWX_ACTION, spec)):  # fmt: skip
-        with pytest.raises(DatasetError, match="not writable"):
+    meta = EpisodeMeta("sim", "Task-v0", WIDOWX_ACTION, widowx_observation(6), 5.0)
+    for attempt in (one_writer(folder).__enter__, lambda: prepare_folder(folder, meta)):
+        with pytest.raises(OutputError, match="not writable"):
             attempt()
 
 
