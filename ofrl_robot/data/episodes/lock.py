@@ -13,7 +13,7 @@ from ofrl_robot.errors import DatasetError, OutputError
 from ofrl_robot.files import make_folder, output_error
 
 LOCK_NAME = ".lock"
-_FULL = (errno.ENOSPC, errno.EDQUOT)
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 @contextlib.contextmanager
@@ -48,7 +48,7 @@ def _acquire(path: Path) -> int:
         try:
             _lock(handle, path)
             if _is_at(handle, path):
-                _write_holder(handle)
+                _write_holder(handle, path)
                 return handle
         except BaseException:
             os.close(handle)
@@ -74,7 +74,7 @@ def _lock(handle: int, path: Path) -> None:
         ) from error
 
 
-def _write_holder(handle: int) -> None:
+def _write_holder(handle: int, path: Path) -> None:
     """Write the number of this process into the lock file, for the message of others."""
     try:
         os.ftruncate(handle, 0)
@@ -82,7 +82,7 @@ def _write_holder(handle: int) -> None:
     except OSError as error:
         # The lock holds without it, and deleting episodes must be possible on a full disk.
         if error.errno not in _FULL:
-            raise
+            raise output_error(error, path) from error
 
 
 def _is_at(handle: int, path: Path) -> bool:

@@ -267,8 +267,12 @@ def _check_rows(
 ) -> None:
     """Require the shape that specs and number of steps ask for, and every row on disk."""
     width = meta.action_spec.size
-    expected: Dict[str, Tuple[int, ...]] = {name: (steps,) for name in _PER_STEP}
-    expected["actions"] = expected["actions_requested"] = (steps, width)
+    expected: Dict[str, Tuple[int, ...]] = {
+        "actions": (steps, width),
+        "actions_requested": (steps, width),
+    }
+    for name in _PER_STEP:
+        expected[name] = (steps,)
     expected["obs/state"] = (steps + 1, len(meta.observation_spec.state_names))
     for name in rows:
         if name.startswith(_STAMPS):

@@ -15,7 +15,7 @@ from typing import Any, Dict, List
 
 from ofrl_robot import __version__
 from ofrl_robot.control.signals import Tick
-from ofrl_robot.errors import ConfigError, DatasetError
+from ofrl_robot.errors import ConfigError, DatasetError, printable
 from ofrl_robot.specs import ActionSpec, ObservationSpec
 
 FORMAT_VERSION = 2  # since 2: specs name frames of reference; held, state and applied stamps
@@ -122,8 +122,9 @@ class EpisodeMeta:
             )
         version = attrs["format_version"]
         if version != FORMAT_VERSION:
+            found = printable(str(version))
             raise DatasetError(
-                f"is in episode format {ascii(version):.20}, this version reads {FORMAT_VERSION}",
+                f"is in episode format {found:.20}, this version reads {FORMAT_VERSION}",
                 "use the ofrl_robot that wrote it (see its software_version) or another folder",
                 where,
             )

@@ -18,7 +18,7 @@ from ofrl_robot.data.episodes.schema import FAILURE, SUCCESS
 from ofrl_robot.data.episodes.writer import EpisodeWriter
 from ofrl_robot.data.verify.dataset_check import verify_dataset
 from ofrl_robot.data.verify.thresholds import QualityLimits
-from ofrl_robot.errors import ConfigError, DatasetError
+from ofrl_robot.errors import ConfigError, DatasetError, OutputError
 
 GROUP = "data/demo_0"
 PERIOD = 200_000_000  # ns
@@ -165,7 +165,7 @@ def test_a_failed_edit_leaves_the_episode_as_it_was(tmp_path, make, state_of, mo
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(numbering.os, "pwrite", full)
-    with pytest.raises(DatasetError, match="No space left"):
+    with pytest.raises(OutputError, match="No space left.*free space"):
         if job == "trim":
             trim(tmp_path, Idle(), write=True)
         else:

@@ -14,7 +14,7 @@ from ofrl_robot.data.episodes.reader import read_episode
 from ofrl_robot.data.episodes.schema import FAILURE, SUCCESS, UNKNOWN
 from ofrl_robot.data.verify.dataset_check import verify_dataset
 from ofrl_robot.data.verify.thresholds import QualityLimits
-from ofrl_robot.errors import DatasetError
+from ofrl_robot.errors import DatasetError, OutputError
 
 GROUP = "data/demo_0"
 STEPS = 5
@@ -84,7 +84,7 @@ def test_round_trip_is_exact(dataset, tmp_path):
     assert [s for s, _ in labels_of(copy)] == [s for s, _ in labels_of(dataset)]
     assert all(rewards_of(copy, k) == rewards_of(dataset, k) for k in range(4))
     assert label_from_csv(dataset, first) == []  # says nothing new
-    with pytest.raises(DatasetError, match="exists already"):
+    with pytest.raises(OutputError, match="exists already"):
         export_csv(copy, second)
 
 

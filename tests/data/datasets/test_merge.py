@@ -17,7 +17,7 @@ from ofrl_robot.data.episodes.schema import SUCCESS, EpisodeMeta
 from ofrl_robot.data.episodes.writer import EpisodeWriter
 from ofrl_robot.data.verify.dataset_check import verify_dataset
 from ofrl_robot.data.verify.thresholds import QualityLimits
-from ofrl_robot.errors import DatasetError, SpecMismatchError
+from ofrl_robot.errors import DatasetError, OutputError, SpecMismatchError
 from ofrl_robot.specs import ActionSpec
 
 
@@ -106,7 +106,7 @@ def test_other_specs_are_refused_by_episode_and_field(two, tmp_path, make):
 
 def test_only_into_a_new_folder(two, tmp_path, state_of, capsys):
     before = state_of(tmp_path)
-    with pytest.raises(DatasetError, match="holds episodes already"):
+    with pytest.raises(OutputError, match="is not empty"):
         merge([two[0], two[1]], two[0])
     assert main(["data", "merge", *map(str, two)]) == 2
     assert "two datasets or more and a new folder" in capsys.readouterr().err
@@ -114,3 +114,17 @@ def test_only_into_a_new_folder(two, tmp_path, state_of, capsys):
         merge([two[0], tmp_path / "none"], tmp_path / "out")
     assert state_of(tmp_path) == before
     assert len(read_episode(two[0] / "episode_000000.h5")) == 5
+
+
+def test_datasets_of_different_tasks_are_merged_only_when_that_is_asked_for(two, tmp_path, make):
+    other = make.meta(seed=9)
+    other.task = "Drawer-v0"
+    make.episode(tmp_path / "drawer", meta=other)
+    sources, out = [two[0], tmp_path / "drawer"], tmp_path / "out"
+    with pytest.raises(DatasetError, match="shows task 'Drawer-v0' on robot 'sim'.*--mixed-tasks"):
+        merge(sources, out)
+    assert not out.exists()
+    words = ["data", "merge", *map(str, sources), str(out), "--mixed-tasks"]
+    assert main(words) == 0
+    assert {meta.task for meta in open_dataset(out).metas} == {"Task-v0", "Drawer-v0"}
+    assert merge([out, two[1]], tmp_path / "more").episodes == 6  # its task is in the first

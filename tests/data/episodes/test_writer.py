@@ -106,12 +106,9 @@ def test_a_given_number_that_is_taken_meanwhile_is_not_changed(tmp_path, make, s
     assert [content for _, content in state_of(tmp_path)] == [b"copied in meanwhile"]
 
 
-def test_environment_is_stored_and_may_be_missing(tmp_path, make):
+def test_environment_is_stored(tmp_path, make):
     path, _, _ = make.episode(tmp_path, meta=make.meta(environment={"realism": "mild", "noise": 1}))
     assert read_episode(path).meta.environment == {"realism": "mild", "noise": 1}
-    with h5py.File(str(path), "r+") as file:
-        del file["data/demo_0"].attrs["environment"]  # as files were first written
-    assert read_episode(path).meta.environment == {}
 
 
 def _skip_a_tick(writer, ticks, applied):
