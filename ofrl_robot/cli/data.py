@@ -25,6 +25,7 @@ class DataInfo:
     """Dataset folder."""
 
     def run(self) -> None:
+        """Print the summary."""
         from ofrl_robot.data.datasets.summary import describe
 
         print("\n".join(describe(self.dataset)))
@@ -48,6 +49,7 @@ class DataVerify:
     """Processes to check in, 0 for one per core."""
 
     def run(self) -> None:
+        """Check, repair if asked, print the report."""
         from ofrl_robot.data.verify.dataset_check import (
             recover_unfinished,
             set_aside_damaged,
@@ -98,6 +100,7 @@ class DataView:
     """Also write an MP4 of each episode, into clips/ beside the page."""
 
     def run(self) -> None:
+        """Write the page and the clips."""
         from ofrl_robot.data.datasets.dataset import open_dataset
         from ofrl_robot.pages.clips import GIF, MP4, write_clips
         from ofrl_robot.pages.dataset_view import choose_episodes, write_view
@@ -133,6 +136,7 @@ class DataLabel:
     """Port of that page, 0 for any free one."""
 
     def run(self) -> None:
+        """Label, or export the labels."""
         from ofrl_robot.data.datasets.labels import export_csv, label_from_csv
 
         if (self.csv is not None) + (self.export is not None) + self.browser != 1:
@@ -171,6 +175,7 @@ class DataSplit:
     """Replace the split that is there."""
 
     def run(self) -> None:
+        """Write the split and print its counts."""
         from ofrl_robot.data.datasets.splits import split
 
         print("\n".join(split(self.dataset, self.valid, self.seed, self.force)))
@@ -188,6 +193,7 @@ class DataMerge:
     """Allow datasets of different tasks or robots."""
 
     def run(self) -> None:
+        """Merge and print the result."""
         from ofrl_robot.data.datasets.merge import merge
 
         if len(self.folders) < 3:
@@ -217,6 +223,7 @@ class DataDelete:
     """Remove them for good instead."""
 
     def run(self) -> None:
+        """Delete, or print what would be deleted."""
         from ofrl_robot.data.datasets.edit import delete
 
         print("\n".join(delete(self.dataset, self.episodes, self.purge, self.yes)))
@@ -246,6 +253,7 @@ class DataTrim:
     """Do it."""
 
     def run(self) -> None:
+        """Trim, or print what would be trimmed."""
         from ofrl_robot.data.datasets.trimming import Idle, trim
 
         both = self.start == self.end
@@ -276,4 +284,5 @@ class Data:
     ]
 
     def run(self) -> None:
+        """Run the chosen command."""
         self.command.run()

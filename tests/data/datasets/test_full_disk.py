@@ -23,8 +23,7 @@ def run_with_full_disk(job, folder, csv):
     words = [word.format(folder=folder, csv=csv) for word in JOBS[job]]
     return subprocess.run(
         [sys.executable, "-c", COMMAND, *words],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
+        capture_output=True,
         text=True,
         preexec_fn=no_more_bytes,
     )

@@ -40,7 +40,7 @@ from ofrl_robot.specs import WIDOWX_ACTION, CameraSpec, ObservationSpec, widowx_
 
 # -- kill -9 ---------------------------------------------------------------------------------
 
-ROUNDS, LANES, LOOK_EVERY = 27, 2, 3  # of kills; recorders at a time; rounds
+ROUNDS, RECORDERS, LOOK_EVERY = 27, 2, 3  # rounds of kills; at a time; rounds between checks
 RATE_HZ = 30.0
 CAMERAS = ("front", "wrist")
 SPEC = ObservationSpec(
@@ -157,7 +157,7 @@ def look(folder, told, tally):
 def test_kill_9_at_any_moment(tmp_path):
     rng = random.Random(4)
     tally = dict.fromkeys(("kills", "finished", "recovered", "lost", "worst"), 0)
-    folders = [tmp_path / str(lane) for lane in range(LANES)]
+    folders = [tmp_path / str(number) for number in range(RECORDERS)]
     told = {folder: [] for folder in folders}
     for folder in folders:
         folder.mkdir()
