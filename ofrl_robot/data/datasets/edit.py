@@ -14,7 +14,7 @@ from ofrl_robot.data.datasets.rewriting import successor
 from ofrl_robot.data.datasets.splits import drop_from_splits
 from ofrl_robot.data.episodes import numbering, schema
 from ofrl_robot.data.episodes.lock import one_writer
-from ofrl_robot.errors import DatasetError
+from ofrl_robot.errors import DatasetError, printable
 from ofrl_robot.files import free_name, make_folder, output_error
 
 ORIGINAL_REWARDS = "rewards_original"  # the recorded rewards of an episode whose rewards were set
@@ -108,7 +108,7 @@ def delete(folder: Path, episodes: Sequence[str], purge: bool, write: bool) -> L
         for path in paths:
             target = free_name(folder / numbering.DELETED, path.name)
             where = "gone for good" if purge else str(target.relative_to(folder))
-            lines.append(f"{path.name} -> {where}")
+            lines.append(printable(f"{path.name} -> {where}"))
             if write:
                 _take_out(path, None if purge else target)
     return lines

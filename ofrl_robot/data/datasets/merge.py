@@ -16,7 +16,7 @@ from ofrl_robot.data.datasets.dataset import Dataset, open_dataset
 from ofrl_robot.data.datasets.splits import SPLITS
 from ofrl_robot.data.episodes import schema
 from ofrl_robot.data.episodes.reader import Episode, iter_frames, read_episode
-from ofrl_robot.errors import DatasetError
+from ofrl_robot.errors import DatasetError, printable
 from ofrl_robot.files import new_folder
 from ofrl_robot.specs import require_same
 
@@ -41,11 +41,10 @@ class Merged:
 
     def lines(self) -> List[str]:
         """Return the result as lines for people."""
-        return [
-            f"{self.episodes} episodes, {self.linked} of them hard links",
-            *(f"{path} is the same as {earlier}" for path, earlier in self.duplicates),
-            *(f"{f / SPLITS}: not taken over, run `ofrl data split`" for f in self.splits),
-        ]
+        lines = [f"{self.episodes} episodes, {self.linked} of them hard links"]
+        lines += [f"{path} is the same as {earlier}" for path, earlier in self.duplicates]
+        lines += [f"{f / SPLITS}: not taken over, run `ofrl data split`" for f in self.splits]
+        return [printable(line) for line in lines]
 
 
 def merge(

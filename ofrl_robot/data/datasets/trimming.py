@@ -15,7 +15,7 @@ from ofrl_robot.data.datasets.rewriting import successor
 from ofrl_robot.data.episodes import schema
 from ofrl_robot.data.episodes.completing import complete, datasets, extra_row
 from ofrl_robot.data.episodes.reader import Episode, open_episode, read_episode
-from ofrl_robot.errors import ConfigError, DatasetError
+from ofrl_robot.errors import ConfigError, DatasetError, printable
 
 POSITION = ("ee_x", "ee_y", "ee_z")  # state entries, m
 
@@ -72,10 +72,11 @@ class Cut:
 
     def line(self) -> str:
         """Return one line with the numbers of steps."""
+        name = printable(self.path.name)
         if self.idle:
-            return f"{self.path.name}: idle from end to end, unchanged"
+            return f"{name}: idle from end to end, unchanged"
         return (
-            f"{self.path.name}: {self.steps:5d} steps, {self.first:4d} off the start, "
+            f"{name}: {self.steps:5d} steps, {self.first:4d} off the start, "
             f"{self.steps - self.stop:4d} off the end, {self.stop - self.first:5d} left"
         )
 
