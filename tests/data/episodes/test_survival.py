@@ -1,4 +1,4 @@
-"""Recording goes wrong in every way we know of; docs/data_format.md states what is left then."""
+"""Every known way in which a recording fails; docs/data_format.md says what is left afterwards."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def frame(step, camera):
 
 
 def record_until_killed(folder, seed, pipe):
-    """Two cameras of 640x480 at 30 Hz in real time; tells through ``pipe`` how far it is."""
+    """Record two cameras of 640x480 at 30 Hz in real time; report progress through ``pipe``."""
     rng = random.Random(seed)
     while True:
         meta = EpisodeMeta("fake", "nothing", WIDOWX_ACTION, SPEC, RATE_HZ, seed=seed)
@@ -82,7 +82,7 @@ def record_until_killed(folder, seed, pipe):
 
 
 def start_recorder(folder, seed):
-    """Fork a recorder; returns its process id and the pipe it tells through."""
+    """Fork a recorder; return its process id and the pipe of its reports."""
     ours, its = os.pipe()
     process = os.fork()
     if process == 0:
@@ -99,17 +99,17 @@ def reports(pipe):
 
 
 def start_and_kill(folders, rng):
-    """A recorder in each folder, killed at a random moment; what each had told, by folder."""
+    """Kill a recorder in each folder at a random moment; return their reports by folder."""
     moments = sorted((time.monotonic() + rng.uniform(0.01, 1.8), f) for f in folders)
     recorders = {folder: start_recorder(folder, rng.random()) for folder in folders}
-    told = {}
+    reported = {}
     for moment, folder in moments:
         process, pipe = recorders[folder]
         time.sleep(max(0.0, moment - time.monotonic()))
         os.kill(process, signal.SIGKILL)
         assert os.waitpid(process, 0)[1] == signal.SIGKILL, "it ended before it was killed"
-        told[folder] = reports(pipe)
-    return told
+        reported[folder] = reports(pipe)
+    return reported
 
 
 def same_recording(path):
@@ -123,13 +123,13 @@ def same_recording(path):
     return episode
 
 
-def look(folder, told, tally):
-    """Check what lies in ``folder`` after recorders that told ``told`` were killed in it."""
-    finished = {number for number, _, done in told if done}
-    steps = {number: step for number, step, _ in told}  # the last that was told
+def check_folder(folder, reported, tally):
+    """Check ``folder`` after recorders with these reports were killed in it."""
+    finished = {number for number, _, done in reported if done}
+    steps = {number: step for number, step, _ in reported}  # the last report
     names = {episode_name(number): number for number in steps}
     paths = episode_paths(folder)
-    # killed after it had its name, but before it could tell
+    # some were killed after they had their name, but before the report
     assert finished <= {names[path.name] for path in paths}
     for path in paths:
         episode = same_recording(path)
@@ -147,7 +147,7 @@ def look(folder, told, tally):
             tally["recovered"] += 1
         else:
             tally["lost"] += 1
-        # a step may be on disk that could not be told any more
+        # a step may be on disk that was not reported any more
         assert -1 <= before - found.steps <= RATE_HZ * writer.COMMIT_PERIOD + 2
         tally["worst"] = max(tally["worst"], before - found.steps)
     assert len(unfinished) + len(paths) >= len(steps) and not numbering.unfinished(folder)
@@ -158,19 +158,19 @@ def test_kill_9_at_any_moment(tmp_path):
     rng = random.Random(4)
     tally = dict.fromkeys(("kills", "finished", "recovered", "lost", "worst"), 0)
     folders = [tmp_path / str(number) for number in range(RECORDERS)]
-    told = {folder: [] for folder in folders}
+    history = {folder: [] for folder in folders}
     for folder in folders:
         folder.mkdir()
     for k in range(1, ROUNDS + 1):
         for folder, reported in start_and_kill(folders, rng).items():
-            told[folder] += reported
+            history[folder] += reported
             tally["kills"] += 1
         if k % LOOK_EVERY == 0:
             for folder in folders:
-                look(folder, told[folder], tally)
+                check_folder(folder, history[folder], tally)
                 shutil.rmtree(str(folder))  # 60 MB a second
                 folder.mkdir()
-                told[folder] = []
+                history[folder] = []
     print(tally)
     assert tally["kills"] >= 50 and tally["finished"] and tally["recovered"]
 
@@ -191,7 +191,7 @@ COLLECT = ["collect", "--task", "Widow250SingleObjGrasp-v0", "--image-size", "8"
 @pytest.fixture
 def holder(tmp_path):
     """Another process that records into ``tmp_path``."""
-    code = HOLD.format(root=str(Path(__file__).resolve().parents[2]), folder=str(tmp_path))
+    code = HOLD.format(root=str(Path(__file__).resolve().parents[3]), folder=str(tmp_path))
     process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)
     assert process.stdout.readline() == b"held\n"
     yield process
@@ -211,7 +211,7 @@ def test_a_second_recorder_is_refused_and_the_dead_are_no_obstacle(
 
     holder.kill()
     holder.wait()
-    assert (tmp_path / LOCK_NAME).exists()  # nobody was left to remove it
+    assert (tmp_path / LOCK_NAME).exists()  # the killed process could not remove it
     assert main(words) == 0
     assert len(open_dataset(tmp_path).paths) == 2 and not (tmp_path / LOCK_NAME).exists()
 

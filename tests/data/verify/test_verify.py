@@ -1,4 +1,4 @@
-"""Every fault is found where it was put, and nowhere else."""
+"""Every planted fault is found in its file, and nothing else is."""
 
 import json
 import shutil
