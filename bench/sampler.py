@@ -49,7 +49,7 @@ Draw = Callable[[], Any]
 
 
 def mapped(folder: Path, batch: int, bound_mb: float) -> Callable[[], Draw]:
-    from ofrl_robot.data.episodes.reader import open_dataset
+    from ofrl_robot.data.datasets.dataset import open_dataset
     from ofrl_robot.data.replay.sampler import UniformSampler
     from ofrl_robot.data.replay.transition_store import transition_store
 
@@ -170,7 +170,7 @@ def make_episodes(folder: Path, episodes: int, steps: int, size: int) -> None:
     import numpy as np
 
     from ofrl_robot.control.signals import POLICY, AppliedAction, Tick
-    from ofrl_robot.data.episodes.reader import open_dataset
+    from ofrl_robot.data.datasets.dataset import open_dataset
     from ofrl_robot.data.episodes.schema import SUCCESS, EpisodeMeta
     from ofrl_robot.data.episodes.writer import EpisodeWriter
     from ofrl_robot.data.replay.transition_store import transition_store

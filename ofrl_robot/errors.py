@@ -19,7 +19,7 @@ class OfrlError(Exception):
     def __init__(self, what: str, fix: str = "", where: object = "") -> None:
         self.what, self.fix, self.where = what, fix, str(where)
         text = f"{where}: {what}" if self.where else what
-        super().__init__(f"{text}; {fix}" if fix else text)
+        super().__init__(printable(f"{text}; {fix}" if fix else text))
 
 
 class ConfigError(OfrlError):
@@ -60,3 +60,16 @@ class CameraError(OfrlError):
 
 class CameraStoppedError(CameraError):
     """A camera that gave frames and gives no more; ``what`` names it."""
+
+
+def printable(text: str) -> str:
+    """Return ``text`` with control characters escaped, so that a terminal does not obey them.
+
+    For text that comes from files: an ESC in it could move the cursor or set colours, and a
+    newline could fake another line. Writes ``\\x1b`` for ESC.
+    """
+    if text.isprintable():
+        return text
+    return "".join(
+        char if char.isprintable() else char.encode("unicode_escape").decode() for char in text
+    )

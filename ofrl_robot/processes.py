@@ -1,4 +1,4 @@
-"""Child processes: how many, kept from Ctrl-C, watched, and how one died."""
+"""Run work in child processes that may crash or hang, and keep Ctrl-C away from them."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from typing import Any, Callable, Deque, Iterator, List, Sequence, Set, Tuple
 
-END_TIMEOUT = 1.0  # s that a process whose pipe was closed has to end by itself
+END_TIMEOUT = 1.0  # s for a process to end by itself once its pipe is closed
 
 
 def available_cores() -> int:
-    """CPU cores that this process may use."""
+    """Return the number of CPU cores that this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
@@ -26,25 +26,28 @@ def available_cores() -> int:
 
 @contextlib.contextmanager
 def interrupt_postponed() -> Iterator[None]:
-    """Ctrl-C inside takes effect at the end; processes started inside never hear of it.
+    """Postpone Ctrl-C to the end of the block; processes started inside ignore it for good.
 
-    A terminal sends it to all of them, but ending them is the parent's job. Main thread only.
+    A terminal sends Ctrl-C to all of them, but the parent must end them. Main thread only.
+
+    Raises:
+        KeyboardInterrupt: at the end of the block, if Ctrl-C came inside.
     """
-    heard: List[int] = []
+    received: List[int] = []
     resource_tracker.ensure_running()  # when it starts, it unblocks the signal
-    before = signal.signal(signal.SIGINT, lambda number, frame: heard.append(number))
+    before = signal.signal(signal.SIGINT, lambda number, frame: received.append(number))
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         signal.signal(signal.SIGINT, before)
-    if heard:
+    if received:
         raise KeyboardInterrupt
 
 
 def exit_text(process: BaseProcess) -> str:
-    """How a process that has ended did so: the signal's name or the exit code."""
+    """Return how a process ended: the name of the signal or the exit code."""
     code = process.exitcode
     if code is not None and code < 0:
         return signal.Signals(-code).name
@@ -56,7 +59,7 @@ def exit_text(process: BaseProcess) -> str:
 
 @dataclasses.dataclass(frozen=True)
 class Lost:
-    """Why an item has no result: its process died, hung, or the work raised."""
+    """Result of an item whose process died or hung, or whose work raised; ``reason`` says which."""
 
     reason: str
 
@@ -67,16 +70,20 @@ def watched_map(
     seconds: Callable[[Any], float],
     workers: int,
 ) -> Iterator[Tuple[int, Any]]:
-    """``work`` on every item, in child processes; (index, result or :class:`Lost`), in any order.
+    """Call ``work`` on every item in child processes.
 
-    A child that dies or hangs costs its own item only. What a child did before can be the cause
-    (a damaged heap), so an item that was not its first is tried again in a new one.
-    To be called from the main thread; closing the generator ends the children.
+    A child that dies or hangs costs only its own item. An earlier item can be the cause (a damaged
+    heap), so an item that was not the first of its child is tried again in a new child. Call it
+    from the main thread; closing the generator ends the children.
 
     Args:
-        work: picklable, as are items and results; its process may be killed at any time.
-        seconds: that an item may take, the start of its process included.
-        workers: most processes at work at a time.
+        work: picklable, like items and results; its process may be killed at any time.
+        items: what to work on.
+        seconds: returns the time that an item may take, including the start of a process, s.
+        workers: most processes at a time.
+
+    Yields:
+        (index, result or :class:`Lost`), in any order.
     """
     waiting: Deque[int] = collections.deque(range(len(items)))
     again: Set[int] = set()
@@ -108,21 +115,24 @@ def watched_map(
 
 
 class _Child:
-    """A process that works on what it is handed, one item at a time."""
+    """A process that works on one item at a time."""
 
     def __init__(self, work: Callable[[Any], Any]) -> None:
-        context = multiprocessing.get_context("spawn")  # a fork would have HDF5 half-alive
-        self.handed, self.index, self.deadline = 0, -1, 0.0
+        context = multiprocessing.get_context("spawn")  # a fork would copy HDF5 in mid-operation
+        self.handed = 0  # items so far
+        self.index, self.deadline = -1, 0.0
         self.pipe, far_end = context.Pipe()
         with interrupt_postponed():
             self._process = context.Process(target=_serve, args=(work, far_end), daemon=True)
             self._process.start()
-        far_end.close()  # or the end of the process would not close the pipe
+        far_end.close()  # else the end of the process would not close the pipe
 
     def hand(self, index: int, item: Any, seconds: float) -> None:
-        self.handed, self.index = self.handed + 1, index
-        self._seconds, self.deadline = seconds, time.monotonic() + seconds
-        with contextlib.suppress(BrokenPipeError):  # it died: its pipe will say so
+        self.handed += 1
+        self.index = index
+        self._seconds = seconds
+        self.deadline = time.monotonic() + seconds
+        with contextlib.suppress(BrokenPipeError):  # it died: `result` reports it
             self.pipe.send(item)
 
     def result(self) -> Any:
@@ -141,7 +151,7 @@ class _Child:
 
 
 def _ready(busy: Sequence[_Child]) -> List[_Child]:
-    """Those that have answered, died or run out of time; waits for the first."""
+    """Wait for the first child that has answered, died or run out of time; return all such."""
     left = min(child.deadline for child in busy) - time.monotonic()
     answered = wait([child.pipe for child in busy], max(0.0, left))
     now = time.monotonic()
@@ -149,7 +159,7 @@ def _ready(busy: Sequence[_Child]) -> List[_Child]:
 
 
 def _serve(work: Callable[[Any], Any], pipe: Connection) -> None:
-    """A child: works on what comes through ``pipe`` until it is closed."""
+    """Work, in a child, on what comes through ``pipe`` until it is closed."""
     while True:
         try:
             item = pipe.recv()

@@ -26,14 +26,13 @@ from ofrl_ros.diagnostics import status_message, status_reason
 from ofrl_ros.events import Events
 from ofrl_ros.latched import reliable_publisher
 from ofrl_ros.node import raise_on_shutdown, run_node, service, wait_connected
-from ofrl_ros.params import int_param, path_param
+from ofrl_ros.params import bool_param, int_param, path_param
 from sensor_msgs.msg import Joy
 from std_msgs.msg import Bool, String
 from std_srvs.srv import Trigger, TriggerResponse
 
 from ofrl_robot.control import episode
 from ofrl_robot.control.loop import ACTOR_SILENT
-from ofrl_robot.data.datasets import labels
 from ofrl_robot.data.episodes import schema
 from ofrl_robot.data.episodes.lock import one_writer
 from ofrl_robot.data.episodes.reader import read_meta
@@ -109,8 +108,7 @@ class EpisodeNode:
     def _prepare(self) -> int:
         """Lock and check the folder before anything moves; return its next episode's number."""
         self._held.enter_context(one_writer(self._folder))
-        robot = self._robot
-        number = prepare_folder(self._folder, robot.action_spec, robot.observation_spec)
+        number = prepare_folder(self._folder, self._meta(0), bool_param("mixed_tasks", False))
         if unfinished_line(self._folder):
             rospy.logwarn(unfinished_line(self._folder))
         if self._actor == "policy" and schema.episode_paths(self._folder):
@@ -231,7 +229,7 @@ class EpisodeNode:
         while True:
             kind, payload = self._events.get(TICK_TIMEOUT)
             if kind is None and recorder.steps > 0 and self._assembler.awaited_cameras():
-                return schema.UNKNOWN, labels.NOBODY, self._reason("")
+                return schema.UNKNOWN, schema.NO_LABEL_SOURCE, self._reason("")
             if kind is None or recorder.overdue:
                 missing = recorder.missing() or f"no tick for {TICK_TIMEOUT:.0f} s"
                 raise LostTickError(f"{missing} (step {recorder.steps})")
@@ -240,12 +238,12 @@ class EpisodeNode:
             elif kind == "status":
                 reason = status_reason(payload)
                 if reason:
-                    return schema.UNKNOWN, labels.NOBODY, self._reason(reason)
+                    return schema.UNKNOWN, schema.NO_LABEL_SOURCE, self._reason(reason)
             elif kind == "verb":
                 if payload == DISCARD:
                     return schema.UNKNOWN, DISCARD, ""
                 success = schema.SUCCESS if payload == "success" else schema.FAILURE
-                return success, labels.OPERATOR, ""
+                return success, schema.LABEL_FROM_OPERATOR, ""
             elif kind == "tick":
                 tick, info = self._assembler.assemble(payload)
                 if info.seed == self._seed and info.episode > before:
@@ -256,8 +254,8 @@ class EpisodeNode:
                 self._to(episode.RUNNING)
             if recorder.complete:
                 if not self._robot.rewards_known:
-                    return schema.UNKNOWN, labels.NOBODY, ""
-                return labels.simulator_label(recorder.last_tick), labels.SIMULATOR, ""
+                    return schema.UNKNOWN, schema.NO_LABEL_SOURCE, ""
+                return schema.simulator_label(recorder.last_tick), schema.LABEL_FROM_SIMULATOR, ""
 
     def _reason(self, given: str) -> str:
         """Return why the robot stopped; if a camera did first, the actor only fell silent."""

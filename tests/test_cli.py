@@ -7,7 +7,7 @@ import json
 import pytest
 
 from ofrl_robot.cli import main
-from ofrl_robot.data.episodes.reader import open_dataset
+from ofrl_robot.data.datasets.dataset import open_dataset
 from ofrl_robot.policy.checkpoint import resolve_checkpoint
 
 TASK = "Widow250SingleObjGrasp-v0"

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from ofrl_robot.data.episodes.reader import open_dataset, read_episode
+from ofrl_robot.data.datasets.dataset import open_dataset
+from ofrl_robot.data.episodes.reader import read_episode
 
 EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
 

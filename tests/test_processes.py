@@ -1,4 +1,4 @@
-"""Work in processes that die, hang and raise: it costs the item and no other."""
+"""Work in child processes that crash, hang or raise costs its own item and no other."""
 
 import os
 import signal

@@ -1,4 +1,4 @@
-"""Verbs that look at datasets and edit them: data ..."""
+"""Commands that look at datasets and edit them: ``ofrl data``."""
 
 from __future__ import annotations
 
@@ -25,6 +25,7 @@ class DataInfo:
     """Dataset folder."""
 
     def run(self) -> None:
+        """Print the summary."""
         from ofrl_robot.data.datasets.summary import describe
 
         print("\n".join(describe(self.dataset)))
@@ -37,18 +38,23 @@ class DataVerify:
     dataset: Positional[Path]
     """Dataset folder."""
     repair: bool = False
-    """Recover what dead recorders left, then move damaged files to <dataset>/damaged."""
+    """Recover unfinished episodes, then move damaged files to <dataset>/damaged."""
     strict: bool = False
     """Exit code 2 on warnings too."""
     limits: Optional[Path] = None
     """YAML file of limits (default: config/data/limits.yaml)."""
     json: Optional[Path] = None
-    """File to write everything to as JSON."""
+    """JSON file to write everything to."""
     workers: int = 0
-    """Processes to check in, 0 for one a core."""
+    """Processes to check in, 0 for one per core."""
 
     def run(self) -> None:
-        from ofrl_robot.data.verify.dataset_check import dataset_check as verify
+        """Check, repair if asked, print the report."""
+        from ofrl_robot.data.verify.dataset_check import (
+            recover_unfinished,
+            set_aside_damaged,
+            verify_dataset,
+        )
         from ofrl_robot.data.verify.episode_check import DAMAGE, WARNING
         from ofrl_robot.data.verify.report import write_json
         from ofrl_robot.data.verify.thresholds import load_limits
@@ -57,14 +63,13 @@ class DataVerify:
         at_least("workers", self.workers, 0)
         limits, source = load_limits(self.limits)
         if self.repair:
-            for line in verify.recover_unfinished(self.dataset):
+            for line in recover_unfinished(self.dataset):
                 print(line)
         with file_bar("checking") as on_file:
-            verification = verify.verify(
-                self.dataset, limits, self.workers or available_cores(), on_file
-            )
+            workers = self.workers or available_cores()
+            verification = verify_dataset(self.dataset, limits, workers, on_file)
         if self.repair:
-            verification, lines = verify.set_aside_damaged(verification)
+            verification, lines = set_aside_damaged(verification)
             for line in lines:
                 print(line)
         print(f"limits: {source}")
@@ -95,7 +100,8 @@ class DataView:
     """Also write an MP4 of each episode, into clips/ beside the page."""
 
     def run(self) -> None:
-        from ofrl_robot.data.episodes.reader import open_dataset
+        """Write the page and the clips."""
+        from ofrl_robot.data.datasets.dataset import open_dataset
         from ofrl_robot.pages.clips import GIF, MP4, write_clips
         from ofrl_robot.pages.dataset_view import choose_episodes, write_view
 
@@ -107,8 +113,7 @@ class DataView:
             with file_bar(kind) as on_episode:
                 clips = write_clips(chosen, page.parent / "clips", kind, on_episode)
             size = sum(clip.stat().st_size for clip in clips) / 1e6
-            print("clips: {} {} in {} ({:.1f} MB)".format(
-                len(clips), kind, page.parent / "clips", size))  # fmt: skip
+            print(f"clips: {len(clips)} {kind} in {page.parent / 'clips'} ({size:.1f} MB)")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -131,11 +136,12 @@ class DataLabel:
     """Port of that page, 0 for any free one."""
 
     def run(self) -> None:
+        """Label, or export the labels."""
         from ofrl_robot.data.datasets.labels import export_csv, label_from_csv
 
         if (self.csv is not None) + (self.export is not None) + self.browser != 1:
             raise ConfigError(
-                "one job at a time", "pass --browser, --csv FILE or --export FILE", "label"
+                "one action at a time", "pass --browser, --csv FILE or --export FILE", "label"
             )
         if self.browser:
             self._serve()
@@ -164,11 +170,12 @@ class DataSplit:
     valid: float = 0.1
     """Fraction of the episodes to hold out, of each label."""
     seed: int = 0
-    """Which episodes they are."""
+    """Seed of the draw, 0 or more."""
     force: bool = False
     """Replace the split that is there."""
 
     def run(self) -> None:
+        """Write the split and print its counts."""
         from ofrl_robot.data.datasets.splits import split
 
         print("\n".join(split(self.dataset, self.valid, self.seed, self.force)))
@@ -182,14 +189,23 @@ class DataMerge:
     """Two or more datasets, then the new or empty folder to write."""
     allow_duplicates: bool = False
     """Also keep recordings that occur twice."""
+    mixed_tasks: bool = False
+    """Allow datasets of different tasks or robots."""
 
     def run(self) -> None:
+        """Merge and print the result."""
         from ofrl_robot.data.datasets.merge import merge
 
         if len(self.folders) < 3:
             raise ConfigError("merge needs two datasets or more and a new folder")
         with file_bar("merging") as on_episode:
-            merged = merge(self.folders[:-1], self.folders[-1], self.allow_duplicates, on_episode)
+            merged = merge(
+                self.folders[:-1],
+                self.folders[-1],
+                self.allow_duplicates,
+                on_episode,
+                self.mixed_tasks,
+            )
         print("\n".join(merged.lines()))
 
 
@@ -204,9 +220,10 @@ class DataDelete:
     yes: bool = False
     """Do it."""
     purge: bool = False
-    """Remove them for good instead of moving them."""
+    """Remove them for good instead."""
 
     def run(self) -> None:
+        """Delete, or print what would be deleted."""
         from ofrl_robot.data.datasets.edit import delete
 
         print("\n".join(delete(self.dataset, self.episodes, self.purge, self.yes)))
@@ -217,7 +234,7 @@ class DataDelete:
 class DataTrim:
     """Cut idle steps off both ends of every episode; shows what it would do unless --yes is given.
 
-    Never cuts a step with a reward or a terminal. There is no way back.
+    Never cuts a step with a reward or a terminal. It cannot be undone.
     """
 
     dataset: Positional[Path]
@@ -225,7 +242,7 @@ class DataTrim:
     idle: float = 0.02
     """A step is idle if every entry of its action is smaller (1 = full scale) ..."""
     still: float = 0.002
-    """... and the end effector moves less than this (m); inf: whether it moves or not."""
+    """... and the end effector moves less than this (m); inf: ignore how it moves."""
     keep: int = 2
     """Idle steps to leave at an end."""
     start: bool = False
@@ -236,7 +253,8 @@ class DataTrim:
     """Do it."""
 
     def run(self) -> None:
-        from ofrl_robot.data.datasets.edit import Idle, trim
+        """Trim, or print what would be trimmed."""
+        from ofrl_robot.data.datasets.trimming import Idle, trim
 
         both = self.start == self.end
         ends = both or self.start, both or self.end
@@ -266,4 +284,5 @@ class Data:
     ]
 
     def run(self) -> None:
+        """Run the chosen command."""
         self.command.run()

@@ -13,7 +13,7 @@ from typing import Any, Dict, List, Tuple
 
 from scipy.stats import binomtest
 
-from ofrl_robot.data.episodes.reader import open_dataset
+from ofrl_robot.data.datasets.dataset import open_dataset
 from ofrl_robot.data.episodes.schema import LABEL_NAMES, SUCCESS, UNKNOWN
 from ofrl_robot.policy.choice import recorded_choice
 

@@ -9,7 +9,8 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from ofrl_robot.data.episodes.reader import Dataset, iter_frames
+from ofrl_robot.data.datasets.dataset import Dataset
+from ofrl_robot.data.episodes.reader import iter_frames
 from ofrl_robot.data.episodes.schema import EpisodeMeta
 from ofrl_robot.errors import ConfigError
 from ofrl_robot.pages.film_strip import side_by_side

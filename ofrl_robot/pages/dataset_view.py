@@ -11,14 +11,9 @@ from typing import Any, Callable, Dict, Iterator, List, Optional, Sequence, Tupl
 
 import numpy as np
 
+from ofrl_robot.data.datasets.dataset import Dataset, open_dataset
 from ofrl_robot.data.datasets.edit import chosen
-from ofrl_robot.data.episodes.reader import (
-    Dataset,
-    Episode,
-    open_dataset,
-    read_episode,
-    read_frames,
-)
+from ofrl_robot.data.episodes.reader import Episode, read_episode, read_frames
 from ofrl_robot.data.episodes.schema import FAILURE, LABEL_NAMES, SUCCESS, UNKNOWN
 from ofrl_robot.data.episodes.timing import NS_PER_MS, EpisodeTiming, episode_timing
 from ofrl_robot.pages.film_strip import JPEG, encode, evenly_spaced, side_by_side

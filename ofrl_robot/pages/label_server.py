@@ -19,9 +19,10 @@ from urllib.parse import unquote
 
 import numpy as np
 
-from ofrl_robot.data.datasets.labels import Verdict, apply
+from ofrl_robot.data.datasets.dataset import open_dataset
+from ofrl_robot.data.datasets.labels import LabelChange, apply
 from ofrl_robot.data.episodes.lock import one_writer
-from ofrl_robot.data.episodes.reader import open_dataset, read_episode, read_frames
+from ofrl_robot.data.episodes.reader import read_episode, read_frames
 from ofrl_robot.data.episodes.schema import LABEL_NAMES, SUCCESS
 from ofrl_robot.errors import ConfigError, OfrlError
 from ofrl_robot.pages.film_strip import encode, side_by_side
@@ -140,13 +141,13 @@ class LabelServer(http.server.ThreadingHTTPServer):
             labels = [k for k, word in LABEL_NAMES.items() if word == body["label"]]
             if not labels:
                 raise _bad(f"label is not one of {', '.join(LABEL_NAMES.values())}")
-            verdict = Verdict(labels[0])
+            verdict = LabelChange(labels[0])
         else:
             first, steps = body["reward_from"], self.episodes[name]["steps"]
             if type(first) is not int or not 0 <= first <= steps:  # True is no step
                 raise _bad(f"reward_from is not a step from 0 to {steps}")
             rewards = {step: float(step >= first) for step in range(steps)}
-            verdict = Verdict(SUCCESS if first < steps else None, rewards)
+            verdict = LabelChange(SUCCESS if first < steps else None, rewards)
         with self._saving, one_writer(self.folder):
             apply(self.folder, {path.name: verdict}, SOURCE)
             return self.episode(name)

@@ -17,7 +17,7 @@ from typing import Any, Dict, List, Optional, Sequence, Tuple
 import numpy as np
 
 from ofrl_robot import __version__
-from ofrl_robot.data.episodes.reader import open_dataset
+from ofrl_robot.data.datasets.dataset import open_dataset
 from ofrl_robot.errors import DatasetError
 from ofrl_robot.evaluation.trials import TrialReport, report_trials
 from ofrl_robot.pages.film_strip import choose, film_strip

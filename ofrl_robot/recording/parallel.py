@@ -35,6 +35,7 @@ def record_parallel(
     first_seed: int,
     meta: EpisodeMeta,
     on_episode: Optional[Callable[[int, int], None]] = None,
+    mixed_tasks: bool = False,
 ) -> None:
     """Record like :func:`~ofrl_robot.recording.session.record_episodes`, in several processes.
 
@@ -46,6 +47,7 @@ def record_parallel(
         make: builds rig and action source, in each process; must be picklable.
         workers: number of processes.
         on_episode: called with (episodes saved so far, label of the last) after each.
+        mixed_tasks: allow a folder that holds episodes of another task or robot.
 
     Raises:
         OfrlError: as it was raised in one of the processes.
@@ -54,7 +56,7 @@ def record_parallel(
     """
     team: List[_Worker] = []
     with one_writer(folder):
-        first = prepare_folder(folder, meta.action_spec, meta.observation_spec)
+        first = prepare_folder(folder, meta, mixed_tasks)
         numbers = range(first, first + count)
         try:
             with interrupt_postponed():

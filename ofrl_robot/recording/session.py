@@ -16,9 +16,14 @@ from ofrl_robot.control.loop import OPERATOR, ROBOT_FAULT, ControlLoop
 from ofrl_robot.control.protocols import ActionSource
 from ofrl_robot.control.rig import Rig
 from ofrl_robot.control.signals import Command, Tick
-from ofrl_robot.data.datasets.labels import NOBODY, SIMULATOR, simulator_label
 from ofrl_robot.data.episodes.lock import one_writer
-from ofrl_robot.data.episodes.schema import UNKNOWN, EpisodeMeta
+from ofrl_robot.data.episodes.schema import (
+    LABEL_FROM_SIMULATOR,
+    NO_LABEL_SOURCE,
+    UNKNOWN,
+    EpisodeMeta,
+    simulator_label,
+)
 from ofrl_robot.data.episodes.writer import EpisodeWriter, prepare_folder
 from ofrl_robot.errors import CameraStoppedError, RobotError
 from ofrl_robot.recording.episode_recorder import EpisodeRecorder
@@ -62,12 +67,12 @@ class Session:
                 tick = self._run(recorder, seed)
             except CameraStoppedError as error:
                 self.loop.stop(ROBOT_FAULT)
-                recorder.finish(UNKNOWN, NOBODY, error.what)
+                recorder.finish(UNKNOWN, NO_LABEL_SOURCE, error.what)
                 raise
             if self.rig.task.rewards_known:
-                label, source = simulator_label(tick), SIMULATOR
+                label, source = simulator_label(tick), LABEL_FROM_SIMULATOR
             else:
-                label, source = UNKNOWN, NOBODY
+                label, source = UNKNOWN, NO_LABEL_SOURCE
             recorder.finish(label, source)
         except BaseException:
             self.loop.stop(OPERATOR)
@@ -129,6 +134,7 @@ def record_episodes(
     meta: EpisodeMeta,
     on_episode: Optional[OnEpisode] = None,
     confirm: Optional[Confirm] = None,
+    mixed_tasks: bool = False,
 ) -> None:
     """Record ``count`` episodes, numbered on from the highest number in ``folder``.
 
@@ -138,13 +144,14 @@ def record_episodes(
     Args:
         on_episode: called with (episodes saved so far, label of the last) after each.
         confirm: asks a person whether the scene is ready (real scenes).
+        mixed_tasks: allow a folder that holds episodes of another task or robot.
 
     Raises:
         DatasetError: another recorder is at work in ``folder``, or the disk refuses.
         CameraStoppedError, RobotError: as :meth:`Session.record`.
     """
     with one_writer(folder):
-        first = prepare_folder(folder, rig.action_spec, rig.observation_spec)
+        first = prepare_folder(folder, meta, mixed_tasks)
         session = Session(rig, actor, confirm)
         for done in range(count):
             label = session.record(folder, first + done, first_seed, meta)

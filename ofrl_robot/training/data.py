@@ -11,8 +11,8 @@ from typing import List, Optional, Tuple
 
 import numpy as np
 
-from ofrl_robot.data.datasets.selection import SPLITS, read_splits
-from ofrl_robot.data.episodes.reader import Dataset
+from ofrl_robot.data.datasets.dataset import Dataset
+from ofrl_robot.data.datasets.splits import SPLITS, read_splits
 from ofrl_robot.data.replay.sources import OpenSource, Source, open_sources
 from ofrl_robot.data.replay.transition_store import TransitionStore
 from ofrl_robot.errors import ConfigError, DatasetError

@@ -25,14 +25,10 @@ from std_msgs.msg import String
 
 from ofrl_robot.control.signals import AppliedAction, Tick
 from ofrl_robot.data.convert.importing import applied_at, tick_at
-from ofrl_robot.data.datasets import labels
-from ofrl_robot.data.episodes.reader import (
-    Dataset,
-    Episode,
-    named_damage,
-    open_dataset,
-    read_episode,
-)
+from ofrl_robot.data.datasets.dataset import Dataset, open_dataset
+from ofrl_robot.data.episodes import schema
+from ofrl_robot.data.episodes.hdf5_safety import named_damage
+from ofrl_robot.data.episodes.reader import Episode, read_episode
 from ofrl_robot.data.episodes.schema import EpisodeMeta
 from ofrl_robot.data.episodes.writer import EpisodeWriter
 from ofrl_robot.errors import ConfigError, DatasetError
@@ -341,7 +337,7 @@ class _Recorder:
     def _finish(self, tick: Tick) -> None:
         meta = self._writer.meta
         if self._steps is None:
-            self._writer.finish(labels.simulator_label(tick), labels.SIMULATOR)
+            self._writer.finish(schema.simulator_label(tick), schema.LABEL_FROM_SIMULATOR)
         else:
             self._writer.finish(meta.success, meta.label_source, meta.abort_reason)
         self._writer = None

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from ofrl_robot.control.signals import HOLD, HUMAN, POLICY, AppliedAction, Tick
-from ofrl_robot.data.episodes.reader import open_dataset
+from ofrl_robot.data.datasets.dataset import open_dataset
 from ofrl_robot.data.episodes.schema import GROUP, SUCCESS, EpisodeMeta
 from ofrl_robot.data.episodes.writer import EpisodeWriter
 from ofrl_robot.specs import WIDOWX_ACTION, CameraSpec, ObservationSpec, widowx_observation
@@ -104,7 +104,10 @@ def require_same_episodes(folder, other, count=None):
     for path, twin in zip(expected, found):
         with h5py.File(str(path), "r") as a, h5py.File(str(twin), "r") as b:
             attributes, others = dict(a[GROUP].attrs), dict(b[GROUP].attrs)
-            assert attributes.pop("created") and others.pop("created")
+            created = attributes.pop("created"), others.pop("created")
+            assert all(created)
+            recorded = attributes.pop("recorded"), others.pop("recorded")
+            assert recorded[1] in (recorded[0] or created[0], recorded[0])
             assert attributes == others
             names, twins = [], []
             a[GROUP].visit(names.append)

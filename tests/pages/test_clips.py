@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ofrl_robot.data.episodes.reader import open_dataset
+from ofrl_robot.data.datasets.dataset import open_dataset
 from ofrl_robot.errors import ConfigError, DatasetError
 from ofrl_robot.pages.clips import GIF, MP4, write_clips
 from ofrl_robot.pages.film_strip import JPEG, side_by_side

@@ -14,7 +14,8 @@ import pytest
 
 from ofrl_robot.cli import main
 from ofrl_robot.control.signals import AppliedAction, Tick
-from ofrl_robot.data.episodes.reader import open_dataset, read_episode
+from ofrl_robot.data.datasets.dataset import open_dataset
+from ofrl_robot.data.episodes.reader import read_episode
 from ofrl_robot.data.episodes.schema import EpisodeMeta
 from ofrl_robot.data.episodes.writer import EpisodeWriter
 from ofrl_robot.errors import ConfigError, DatasetError

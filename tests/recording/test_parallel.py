@@ -16,7 +16,8 @@ import numpy as np
 import pytest
 
 from ofrl_robot.cli import main
-from ofrl_robot.data.episodes.reader import open_dataset, read_episode
+from ofrl_robot.data.datasets.dataset import open_dataset
+from ofrl_robot.data.episodes.reader import read_episode
 from ofrl_robot.data.episodes.schema import episode_paths
 from ofrl_robot.errors import ConfigError, RobotError
 from ofrl_robot.recording.parallel import record_parallel

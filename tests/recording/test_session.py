@@ -10,7 +10,8 @@ import pytest
 from ofrl_robot.control.loop import ACTOR_SILENT, OPERATOR, ControlLoop
 from ofrl_robot.control.rig import Rig
 from ofrl_robot.control.signals import HUMAN
-from ofrl_robot.data.episodes.reader import open_dataset, read_episode
+from ofrl_robot.data.datasets.dataset import open_dataset
+from ofrl_robot.data.episodes.reader import read_episode
 from ofrl_robot.data.episodes.schema import FAILURE, SUCCESS, UNKNOWN, episode_paths
 from ofrl_robot.errors import RobotError
 from ofrl_robot.recording import session as runner

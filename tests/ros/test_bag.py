@@ -16,7 +16,8 @@ import rosgraph
 from ofrl_ros import bag as bags
 
 from ofrl_robot.cli import main
-from ofrl_robot.data.episodes.reader import open_dataset, read_episode
+from ofrl_robot.data.datasets.dataset import open_dataset
+from ofrl_robot.data.episodes.reader import read_episode
 from ofrl_robot.data.episodes.schema import GROUP, episode_paths
 from ofrl_robot.errors import ConfigError, DatasetError, SpecMismatchError
 from tests.ros.waiting import wait_for

@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 
 from ofrl_robot.cli import main
-from ofrl_robot.data.episodes.reader import open_dataset, read_episode
+from ofrl_robot.data.datasets.dataset import open_dataset
+from ofrl_robot.data.episodes.reader import read_episode
 from ofrl_robot.data.episodes.schema import episode_paths
 from tests.ros.waiting import ROOT, wait_for
 

@@ -18,7 +18,8 @@ from std_srvs.srv import Trigger
 from tf2_msgs.msg import TFMessage
 
 from ofrl_robot.config import CONFIG
-from ofrl_robot.data.episodes.reader import open_dataset, read_episode
+from ofrl_robot.data.datasets.dataset import open_dataset
+from ofrl_robot.data.episodes.reader import read_episode
 from tests.ros.waiting import ROOT, wait_for
 
 TASK = "Widow250SingleObjGrasp-v0"

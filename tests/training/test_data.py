@@ -8,7 +8,7 @@ import h5py
 import numpy as np
 import pytest
 
-from ofrl_robot.data.episodes.reader import open_dataset
+from ofrl_robot.data.datasets.dataset import open_dataset
 from ofrl_robot.errors import ConfigError, DatasetError, SpecMismatchError
 from ofrl_robot.training import run_folder
 from ofrl_robot.training.learner import Learner

@@ -14,7 +14,8 @@ import torch
 
 from ofrl_robot.algos.base import Algorithm
 from ofrl_robot.algos.bc import BC
-from ofrl_robot.data.episodes.reader import open_dataset, read_episode
+from ofrl_robot.data.datasets.dataset import open_dataset
+from ofrl_robot.data.episodes.reader import read_episode
 from ofrl_robot.data.replay.sampler import MixedSampler
 from ofrl_robot.errors import ConfigError, DatasetError, TrainingError
 from ofrl_robot.nets.config import NetConfig

@@ -15,7 +15,7 @@ import safetensors.torch
 import torch
 
 from ofrl_robot.algos.config import CQLConfig
-from ofrl_robot.data.episodes.reader import open_dataset
+from ofrl_robot.data.datasets.dataset import open_dataset
 from ofrl_robot.errors import CheckpointError, ConfigError, DatasetError
 from ofrl_robot.training import run_folder
 from ofrl_robot.training.loop import train

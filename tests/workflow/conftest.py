@@ -11,7 +11,7 @@ import torch
 
 from ofrl_robot.control.signals import AppliedAction, Tick
 from ofrl_robot.data.episodes.schema import SUCCESS, EpisodeMeta
-from ofrl_robot.data.episodes.writer import EpisodeWriter, prepare_folder
+from ofrl_robot.data.episodes.writer import EpisodeWriter
 from ofrl_robot.nets.config import NetConfig
 from ofrl_robot.policy.checkpoint import Header, save_checkpoint
 from ofrl_robot.specs import WIDOWX_ACTION, widowx_observation
@@ -42,7 +42,7 @@ def _record(
     folder: Path, labels: Sequence[int], aborted: Sequence[int] = (), size: int = 8, **meta: Any
 ) -> Path:
     observation, steps = widowx_observation(size), 9
-    prepare_folder(folder, WIDOWX_ACTION, observation)
+    folder.mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(0)
     for seed, label in enumerate(labels):
         fields: Dict[str, Any] = {"actor": "scripted", "seed": seed, **meta}

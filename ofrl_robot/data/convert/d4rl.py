@@ -28,7 +28,8 @@ from ofrl_robot.data.convert.importing import Progress, Source
 from ofrl_robot.data.convert.options import D4rlExport, D4rlImport
 from ofrl_robot.data.convert.tables import NewTable, new_table, open_table
 from ofrl_robot.data.convert.trajectory import bad
-from ofrl_robot.data.episodes.reader import Dataset, Episode, read_episode
+from ofrl_robot.data.datasets.dataset import Dataset
+from ofrl_robot.data.episodes.reader import Episode, read_episode
 from ofrl_robot.errors import ConfigError
 from ofrl_robot.files import new_file
 

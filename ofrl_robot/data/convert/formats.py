@@ -8,7 +8,7 @@ from typing import Any, Callable, Dict, Optional, Type
 
 from ofrl_robot.data.convert import bridge, d4rl, minari, options, robomimic, roboverse
 from ofrl_robot.data.convert.importing import Imported, Progress, Source, import_episodes
-from ofrl_robot.data.episodes.reader import Dataset, open_dataset
+from ofrl_robot.data.datasets.dataset import Dataset, open_dataset
 from ofrl_robot.errors import ConfigError, DatasetError, OfrlError
 from ofrl_robot.files import require_new_folder
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Dict, List
+from typing import Any, Dict
 
 import h5py
 import numpy as np
 
+from ofrl_robot.data.episodes.hdf5_safety import require_own_data, require_own_links
 from ofrl_robot.data.episodes.journal import JournaledFile
 from ofrl_robot.errors import DatasetError
 
@@ -37,7 +38,7 @@ class ForeignFile:
                 what = "not readable"
             raise DatasetError(what, "check the path", path) from error
         try:
-            self._require_own_links()
+            require_own_links(self.root, self.path)
         except BaseException:
             self.close()
             raise
@@ -64,12 +65,7 @@ class ForeignFile:
 
     def read(self, data: h5py.Dataset, rows: slice = slice(None)) -> np.ndarray:
         """``data[rows]``; a scalar as an array of one row."""
-        if (
-            data.external
-            or data.is_virtual
-            and any(source.file_name != "." for source in data.virtual_sources())
-        ):
-            raise DatasetError(f"{data.name} lies in another file", _FIX, self.path)
+        require_own_data(data, self.path)
         if data.shape is None:
             raise DatasetError(f"{data.name} is empty", "get the file again", self.path)
         if not data.shape:
@@ -84,19 +80,6 @@ class ForeignFile:
         self._budget -= size
         if self._budget < 0:
             raise DatasetError("declares more data than it can hold", _FIX, self.path)
-
-    def _require_own_links(self) -> None:
-        foreign: List[bytes] = []
-        links = self.root.id.links
-
-        def look(name: bytes) -> None:
-            if links.get_info(name).type == h5py.h5l.TYPE_EXTERNAL:
-                foreign.append(name)
-
-        links.visit(look)
-        if foreign:
-            name = foreign[0].decode("utf-8", "replace")
-            raise DatasetError(f"{name} lies in another file", _FIX, self.path)
 
 
 class NewFile:

@@ -14,7 +14,7 @@ import numpy as np
 from ofrl_robot.control.signals import HOLD, HUMAN, POLICY, AppliedAction, Tick
 from ofrl_robot.data.convert.options import ImportOptions
 from ofrl_robot.data.convert.trajectory import bad
-from ofrl_robot.data.datasets.selection import SPLITS
+from ofrl_robot.data.datasets.splits import SPLITS
 from ofrl_robot.data.episodes import schema
 from ofrl_robot.data.episodes.reader import Episode
 from ofrl_robot.data.episodes.writer import EpisodeWriter
@@ -106,8 +106,9 @@ def import_episodes(
 
 def write_episode(episode: Episode, folder: Path, index: int) -> Path:
     """Write an episode under number ``index``, as if it were recorded now; returns its path."""
-    writer = EpisodeWriter(folder, dataclasses.replace(episode.meta), index)
     meta = episode.meta
+    meta = dataclasses.replace(meta, recorded=meta.recorded or meta.created)
+    writer = EpisodeWriter(folder, meta, index)
     try:
         for step in range(len(episode)):
             tick = tick_at(episode, step)

@@ -28,8 +28,9 @@ from ofrl_robot.data.convert.importing import Progress, Source
 from ofrl_robot.data.convert.jpeg import decode_jpegs
 from ofrl_robot.data.convert.options import MinariExport, MinariImport
 from ofrl_robot.data.convert.trajectory import bad
+from ofrl_robot.data.datasets.dataset import Dataset
 from ofrl_robot.data.episodes import schema
-from ofrl_robot.data.episodes.reader import Dataset, Episode, read_episode
+from ofrl_robot.data.episodes.reader import Episode, read_episode
 from ofrl_robot.errors import ConfigError, DatasetError
 from ofrl_robot.files import new_folder
 from ofrl_robot.specs import ObservationSpec

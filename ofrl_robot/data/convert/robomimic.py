@@ -26,8 +26,9 @@ from ofrl_robot.data.convert.hdf5 import ForeignFile, NewFile, store
 from ofrl_robot.data.convert.importing import Progress, Source
 from ofrl_robot.data.convert.options import RobomimicExport, RobomimicImport
 from ofrl_robot.data.convert.trajectory import bad
-from ofrl_robot.data.datasets.selection import SPLITS, read_splits
-from ofrl_robot.data.episodes.reader import Dataset, Episode, read_episode
+from ofrl_robot.data.datasets.dataset import Dataset
+from ofrl_robot.data.datasets.splits import SPLITS, read_splits
+from ofrl_robot.data.episodes.reader import Episode, read_episode
 from ofrl_robot.files import new_file
 
 ROBOT = "robomimic"

@@ -1,1 +1,1 @@
-"""Whole folders of episodes: splits, edits, labels, merging, summaries."""
+"""Folders of episodes: opening, splits, edits, labels, merging, summaries."""

@@ -1,4 +1,4 @@
-"""Success labels and where they come from. Unlabelled is never success."""
+"""Relabel the episodes of a dataset, and exchange labels as CSV. Unlabelled is never success."""
 
 from __future__ import annotations
 
@@ -9,106 +9,104 @@ import math
 from pathlib import Path
 from typing import Dict, Iterator, List, Mapping, Optional, Tuple
 
-import h5py
-
-from ofrl_robot.control.signals import Tick
-from ofrl_robot.data.episodes import schema
-from ofrl_robot.files import new_file
+from ofrl_robot.data.datasets.dataset import Dataset, locked_dataset, open_dataset
 from ofrl_robot.data.datasets.edit import file_name, relabel
-from ofrl_robot.data.episodes.lock import locked_dataset
-from ofrl_robot.data.episodes.reader import Dataset, open_dataset, read_episode
+from ofrl_robot.data.episodes import schema
+from ofrl_robot.data.episodes.reader import open_episode, read_episode
 from ofrl_robot.data.episodes.schema import FAILURE, SUCCESS, UNKNOWN
 from ofrl_robot.errors import DatasetError
+from ofrl_robot.files import new_file
 
-SIMULATOR, OPERATOR, NOBODY = "simulator", "operator", ""
 COLUMNS = ("episode", "success", "step", "reward")
 WORDS = {"1": SUCCESS, "0": FAILURE, "unknown": UNKNOWN}
-
-
-def simulator_label(last: Tick) -> int:
-    """Label of a simulated episode: success if the reward holds at its last step.
-
-    roboverse's collectors judge the last step too; a reward met on the way and lost again is a
-    failure. An episode that did not reach its end is unknown.
-    """
-    if not last.last:
-        return UNKNOWN
-    return SUCCESS if last.reward > 0 else FAILURE
 
 
 # -- relabelling -----------------------------------------------------------------------------
 
 
 @dataclasses.dataclass
-class Verdict:
-    """What somebody says of an episode: its label (None: nothing), rewards of some of its steps."""
+class LabelChange:
+    """Requested change to one episode.
+
+    Attributes:
+        success: 1, 0 or -1; None keeps the label.
+        rewards: new rewards by step, from 0.
+    """
 
     success: Optional[int] = None
     rewards: Dict[int, float] = dataclasses.field(default_factory=dict)
 
 
-class Verdicts:
-    """Verdicts on the episodes of a dataset, checked as they are added.
+class LabelChanges:
+    """Requested changes to the episodes of a dataset, checked as they are added.
+
+    The methods raise DatasetError, without a place: the caller knows the line.
 
     Attributes:
-        by_file: verdict of each episode that has one, by file name.
-
-    Its methods raise DatasetError for what cannot be, saying what and not where.
+        by_file: requested change of each episode that has one, by file name.
     """
 
     def __init__(self, dataset: Dataset) -> None:
-        self.by_file: Dict[str, Verdict] = {}
+        self.by_file: Dict[str, LabelChange] = {}
         self._lengths = {path.name: length for path, length in zip(dataset.paths, dataset.lengths)}
 
     def add_label(self, episode: str, success: int) -> None:
-        """``success`` is 1, 0 or -1; ``episode`` a number or a file name."""
-        verdict = self._of(episode)
-        if verdict.success is not None:
+        """Request a label, 1, 0 or -1; ``episode`` is a number or a file name."""
+        change = self._change(episode)
+        if change.success is not None:
             raise DatasetError(f"episode {episode!r} is labelled twice")
         if success not in schema.LABEL_NAMES:
             raise DatasetError(f"success of episode {episode!r} is {success!r}")
-        verdict.success = success
+        change.success = success
 
     def add_reward(self, episode: str, step: int, reward: float) -> None:
-        """The reward after action number ``step``, from 0."""
-        verdict, steps = self._of(episode), self._lengths[file_name(episode)]
+        """Request the reward after action number ``step``, from 0."""
+        change, steps = self._change(episode), self._lengths[file_name(episode)]
         if not 0 <= step < steps:
-            raise DatasetError(
-                f"episode {episode!r} has steps 0 to {steps - 1}, not {step}"
-            )
-        if step in verdict.rewards:
+            raise DatasetError(f"episode {episode!r} has steps 0 to {steps - 1}, not {step}")
+        if step in change.rewards:
             raise DatasetError(f"step {step} of episode {episode!r} occurs twice")
         if not math.isfinite(reward):
             raise DatasetError(f"reward {reward} of episode {episode!r}")
-        verdict.rewards[step] = reward
+        change.rewards[step] = reward
 
-    def _of(self, episode: str) -> Verdict:
+    def _change(self, episode: str) -> LabelChange:
         name = file_name(episode)
         if name not in self._lengths:
             raise DatasetError(f"no episode {episode!r} in the dataset")
-        return self.by_file.setdefault(name, Verdict())
+        return self.by_file.setdefault(name, LabelChange())
 
 
-def apply(folder: Path, verdicts: Mapping[str, Verdict], source: str) -> List[str]:
-    """Write verdicts into the episodes they concern; returns the files that changed.
+def apply(folder: Path, changes: Mapping[str, LabelChange], source: str) -> List[str]:
+    """Apply changes to their episodes; return the names of the files that changed.
 
-    An episode that is labelled like that already is left as it is, with the source it has. The
-    lock is the caller's. Stopped half way by a full disk, it can be run again.
+    An episode that has the requested label already is not changed, and keeps its label source.
+    The caller holds the lock. If a full disk stops it half way, run it again.
+
+    Args:
+        folder: the dataset.
+        changes: by file name.
+        source: who or what decided.
+
+    Raises:
+        DatasetError: an episode is damaged.
+        OutputError: the disk refuses. Each episode is either unchanged or relabelled.
     """
     changed: List[str] = []
-    for name, verdict in sorted(verdicts.items()):
+    for name, change in sorted(changes.items()):
         episode = read_episode(folder / name, cameras=())
         meta, rewards = episode.meta, episode.rewards.copy()
-        for step, reward in verdict.rewards.items():
+        for step, reward in change.rewards.items():
             rewards[step] = reward
-        said = meta.success, bool(meta.label_source) or meta.success == UNKNOWN
-        label_changes = verdict.success is not None and said != (verdict.success, True)
+        has_source = bool(meta.label_source) or meta.success == UNKNOWN
+        same_label = meta.success == change.success and has_source
+        label_changes = change.success is not None and not same_label
         rewards_change = (rewards != episode.rewards).any()
         if label_changes or rewards_change:
             relabel(
                 folder / name,
                 source,
-                verdict.success if label_changes else None,
+                change.success if label_changes else None,
                 rewards if rewards_change else None,
             )
             changed.append(name)
@@ -119,30 +117,33 @@ def apply(folder: Path, verdicts: Mapping[str, Verdict], source: str) -> List[st
 
 
 def label_from_csv(folder: Path, file: Path) -> List[str]:
-    """Label a dataset from a CSV file; returns the files that changed.
+    """Label a dataset from a CSV file; return the names of the files that changed.
 
     Columns ``episode`` (number or file name) and ``success`` (1, 0 or unknown), and for rewards
     ``step`` and ``reward``: a row has either a label, or a step and its reward. ``label_source``
     becomes ``csv:<file name>``.
 
-    Raises DatasetError naming file, line and episode; nothing is changed then.
+    Raises:
+        DatasetError: a line is bad; names file, line and episode. Nothing is changed.
+        OutputError: the disk refuses. Each episode is either unchanged or relabelled.
     """
     with locked_dataset(folder) as dataset:
-        verdicts = Verdicts(dataset)
+        changes = LabelChanges(dataset)
         for line, row in _rows(file):
             try:
-                _add(verdicts, row)
+                _add(changes, row)
             except DatasetError as error:
                 raise _bad(file, line, error.what) from error
-        return apply(folder, verdicts.by_file, f"csv:{file.name}")
+        return apply(folder, changes.by_file, f"csv:{file.name}")
 
 
 def _rows(file: Path) -> Iterator[Tuple[int, Dict[str, str]]]:
-    """(line number, values by column) of every row that is not empty."""
+    """Yield (line number, values by column) for every row that is not empty."""
     try:
         text = file.read_text(encoding="utf-8-sig")  # spreadsheets put a mark in front
     except (OSError, UnicodeDecodeError) as error:
-        raise DatasetError(f"cannot be read ({error})", "give a CSV file", file) from error
+        reason = getattr(error, "strerror", None) or error
+        raise DatasetError(f"cannot be read ({reason})", "give a CSV file", file) from error
     reader = csv.reader(io.StringIO(text, newline=""), strict=True)
     columns: List[str] = []
     try:
@@ -173,10 +174,10 @@ def _check_columns(columns: List[str], file: Path) -> None:
 
 
 def _bad(file: Path, line: int, what: str) -> DatasetError:
-    return DatasetError(f"line {line}: {what}", "mend it; nothing was changed", file)
+    return DatasetError(f"line {line}: {what}", "fix it; nothing was changed", file)
 
 
-def _add(verdicts: Verdicts, row: Dict[str, str]) -> None:
+def _add(changes: LabelChanges, row: Dict[str, str]) -> None:
     episode, success = row["episode"], row["success"]
     step, reward = row.get("step", ""), row.get("reward", "")
     if bool(step) != bool(reward) or bool(success) == bool(step):
@@ -186,26 +187,32 @@ def _add(verdicts: Verdicts, row: Dict[str, str]) -> None:
             raise DatasetError(
                 f"success of episode {episode!r} is {success!r}, not one of {', '.join(WORDS)}"
             )
-        verdicts.add_label(episode, WORDS[success])
+        changes.add_label(episode, WORDS[success])
         return
     try:
         number, value = int(step), float(reward)
     except ValueError as error:
-        text = "step {!r}, reward {!r} of episode {!r} are no numbers"
-        raise DatasetError(text.format(step, reward, episode)) from error
-    verdicts.add_reward(episode, number, value)
+        raise DatasetError(
+            f"step {step!r}, reward {reward!r} of episode {episode!r} are not numbers"
+        ) from error
+    changes.add_reward(episode, number, value)
 
 
 def export_csv(folder: Path, file: Path) -> int:
-    """Write the labels of a dataset, and the rewards of relabelled episodes; returns the episodes.
+    """Write the labels of a dataset, and all rewards of episodes whose rewards were set.
 
     Read back into the dataset as it was before, it gives the same labels and rewards, to the bit.
 
-    Raises DatasetError where ``file`` exists or cannot be written.
+    Returns:
+        The number of episodes.
+
+    Raises:
+        DatasetError: the dataset is damaged.
+        OutputError: ``file`` exists or cannot be written.
     """
     dataset = open_dataset(folder)
     names = {label: word for word, label in WORDS.items()}
-    with new_file(file) as building, open(str(building), "w", newline="") as out:
+    with new_file(file) as building, open(building, "w", newline="") as out:
         writer = csv.writer(out, lineterminator="\n")
         writer.writerow(COLUMNS)
         for path, meta in zip(dataset.paths, dataset.metas):
@@ -216,8 +223,8 @@ def export_csv(folder: Path, file: Path) -> int:
 
 
 def _set_rewards(path: Path) -> List[float]:
-    """All rewards of an episode whose rewards were set, none of any other."""
-    with h5py.File(str(path), "r") as file:
-        if not file[schema.GROUP].attrs.get("reward_source", ""):
+    """Return all rewards of an episode whose rewards were set, none of any other."""
+    with open_episode(path) as group:
+        if not group.attrs.get("reward_source", ""):
             return []
     return read_episode(path, cameras=()).rewards.tolist()

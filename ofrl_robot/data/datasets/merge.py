@@ -1,4 +1,4 @@
-"""Joins datasets of the same specs into a new one: ``ofrl data merge``."""
+"""Join datasets of the same specs into a new one."""
 
 from __future__ import annotations
 
@@ -12,11 +12,12 @@ from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
 
 import numpy as np
 
+from ofrl_robot.data.datasets.dataset import Dataset, open_dataset
+from ofrl_robot.data.datasets.splits import SPLITS
 from ofrl_robot.data.episodes import schema
+from ofrl_robot.data.episodes.reader import Episode, iter_frames, read_episode
+from ofrl_robot.errors import DatasetError, printable
 from ofrl_robot.files import new_folder
-from ofrl_robot.data.episodes.reader import Episode, iter_frames, open_dataset, read_episode
-from ofrl_robot.data.datasets.selection import SPLITS
-from ofrl_robot.errors import DatasetError
 from ofrl_robot.specs import require_same
 
 MERGED = "merged.json"  # {file name: where it comes from}
@@ -24,11 +25,12 @@ MERGED = "merged.json"  # {file name: where it comes from}
 
 @dataclasses.dataclass(frozen=True)
 class Merged:
-    """What was done.
+    """Result of a merge.
 
     Attributes:
-        episodes: in the new dataset. linked: of these, those that share their bytes with the
-            source. duplicates: (episode, the earlier one it equals), all kept.
+        episodes: number of episodes in the new dataset.
+        linked: how many of them are hard links, which share their bytes with the source.
+        duplicates: (episode, the earlier one it equals) pairs; all are kept.
         splits: sources whose splits were not taken over.
     """
 
@@ -38,11 +40,11 @@ class Merged:
     splits: List[Path]
 
     def lines(self) -> List[str]:
-        return [
-            f"{self.episodes} episodes, {self.linked} of them hard links",
-            *("{} is the same as {}".format(*pair) for pair in self.duplicates),
-            *(f"{f / SPLITS}: not taken over, run `ofrl data split`" for f in self.splits),
-        ]
+        """Return the result as lines for people."""
+        lines = [f"{self.episodes} episodes, {self.linked} of them hard links"]
+        lines += [f"{path} is the same as {earlier}" for path, earlier in self.duplicates]
+        lines += [f"{f / SPLITS}: not taken over, run `ofrl data split`" for f in self.splits]
+        return [printable(line) for line in lines]
 
 
 def merge(
@@ -50,20 +52,25 @@ def merge(
     out: Path,
     allow_duplicates: bool = False,
     on_episode: Optional[Callable[[int, int], None]] = None,
+    mixed_tasks: bool = False,
 ) -> Merged:
-    """Number the episodes of all sources anew in ``out``, which appears whole or not at all.
+    """Put the episodes of all sources into ``out`` with new numbers, all or nothing.
 
-    Hard links where the file system has them, else copies; the files stay as they are. Each
-    one's origin is written to ``merged.json``. The sources need no lock: their finished episodes
-    never change, they are replaced.
+    Makes hard links if the file system has them, else copies; the source files are not changed.
+    The origin of each episode is written to ``merged.json``. The sources need no lock: finished
+    episodes are never changed, only replaced.
 
     Args:
+        sources: folders of datasets.
         out: a new or empty folder.
         allow_duplicates: also keep recordings that occur twice.
-        on_episode: called with (episodes done, episodes) after each.
+        on_episode: called with (episodes done, number of episodes) after each.
+        mixed_tasks: allow sources with a task or robot that the first source does not have.
 
-    Raises DatasetError for damaged sources, duplicates, and an ``out`` that holds anything,
-    SpecMismatchError naming episode and field where the specs differ.
+    Raises:
+        DatasetError: a source is damaged, a recording occurs twice, or the tasks differ.
+        SpecMismatchError: the specs differ; names episode and field.
+        OutputError: ``out`` holds something or cannot be written.
     """
     with new_folder(out) as building:
         datasets = [open_dataset(source) for source in sources]
@@ -72,6 +79,8 @@ def merge(
             names = str(dataset.paths[0]), str(first.paths[0])
             require_same(dataset.action_spec, first.action_spec, *names, fix)
             require_same(dataset.observation_spec, first.observation_spec, *names, fix)
+            if not mixed_tasks:
+                _require_known_tasks(dataset, first)
         paths = [path for dataset in datasets for path in dataset.paths]
         duplicates = find_duplicates(paths)
         if duplicates and not allow_duplicates:
@@ -93,10 +102,23 @@ def merge(
     return Merged(len(paths), linked, duplicates, with_splits)
 
 
-def find_duplicates(paths: Sequence[Path]) -> List[Tuple[Path, Path]]:
-    """(episode, an earlier one) pairs of the same recording: task, seed, actions, states, frames.
+def _require_known_tasks(dataset: Dataset, first: Dataset) -> None:
+    """Raise DatasetError if ``dataset`` has a task or robot that ``first`` does not have."""
+    known = {(meta.task, meta.robot) for meta in first.metas}
+    for path, meta in zip(dataset.paths, dataset.metas):
+        if (meta.task, meta.robot) not in known:
+            raise DatasetError(
+                f"shows task {meta.task!r} on robot {meta.robot!r}, {first.folder} does not",
+                "merge datasets of one task, or allow it with --mixed-tasks",
+                path,
+            )
 
-    Labels and rewards may differ. Frames are only read where all else is the same.
+
+def find_duplicates(paths: Sequence[Path]) -> List[Tuple[Path, Path]]:
+    """Return (episode, an earlier one) pairs with the same recording.
+
+    That is: the same task, seed, actions, states and frames; labels and rewards may differ.
+    Frames are only read if everything else is equal.
     """
     groups: Dict[Any, List[Path]] = {}
     for path in paths:
@@ -130,10 +152,10 @@ def _frame_digest(path: Path) -> bytes:
 
 
 def _link(source: Path, target: Path) -> bool:
-    """Whether it became a hard link and not a copy."""
+    """Hard-link or copy a file; return whether it became a hard link."""
     try:
-        os.link(str(source.resolve()), str(target))
+        os.link(source.resolve(), target)
         return True
     except OSError:  # another file system, or one without hard links
-        shutil.copy2(str(source), str(target))
+        shutil.copy2(source, target)
         return False

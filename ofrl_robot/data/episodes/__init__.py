@@ -1,1 +1,1 @@
-"""The episode file: its format, its recorder and its reader."""
+"""Episode files: format, writer, reader, recovery."""

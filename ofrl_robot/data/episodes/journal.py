@@ -1,4 +1,4 @@
-"""The file below HDF5. A process killed at any instant leaves it as it was at the last commit."""
+"""Provide the file below HDF5: a process killed at any time leaves it as of the last commit."""
 
 from __future__ import annotations
 
@@ -11,39 +11,47 @@ from pathlib import Path
 from typing import Any, Dict, Optional, Tuple
 
 _MAGIC = b"ofrl-log"
-_CHANGE = struct.Struct("<QQ")  # where, how many bytes; the bytes follow
+_CHANGE = struct.Struct("<QQ")  # position, number of bytes; the bytes follow
 _TRAILER = struct.Struct("<8sQL")  # magic, bytes of all changes, their CRC
 
 
 class JournaledFile(io.FileIO):
-    """A file that changes in whole commits, and keeps its first write error in ``error``.
+    """A file that changes in whole commits.
 
-    HDF5 alters its index in place with many small writes. A 200-step episode makes 299 of them
-    after its first flush; without this the end of the process after 59 of them left a file that
-    could not be read, after 18 one with black frames (measured). So bytes behind the committed
-    end, which nothing refers to yet, are written at once, but changes before it wait for
-    :meth:`commit`. That first writes all of them behind the end, as a journal, and then in place.
-    Opening a file that ends in a whole journal carries it out; half a journal is nothing.
+    HDF5 changes its index in place with many small writes: 299 of them follow the first flush of
+    a 200-step episode. Without this class, a kill after 59 of them left a file that could not be
+    read, and after 18 others a file with black frames (measured). Therefore:
 
-    Errors are kept since HDF5 cannot close a file after a failed write: the next call crashes
-    the whole process (h5py 3.16, HDF5 2.0, full disk). Look at ``error`` after each commit.
+    - Bytes after the committed end are written at once, since nothing refers to them yet.
+    - Changes before the committed end wait for :meth:`commit`, which first writes all of them
+      after the end, as a journal, and then in place.
+    - Opening a file that ends in a whole journal applies it. Half a journal is ignored.
 
-    It withstands the death of the process. After a power cut the order of writes is up to the
-    file system.
+    The first write error is kept in ``error`` and not raised: HDF5 cannot close a file after a
+    failed write, the next call crashes the whole process (h5py 3.16, HDF5 2.0, full disk). Look
+    at ``error`` after each commit.
 
-    Locked while it is open; raises BlockingIOError while another process has it open.
+    This protects against the death of the process. After a power cut, the order of writes is up
+    to the file system.
+
+    Attributes:
+        error: first write error, or None.
+
+    Raises:
+        BlockingIOError: another process has the file open.
     """
 
     def __init__(self, path: Path, mode: str) -> None:
-        super().__init__(str(path), mode)
+        super().__init__(path, mode)
         fcntl.flock(self, fcntl.LOCK_EX | fcntl.LOCK_NB)
         self.error: Optional[OSError] = None
-        self._waiting: Dict[Tuple[int, int], bytes] = {}  # by (start, size), in order of writing
+        self._waiting: Dict[Tuple[int, int], bytes] = {}  # by (start, size), in writing order
         self._committed = self._end()
         if self._committed:
             self._replay()
 
     def write(self, data: Any) -> int:
+        """Write at the current position; what is committed there changes with :meth:`commit`."""
         view = memoryview(data).cast("B")
         start = self.tell()
         early = min(max(self._committed - start, 0), len(view))
@@ -55,6 +63,7 @@ class JournaledFile(io.FileIO):
         return len(view)
 
     def readinto(self, buffer: Any) -> int:
+        """Read at the current position, waiting changes included."""
         start, size = self.tell(), super().readinto(buffer)
         view = memoryview(buffer).cast("B")
         for (at, length), data in self._waiting.items():
@@ -64,7 +73,7 @@ class JournaledFile(io.FileIO):
         return size
 
     def truncate(self, size: Optional[int] = None) -> int:
-        """Cut the file, but nothing that is committed: HDF5 does not mind bytes behind its end."""
+        """Cut the file, but never what is committed: HDF5 accepts bytes after its end."""
         size = self.tell() if size is None else size
         try:
             os.ftruncate(self.fileno(), max(size, self._committed))
@@ -73,7 +82,7 @@ class JournaledFile(io.FileIO):
         return size
 
     def commit(self) -> None:
-        """Make everything that was written so far what is found after a crash."""
+        """Make everything that was written so far survive a crash of the process."""
         end = self._end()
         if self._waiting:
             changes = [_CHANGE.pack(at, n) + data for (at, n), data in self._waiting.items()]
@@ -84,7 +93,7 @@ class JournaledFile(io.FileIO):
             self._committed = end
 
     def _carry_out(self, end: int) -> None:
-        """Write the waiting changes in place and take the journal, which starts at ``end``, off."""
+        """Write the waiting changes in place, then cut off the journal, which starts at ``end``."""
         for (start, _), data in self._waiting.items():
             self._put(start, data)
         if self.error is None:

@@ -1,4 +1,4 @@
-"""Puts a file on disk safely: a number of its own, fsync, rename."""
+"""Give episode files their numbers and names: the folder itself is the counter."""
 
 from __future__ import annotations
 
@@ -12,28 +12,32 @@ from typing import List, Optional, Tuple
 
 from ofrl_robot.data.episodes import schema
 from ofrl_robot.data.episodes.journal import JournaledFile
-from ofrl_robot.errors import DatasetError
+from ofrl_robot.errors import DatasetError, OutputError
+from ofrl_robot.files import sync
 
 DELETED = "deleted"  # subfolder of deleted episodes
 
 
 def partial_path(folder: Path, index: int) -> Path:
-    """Where episode number ``index`` lies while it is being written."""
-    return folder / (f"{schema.episode_name(index)}.partial")
+    """Return the path of episode number ``index`` while it is being written."""
+    return folder / f"{schema.episode_name(index)}.partial"
 
 
 def unfinished(folder: Path) -> List[Path]:
-    """Partial files of a folder, in order of their numbers: left by dead recorders, or running."""
+    """Return the partial files of a folder in order: of running or of dead recorders."""
     return sorted(folder.glob(f"episode_*{schema.SUFFIX}.partial"))
 
 
 def open_partial(folder: Path, index: Optional[int] = None) -> Tuple[Path, JournaledFile]:
-    """Create ``episode_N.h5.partial``; never opens an existing one.
+    """Create ``episode_N.h5.partial``, never opening an existing one.
 
     Args:
-        index: its number; None for the next free one.
+        folder: folder of the dataset.
+        index: the number N; None for the next free one.
 
-    Raises DatasetError when ``index`` is taken, finished or partial, or the disk refuses.
+    Raises:
+        DatasetError: ``index`` is taken, by a finished or a partial episode.
+        OutputError: the disk refuses.
     """
     try:
         number = next_index(folder) if index is None else index
@@ -67,8 +71,9 @@ def _taken(final: Path) -> DatasetError:
     )
 
 
-def disk_error(error: OSError, path: Path, fix: str = "") -> DatasetError:
-    return DatasetError(
+def disk_error(error: OSError, path: Path, fix: str = "") -> OutputError:
+    """Return an OutputError: an episode cannot be written, why, and what to do."""
+    return OutputError(
         f"the episode cannot be written ({error.strerror or error})",
         fix or "free space or choose another folder",
         path,
@@ -76,7 +81,7 @@ def disk_error(error: OSError, path: Path, fix: str = "") -> DatasetError:
 
 
 def next_index(folder: Path) -> int:
-    """One past the highest number in the folder, finished or partial: the disk is the counter.
+    """Return one past the highest number in the folder, finished or partial.
 
     Deleted episodes count as long as they can be restored.
     """
@@ -86,16 +91,22 @@ def next_index(folder: Path) -> int:
 
 
 def publish(partial: Path, renumber: bool) -> Path:
-    """Sync a finished partial and give it its final name; never replaces an existing file.
+    """Sync a finished partial file and give it its final name; never replaces a file.
 
     Args:
-        renumber: where the name is taken, use the next free number; otherwise raise DatasetError.
+        partial: the file.
+        renumber: if the name is taken, use the next free number.
 
-    Raises OSError when the disk refuses.
+    Returns:
+        The final path.
+
+    Raises:
+        DatasetError: the name is taken and ``renumber`` is false.
+        OSError: the disk refuses.
     """
     folder = partial.parent
     final = folder / partial.name[: -len(".partial")]
-    _fsync(partial)
+    sync(partial)
     while True:
         try:
             _move(partial, final)
@@ -105,27 +116,19 @@ def publish(partial: Path, renumber: bool) -> Path:
                 raise _taken(final) from error
             final = folder / schema.episode_name(next_index(folder))
     with contextlib.suppress(OSError):  # not every network file system can sync a folder
-        _fsync(folder)
+        sync(folder)
     return final
 
 
 def _move(partial: Path, final: Path) -> None:
-    """Rename, but raise FileExistsError where ``final`` exists."""
+    """Rename, but raise FileExistsError if ``final`` exists."""
     try:
-        os.link(str(partial), str(final))
+        os.link(partial, final)
     except FileExistsError:
         raise
     except OSError:  # file systems without hard links (exFAT sticks)
         if final.exists():
             raise _exists(final) from None
-        os.rename(str(partial), str(final))
+        os.rename(partial, final)
     else:
         partial.unlink()
-
-
-def _fsync(path: Path) -> None:
-    handle = os.open(str(path), os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -1,30 +1,37 @@
 """Names, version and metadata of the episode file format.
 
-One HDF5 file per episode, ``episode_000042.h5``, robomimic-shaped (``data/demo_0``) with
-Minari's semantics: T actions and T+1 observations, terminals apart from timeouts. All rows are
-described in ``docs/data_format.md``.
+One HDF5 file per episode, ``episode_000042.h5``. The layout is robomimic's (``data/demo_0``), the
+semantics are Minari's: T actions, T+1 observations, terminals apart from timeouts. Every dataset
+is described in ``docs/data_format.md``.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from pathlib import Path
 from typing import Any, Dict, List
 
 from ofrl_robot import __version__
-from ofrl_robot.errors import DatasetError
+from ofrl_robot.control.signals import Tick
+from ofrl_robot.errors import ConfigError, DatasetError, printable
 from ofrl_robot.specs import ActionSpec, ObservationSpec
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2  # since 2: specs name frames of reference; held, state and applied stamps
 GROUP = "data/demo_0"
 SUFFIX = ".h5"
 
 SUCCESS, FAILURE, UNKNOWN = 1, 0, -1  # unlabelled is never success
 LABEL_NAMES = {SUCCESS: "success", FAILURE: "failure", UNKNOWN: "unknown"}
+LABEL_FROM_SIMULATOR, LABEL_FROM_OPERATOR = "simulator", "operator"  # values of label_source
+NO_LABEL_SOURCE = ""  # label_source of an episode without a label
 ORIGINALS = "obs_jpeg"  # beside obs: the frames before crop and resize, never read by training
 ACTION_STAMPS = ("action", "applied")  # timestamps with a row per action; others per observation
+
+_SPECS = ("action_spec", "observation_spec")  # stored as JSON text
 _JSON = ("policy", "environment")  # dicts, stored as JSON text
+_MAX_TEXT = 8192  # bytes of one text; HDF5 refuses attributes above 64 kB with an obscure error
 
 
 @dataclasses.dataclass
@@ -32,16 +39,26 @@ class EpisodeMeta:
     """Attributes of one episode.
 
     Attributes:
-        robot, task, operator: who did what with what.
+        robot, task, operator: robot that moved, task that it was set, person in charge.
+        action_spec, observation_spec: layout of actions and observations.
+        control_rate_hz: nominal rate of the control loop.
         actor: what produced the actions ("scripted", "policy", "converted", ...).
         policy: identity of the deployed policy (checkpoint file, step, SHA-256), or empty.
         environment: settings of the simulator and of the scripted policy, or empty.
         seed: seed of the episode's reset in simulation, -1 on hardware.
-        control_rate_hz: nominal rate of the control loop.
         measured_rate_hz: ticks per second of the recorded stamps (0 until finished).
-        success: 1, 0 or -1 (unknown); label_source says who said so.
+        success: 1, 0 or -1 (unknown).
+        label_source: who or what set ``success``, empty for nobody.
         abort_reason: why the episode ended early, or empty.
         calibration: name and date of the calibration in force, or empty.
+        created: when the file was written, ISO 8601, UTC.
+        recorded: when the episode was recorded, if the file was converted later and that is
+            known; else empty.
+        software_version: version of this package that wrote the file.
+        format_version: version of the file format.
+
+    Raises:
+        ConfigError: a text cannot be stored: not valid Unicode, a NUL character, or too long.
     """
 
     robot: str
@@ -56,28 +73,47 @@ class EpisodeMeta:
     seed: int = -1
     measured_rate_hz: float = 0.0
     success: int = UNKNOWN
-    label_source: str = ""
+    label_source: str = NO_LABEL_SOURCE
     abort_reason: str = ""
     calibration: str = ""
     created: str = ""
+    recorded: str = ""
     software_version: str = __version__
     format_version: int = FORMAT_VERSION
 
+    def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            if isinstance(value, str):
+                _require_storable(name, value)
+
     def to_attrs(self) -> Dict[str, Any]:
-        """HDF5 attributes: scalars as they are, specs and dicts as JSON text."""
-        attrs: Dict[str, Any] = {
-            f.name: getattr(self, f.name)
-            for f in dataclasses.fields(self)
-            if f.name not in ("action_spec", "observation_spec") + _JSON
-        }
-        attrs["action_spec"] = json.dumps(self.action_spec.to_dict())
-        attrs["observation_spec"] = json.dumps(self.observation_spec.to_dict())
-        attrs.update({name: json.dumps(getattr(self, name)) for name in _JSON})
+        """Return HDF5 attributes: numbers and texts as they are, specs and dicts as JSON text.
+
+        Raises:
+            ConfigError: a text that was set after the construction cannot be stored.
+        """
+        self.__post_init__()
+        attrs: Dict[str, Any] = {}
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if field.name in _SPECS:
+                value = json.dumps(value.to_dict())
+            elif field.name in _JSON:
+                value = json.dumps(value)
+            attrs[field.name] = value
         return attrs
 
     @staticmethod
     def from_attrs(attrs: Dict[str, Any], where: object) -> "EpisodeMeta":
-        """Inverse of :meth:`to_attrs`. Raises DatasetError for foreign or newer files."""
+        """Return the metadata in HDF5 attributes: the inverse of :meth:`to_attrs`.
+
+        Args:
+            attrs: attributes by name, as h5py gives them.
+            where: file to name in errors.
+
+        Raises:
+            DatasetError: the file is foreign, of another format version, or damaged.
+        """
         if "format_version" not in attrs:
             raise DatasetError(
                 "no format_version attribute, so not an ofrl episode",
@@ -86,40 +122,87 @@ class EpisodeMeta:
             )
         version = attrs["format_version"]
         if version != FORMAT_VERSION:
+            found = printable(str(version))
             raise DatasetError(
-                f"episode format {version} but this version reads {FORMAT_VERSION}",
+                f"is in episode format {found:.20}, this version reads {FORMAT_VERSION}",
                 "use the ofrl_robot that wrote it (see its software_version) or another folder",
                 where,
             )
-        values: Dict[str, Any] = {}
-        attrs = {"environment": "{}", **attrs}  # the first files of version 1 lack it
         try:
-            for field in dataclasses.fields(EpisodeMeta):
-                value = attrs[field.name]
-                values[field.name] = value.item() if hasattr(value, "item") else value
-            values["action_spec"] = ActionSpec.from_dict(json.loads(values["action_spec"]))
-            values["observation_spec"] = ObservationSpec.from_dict(
-                json.loads(values["observation_spec"])
-            )
-            values.update({name: json.loads(values[name]) for name in _JSON})
-            if values["success"] not in LABEL_NAMES:
-                raise ValueError(f"success is {values['success']!r}")
-            for name in _JSON:
-                if not isinstance(values[name], dict):
-                    raise ValueError(f"{name} is not a dict")
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise DatasetError(
-                f"damaged metadata ({type(error).__name__}: {error})",
-                "move the file out of the dataset",
-                where,
-            ) from error
-        return EpisodeMeta(**values)
+            return EpisodeMeta(**_values(attrs))
+        except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
+            reason = f"{type(error).__name__}: {ascii(str(error)):.200}"
+        except ConfigError as error:
+            reason = error.what
+        raise DatasetError(
+            f"damaged metadata ({reason})", "move the file out of the dataset", where
+        )
+
+
+def _require_storable(name: str, value: str) -> None:
+    """Raise ConfigError unless HDF5 can store ``value`` as a text attribute."""
+    try:
+        size = len(value.encode())
+    except UnicodeEncodeError as error:
+        raise ConfigError(
+            f"{name} is {ascii(value):.100}, not valid Unicode", "use plain text"
+        ) from error
+    if "\0" in value:
+        raise ConfigError(f"{name} has a NUL character", "use plain text")
+    if size > _MAX_TEXT:
+        raise ConfigError(f"{name} has {size} bytes, at most {_MAX_TEXT} are stored", "shorten it")
+
+
+def _values(attrs: Dict[str, Any]) -> Dict[str, Any]:
+    """Return the checked values of every field. Raises ValueError and others when one is bad."""
+    values: Dict[str, Any] = {}
+    for field in dataclasses.fields(EpisodeMeta):
+        values[field.name] = _value(attrs[field.name], field)
+    for name in (*_SPECS, *_JSON):
+        values[name] = json.loads(attrs[name])
+        if not isinstance(values[name], dict):
+            raise ValueError(f"{name} is not a dict")
+    values["action_spec"] = ActionSpec.from_dict(values["action_spec"])
+    values["observation_spec"] = ObservationSpec.from_dict(values["observation_spec"])
+    if values["success"] not in LABEL_NAMES:
+        raise ValueError(f"success is {values['success']!r}")
+    if not is_rate(values["control_rate_hz"]):
+        raise ValueError(f"control_rate_hz is {values['control_rate_hz']!r}")
+    return values
+
+
+def _value(value: Any, field: "dataclasses.Field[Any]") -> Any:
+    """Return an attribute as a Python value of the type of its field."""
+    value = value.item() if hasattr(value, "item") else value
+    numbers = {"int": (int,), "float": (int, float)}
+    # specs and dicts are stored as text
+    expected = numbers.get(str(field.type), (str,))
+    if isinstance(value, bool) or not isinstance(value, expected):
+        raise ValueError(f"{field.name} is {value!r}, {expected[-1].__name__} expected")
+    return value
+
+
+def is_rate(value: float) -> bool:
+    """Return whether ``value`` can be a control rate: above 0 and finite."""
+    return math.isfinite(value) and value > 0
+
+
+def simulator_label(last: Tick) -> int:
+    """Return the label of a simulated episode: success if its last step is rewarded.
+
+    roboverse's collectors judge the last step too. A reward that was reached and then lost is a
+    failure. An episode that did not reach its end is unknown.
+    """
+    if not last.last:
+        return UNKNOWN
+    return SUCCESS if last.reward > 0 else FAILURE
 
 
 def episode_name(index: int) -> str:
+    """Return the file name of episode number ``index``."""
     return f"episode_{index:06d}{SUFFIX}"
 
 
 def episode_paths(folder: Path) -> List[Path]:
-    """Finished episodes of a folder, in order of their numbers."""
+    """Return the finished episodes of a folder, in order of their numbers."""
     return sorted(folder.glob(f"episode_*{SUFFIX}"))

@@ -1,7 +1,6 @@
-"""The truth in time of one episode: rate, age and skew of its frames, repeats, late actions.
+"""Timing of one episode: rate, age and skew of its frames, repeated frames, late actions.
 
-Pure functions over the episode's arrays. Stamps are int64 ns, all by one clock; what an older
-file does not hold is None in the report, never guessed.
+Pure functions of the episode's arrays. Stamps are int64 ns, all of one clock.
 """
 
 from __future__ import annotations
@@ -12,13 +11,13 @@ from typing import Dict, Mapping, Optional, Sequence
 import numpy as np
 
 NS_PER_MS = 1e6
-LATE = 1.05  # periods from tick to applied action; real loops jitter, as the pacer's slack says
-GAP = 2.0  # periods from one tick to the next
+LATE = 1.05  # periods from tick to applied action; more is late. Real loops jitter by a few percent
+GAP = 2.0  # periods from one tick to the next that count as a gap
 
 
 @dataclasses.dataclass(frozen=True)
 class Spread:
-    """Median, 95th percentile and largest of a time, ms."""
+    """Median, 95th percentile and maximum of a time, ms."""
 
     p50: float
     p95: float
@@ -27,19 +26,20 @@ class Spread:
 
 @dataclasses.dataclass(frozen=True)
 class CameraTiming:
-    """One camera, over the T+1 ticks of an episode.
+    """Timing of one camera over the T+1 ticks of an episode.
 
     Attributes:
         age_ms: stamp of the tick minus capture of the frame it shows.
-        skew_ms: magnitude of capture of the frame minus capture of the state.
-        lead_ms: longest that a frame was captured after its tick, 0 if none was: clocks disagree.
-        repeated: ticks that show the frame of the tick before (same stamp, or identical pixels).
-        longest_run: the most of those in a row; a frozen camera has a long one.
-        backwards: frames captured before the frame of the tick before, though ticks went on.
+        skew_ms: |capture of the frame - capture of the state|.
+        lead_ms: longest time that a frame was captured after its tick, 0 if none was. Above 0
+            the two clocks disagree.
+        repeated: ticks that show the frame of the tick before (same stamp or identical pixels).
+        longest_run: the most repeated ticks in a row; a frozen camera has a long run.
+        backwards: frames captured before the frame of the tick before, while ticks went forward.
     """
 
     age_ms: Spread
-    skew_ms: Optional[Spread]
+    skew_ms: Spread
     lead_ms: float
     repeated: int
     longest_run: int
@@ -48,17 +48,17 @@ class CameraTiming:
 
 @dataclasses.dataclass(frozen=True)
 class EpisodeTiming:
-    """One episode of T actions.
+    """Timing of one episode of T actions.
 
     Attributes:
         steps: T.
-        nominal_hz: rate that the control loop was meant to have.
+        nominal_hz: configured rate of the control loop.
         rate_hz: achieved mean rate, see :func:`measured_rate_hz`.
         interval_p5_ms, interval_p95_ms: percentiles of the time from tick to tick.
         gaps: intervals of more than ``GAP`` periods.
-        backwards: ticks whose stamp is not after that of the tick before: the clock jumped back.
+        backwards: ticks that are not later than the tick before: the clock jumped back.
         late: actions applied more than ``LATE`` periods after their tick.
-        held: ticks that nobody answered in time.
+        held: ticks for which no action arrived in time.
         interventions: actions by which a human overrode a policy.
         cameras: by name.
     """
@@ -70,8 +70,8 @@ class EpisodeTiming:
     interval_p95_ms: float
     gaps: int
     backwards: int
-    late: Optional[int]
-    held: Optional[int]
+    late: int
+    held: int
     interventions: int
     cameras: Dict[str, CameraTiming]
 
@@ -81,23 +81,23 @@ def episode_timing(
     nominal_hz: float,
     cameras: Sequence[str],
     intervention: np.ndarray,
-    held: Optional[np.ndarray] = None,
+    held: np.ndarray,
     identical: Optional[Mapping[str, np.ndarray]] = None,
 ) -> EpisodeTiming:
-    """Timing of one episode of T >= 1 actions.
+    """Return the timing of one episode of T >= 1 actions.
 
     Args:
-        stamps: int64 ns, ``obs`` and one per camera (T+1,); ``state`` (T+1,) and ``applied``
-            (T,) where the file has them.
-        nominal_hz: rate of the control loop.
+        stamps: int64 ns: ``obs``, ``state`` and one per camera (T+1,); ``applied`` (T,).
+        nominal_hz: configured rate of the control loop.
         cameras: which entries of ``stamps`` are cameras.
-        intervention, held: bool (T,); ``held`` is None in the first files.
-        identical: bool (T,) per camera, entry k: the pixels of tick k+1 are those of tick k.
-            Cameras that are not in it are judged by their stamps alone.
+        intervention, held: bool (T,).
+        identical: bool (T,) per camera, entry k: tick k+1 shows the pixels of tick k. A camera
+            that is missing here is judged by its stamps alone.
     """
     ticks, period = stamps["obs"], 1e9 / nominal_hz
     intervals = np.diff(ticks)
-    delays = stamps["applied"] - ticks[:-1] if "applied" in stamps else None
+    delays = stamps["applied"] - ticks[:-1]
+    pixels = identical or {}
     return EpisodeTiming(
         steps=len(intervals),
         nominal_hz=float(nominal_hz),
@@ -106,21 +106,21 @@ def episode_timing(
         interval_p95_ms=float(np.percentile(intervals, 95) / NS_PER_MS),
         gaps=int((intervals > GAP * period).sum()),
         backwards=int((intervals <= 0).sum()),
-        late=None if delays is None else int((delays > LATE * period).sum()),
-        held=None if held is None else int(held.sum()),
+        late=int((delays > LATE * period).sum()),
+        held=int(held.sum()),
         interventions=int(intervention.sum()),
         cameras={
-            name: _camera(ticks, stamps[name], stamps.get("state"), (identical or {}).get(name))
+            name: _camera(ticks, stamps[name], stamps["state"], pixels.get(name))
             for name in cameras
         },
     )
 
 
 def measured_rate_hz(stamps: np.ndarray) -> float:
-    """Ticks per second of stamps (T,) int64 ns; 0 where it cannot be told.
+    """Return the ticks per second of stamps, int64 ns (T,); 0 if there are too few.
 
-    A clock that jumped does not count: intervals that are negative, or more than a hundred
-    times the usual one, are left out.
+    Jumps of the clock do not count: intervals that are not positive, or more than a hundred
+    times the median, are left out.
     """
     intervals = np.diff(stamps)
     forward = intervals[intervals > 0]
@@ -131,7 +131,7 @@ def measured_rate_hz(stamps: np.ndarray) -> float:
 def _camera(
     ticks: np.ndarray,
     captured: np.ndarray,
-    state: Optional[np.ndarray],
+    state: np.ndarray,
     identical: Optional[np.ndarray],
 ) -> CameraTiming:
     steps = np.diff(captured)
@@ -141,7 +141,7 @@ def _camera(
     ages = ticks - captured
     return CameraTiming(
         age_ms=_spread(ages),
-        skew_ms=None if state is None else _spread(np.abs(captured - state)),
+        skew_ms=_spread(np.abs(captured - state)),
         lead_ms=float(max(0, -ages.min()) / NS_PER_MS),
         repeated=int(repeated.sum()),
         longest_run=longest_run(repeated),
@@ -154,7 +154,7 @@ def _spread(ns: np.ndarray) -> Spread:
 
 
 def longest_run(flags: np.ndarray) -> int:
-    """Most true entries of a bool (N,) in a row."""
+    """Return the largest number of true entries in a row of a bool array (N,)."""
     edges = np.diff(np.concatenate([[0], np.asarray(flags, np.int8), [0]]))
     lengths = np.flatnonzero(edges == -1) - np.flatnonzero(edges == 1)
     return int(lengths.max()) if len(lengths) else 0

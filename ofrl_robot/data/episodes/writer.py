@@ -1,15 +1,14 @@
-"""Writes one episode: streamed to ``*.h5.partial``, then flushed, fsynced and named for good.
+"""Write one episode: stream it to ``*.h5.partial``, then flush, fsync and name it for good.
 
 A killed recorder loses at most what came after its last commit: earlier files are closed and
-complete, a ``.partial`` is never counted, and ``recover.py`` makes an episode of
-it. Uses HDF5's default ``libver`` on purpose: a ``latest`` or SWMR file killed while open cannot
-be reopened at all (measured, docs/data_format.md).
+complete, a ``.partial`` is never counted, and ``recover.py`` makes an episode of it. HDF5's
+default ``libver`` is used on purpose: a ``latest`` or SWMR file that is killed while open cannot
+be opened again (measured, docs/data_format.md).
 """
 
 from __future__ import annotations
 
 import datetime
-import json
 import time
 from pathlib import Path
 from typing import Any, Dict, List, Optional, Tuple
@@ -19,47 +18,76 @@ import numpy as np
 
 from ofrl_robot.control.signals import AppliedAction, Tick
 from ofrl_robot.data.episodes import numbering, schema
+from ofrl_robot.data.episodes.completing import complete
 from ofrl_robot.data.episodes.reader import read_meta
-from ofrl_robot.data.episodes.timing import measured_rate_hz
-from ofrl_robot.errors import CameraStoppedError, DatasetError
+from ofrl_robot.errors import CameraStoppedError, DatasetError, OutputError
 from ofrl_robot.files import make_folder
-from ofrl_robot.specs import ActionSpec, CameraSpec, ObservationSpec, require_same
+from ofrl_robot.specs import CameraSpec, require_same
 
-# s between commits: what a killed recorder loses. A commit takes 5 ms with two cameras of 640x480
-# at 30 Hz (measured), so 1 % of the time.
+# Seconds between commits: what a killed recorder loses. A commit takes 5 ms with two cameras of
+# 640x480 at 30 Hz (measured), so 1 % of the time.
 COMMIT_PERIOD = 0.5
 
 
-def prepare_folder(folder: Path, action_spec: ActionSpec, observation_spec: ObservationSpec) -> int:
+def prepare_folder(folder: Path, meta: schema.EpisodeMeta, mixed_tasks: bool = False) -> int:
     """Make ``folder`` ready for recording and return the number of its next episode.
 
-    Raises DatasetError when it cannot be written or holds another format, SpecMismatchError
-    when its episodes have another action or observation spec. Nothing is changed then.
+    Args:
+        folder: made unless it exists.
+        meta: metadata of an episode that will be recorded into it.
+        mixed_tasks: allow another task or robot than that of the last episode in the folder.
+
+    Raises:
+        OutputError: the folder cannot be written.
+        DatasetError: it holds another format, or episodes of another task or robot.
+        SpecMismatchError: its episodes have another action or observation spec.
+
+    Nothing is changed when it raises.
     """
     make_folder(folder)
     paths = schema.episode_paths(folder)
     if paths:
-        meta, _ = read_meta(paths[-1])
+        last, _ = read_meta(paths[-1])
         fix = "record into another folder"
-        require_same(action_spec, meta.action_spec, "this robot", str(paths[-1]), fix)
-        require_same(observation_spec, meta.observation_spec, "this robot", str(paths[-1]), fix)
+        names = "this robot", str(paths[-1])
+        require_same(meta.action_spec, last.action_spec, *names, fix)
+        require_same(meta.observation_spec, last.observation_spec, *names, fix)
+        if not mixed_tasks:
+            require_same_task(meta, last, folder)
     return numbering.next_index(folder)
 
 
+def require_same_task(meta: schema.EpisodeMeta, present: schema.EpisodeMeta, folder: Path) -> None:
+    """Raise DatasetError if an episode has another task or robot than one in ``folder``."""
+    for name in ("task", "robot"):
+        new, old = getattr(meta, name), getattr(present, name)
+        if new != old:
+            raise DatasetError(
+                f"holds episodes of {name} {old!r}, the new ones are of {new!r}",
+                "use another folder, or allow it with --mixed-tasks",
+                folder,
+            )
+
+
 class EpisodeWriter:
-    """Streams one episode to disk.
+    """A writer that streams one episode to disk.
 
     Call :meth:`observe` for tick 0, then :meth:`act` and :meth:`observe` in turn, then
-    :meth:`finish` or :meth:`discard`. Steps out of order raise DatasetError: an episode with a
-    hole is no episode.
+    :meth:`finish` or :meth:`discard`. Steps out of order raise DatasetError: an episode must not
+    have a hole.
 
     Args:
-        folder: where it goes; ready, see :func:`prepare_folder`.
-        meta: its attributes; what only the end shows is filled in by :meth:`finish`.
-        index: its number. A number that is taken raises DatasetError, here or at the end; with
-            None it is the next free one, also at the end.
+        folder: folder of the dataset; see :func:`prepare_folder`.
+        meta: attributes of the episode; :meth:`finish` fills in what only the end shows.
+        index: number of the episode. A number that is taken raises DatasetError, here or at the
+            end. None: the next free number, chosen again at the end if it was taken meanwhile.
         jpeg_quality: 1 to 100: also keep every frame as it was before crop and resize, as a JPEG
-            of that quality; 0: do not.
+            of that quality. 0: do not.
+
+    Raises:
+        ConfigError: a text in ``meta`` cannot be stored. No file is made.
+        OutputError: the disk refuses.
+        DatasetError: ``index`` is taken.
     """
 
     def __init__(
@@ -75,31 +103,41 @@ class EpisodeWriter:
         self._observations = 0
         self._actions = 0
         self._last_stamp = 0
-        self._safe_steps = 0  # on disk, whatever comes
+        self._safe_steps = 0  # transitions in the last commit
         self._disk_failed = False
         # microseconds: the fingerprint of a dataset tells episodes of equal size apart by this
         meta.created = datetime.datetime.now(datetime.timezone.utc).isoformat()
+        attrs = meta.to_attrs()  # may raise, so before there is a file
+        self._quality = jpeg_quality
         self._partial, self._disk = numbering.open_partial(folder, index)
         self._file = h5py.File(self._disk, "w")
-        self._group = self._file.create_group(schema.GROUP)
-        self._group.attrs.update(meta.to_attrs())
-        self._cameras = {c.name: self._camera_rows(c) for c in meta.observation_spec.cameras}
-        self._quality = jpeg_quality
-        self._originals = (
-            {name: self._original_rows(name) for name in self._cameras} if jpeg_quality else {}
-        )
         try:
-            self._commit()
-        except DatasetError:
+            self._create(attrs)
+        except BaseException:
             self.discard()
             raise
+
+    def _create(self, attrs: Dict[str, Any]) -> None:
+        """Write the attributes and the empty image datasets, and commit."""
+        self._group = self._file.create_group(schema.GROUP)
+        self._group.attrs.update(attrs)
+        cameras = self.meta.observation_spec.cameras
+        self._cameras = {camera.name: self._camera_rows(camera) for camera in cameras}
+        self._originals: Dict[str, h5py.Dataset] = {}
+        if self._quality:
+            self._originals = {name: self._original_rows(name) for name in self._cameras}
+        self._commit()
 
     def observe(self, tick: Tick) -> None:
         """Record the observation of a tick, and the reward of the transition that led to it.
 
-        Raises CameraStoppedError when a camera has no frame in it; what was recorded before is
-        whole, so :meth:`finish` may still be called. Stamps are recorded as they come, also when
-        the clock jumps: the order is that of the steps.
+        Stamps are recorded as they come, also when the clock jumps: the steps give the order.
+
+        Raises:
+            CameraStoppedError: the tick has no frame of a camera. The recorded steps are whole, so
+                :meth:`finish` may still be called.
+            DatasetError: the tick is out of order, or an array does not fit its spec.
+            OutputError: the disk refuses.
         """
         if tick.step != self._observations or tick.step != self._actions:
             raise DatasetError(
@@ -139,7 +177,11 @@ class EpisodeWriter:
             self._commit()
 
     def act(self, applied: AppliedAction) -> None:
-        """Record what was applied in answer to the last observed tick."""
+        """Record what was applied in answer to the last observed tick.
+
+        Raises:
+            DatasetError: it answers another tick, or an array does not fit its spec.
+        """
         if self._actions + 1 != self._observations or applied.stamp_ns != self._last_stamp:
             raise DatasetError(
                 f"an action answers stamp {applied.stamp_ns} but the last tick is "
@@ -158,12 +200,14 @@ class EpisodeWriter:
         self._actions += 1
 
     def finish(self, success: int, label_source: str, abort_reason: str = "") -> Optional[Path]:
-        """Complete the file and give it its final name; returns its path.
-
-        Raises DatasetError when the disk refuses; see :meth:`discard`.
+        """Complete the file, give it its final name and return its path.
 
         An episode without a single transition is discarded and None returned. A trailing action
         without the observation that follows it is dropped.
+
+        Raises:
+            OutputError: the disk refuses; see :meth:`discard`.
+            DatasetError: the number was taken meanwhile.
         """
         transitions = min(self._actions, self._observations - 1)
         if transitions < 1:
@@ -182,9 +226,9 @@ class EpisodeWriter:
             raise self._disk_error(error) from error
 
     def discard(self) -> None:
-        """Drop the episode and its partial file; nothing happens when it is finished.
+        """Drop the episode and its partial file. Does nothing after :meth:`finish`.
 
-        After the disk failed, a partial file with at least one step stays, to be recovered.
+        After the disk failed, a partial file with at least one step stays for a repair.
         """
         if self._file:
             self._file.close()
@@ -232,12 +276,12 @@ class EpisodeWriter:
         self._push(name, np.array(self._fitting(name, value, shape, dtype), dtype))
 
     def _fitting(self, name: str, value: Any, shape: Tuple[int, ...], dtype: Any) -> np.ndarray:
-        """``value`` as an array that fits its spec; raises DatasetError."""
+        """Return ``value`` as an array. Raises DatasetError unless it fits its spec."""
         found = np.asarray(value)
         if found.shape != shape or (dtype == np.uint8 and found.dtype != np.uint8):
             raise DatasetError(
                 f"{name} is {found.dtype} {found.shape}, its spec says {np.dtype(dtype)} {shape}",
-                "the episode is discarded; mend the robot or its spec",
+                "the episode is discarded; fix the robot or its spec",
                 self._partial.name,
             )
         return found
@@ -275,72 +319,15 @@ class EpisodeWriter:
         if self._disk.error is not None:
             raise self._disk_error(self._disk.error) from self._disk.error
 
-    def _disk_error(self, error: OSError) -> DatasetError:
+    def _disk_error(self, error: OSError) -> OutputError:
         self._disk_failed = True
         fix = "free space; `ofrl data verify --repair` then keeps what was recorded"
         return numbering.disk_error(error, self._partial, fix)
 
 
 def encode_jpeg(pixels: np.ndarray, quality: int) -> np.ndarray:
-    """uint8 RGB (H, W, 3) -> a JPEG file, uint8 (bytes,)."""
+    """Return an image, uint8 RGB (H, W, 3), as the bytes of a JPEG file, uint8 (N,)."""
     import cv2  # only needed where originals are kept
 
     bgr = cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR)
     return cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, quality])[1]
-
-
-def recorded_transitions(group: h5py.Group) -> int:
-    """Whole transitions among the rows of an unfinished episode; below 1: it is none."""
-    rows = [len(item) - extra_row(name) for name, item in datasets(group)]
-    return min(rows) if "actions" in group and "obs/state" in group else 0
-
-
-def complete(
-    file: h5py.File, transitions: int, success: int, label_source: str, abort_reason: str
-) -> None:
-    """Make an episode of the rows that were streamed: cut to length, ended, labelled."""
-    group = file[schema.GROUP]
-    for name, item in datasets(group):
-        item.resize(transitions + extra_row(name), axis=0)
-    if not group["dones"][transitions - 1]:
-        # cut short (stopped by hand): the last transition is a timeout, not a terminal
-        group["timeouts"][transitions - 1] = True
-        group["dones"][transitions - 1] = True
-    _link_next_obs(group, transitions)
-    group.attrs["success"], group.attrs["label_source"] = success, label_source
-    group.attrs["abort_reason"] = abort_reason
-    group.attrs["measured_rate_hz"] = measured_rate_hz(group["timestamps/obs"][:])
-    group.attrs["num_samples"] = transitions
-    # robomimic's two required attributes of the data group
-    file["data"].attrs["total"] = transitions
-    file["data"].attrs["env_args"] = json.dumps(
-        {"env_name": group.attrs["task"], "type": 0, "env_kwargs": {}}
-    )
-
-
-def datasets(group: h5py.Group) -> List[Tuple[str, h5py.Dataset]]:
-    """All datasets below a group by their names, ``obs/state`` and the like."""
-    found: List[Tuple[str, h5py.Dataset]] = []
-
-    def take(name: str, item: Any) -> None:
-        if isinstance(item, h5py.Dataset):
-            found.append((name, item))
-
-    group.visititems(take)
-    return found
-
-
-def extra_row(name: str) -> int:
-    """1 for a dataset with a row per observation, 0 for one with a row per transition."""
-    room, _, leaf = name.partition("/")
-    if room == "timestamps":
-        return int(leaf not in schema.ACTION_STAMPS)
-    return int(room in ("obs", schema.ORIGINALS))
-
-
-def _link_next_obs(group: h5py.Group, transitions: int) -> None:
-    """``next_obs`` as virtual datasets over ``obs[1:]``: readable by robomimic, no copy."""
-    for name, source in list(group["obs"].items()):
-        layout = h5py.VirtualLayout((transitions,) + source.shape[1:], source.dtype)
-        layout[:] = h5py.VirtualSource(".", source.name, source.shape)[1:]
-        group.create_virtual_dataset(f"next_obs/{name}", layout)

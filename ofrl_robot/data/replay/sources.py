@@ -7,8 +7,8 @@ import math
 from pathlib import Path
 from typing import List, Optional, Sequence
 
-from ofrl_robot.data.datasets.selection import select
-from ofrl_robot.data.episodes.reader import Dataset, open_dataset
+from ofrl_robot.data.datasets.dataset import Dataset, open_dataset
+from ofrl_robot.data.datasets.splits import select
 from ofrl_robot.data.replay.returns import relabel
 from ofrl_robot.data.replay.transition_store import TransitionStore, open_transition_store
 from ofrl_robot.errors import ConfigError, SpecMismatchError

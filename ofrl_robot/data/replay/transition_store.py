@@ -23,7 +23,8 @@ from typing import Iterator, Optional, Sequence, Tuple
 
 import numpy as np
 
-from ofrl_robot.data.episodes.reader import Dataset, iter_frames, read_episode
+from ofrl_robot.data.datasets.dataset import Dataset
+from ofrl_robot.data.episodes.reader import iter_frames, read_episode
 from ofrl_robot.data.replay.frame_file import FrameFile
 from ofrl_robot.errors import ConfigError, DatasetError
 

@@ -1,1 +1,1 @@
-"""What is wrong with episodes and datasets, and how bad it is."""
+"""Checks of episode files and datasets, and the report on them."""

@@ -1,7 +1,6 @@
-"""Is a dataset whole and normal: every file checked, each in a process that may be lost.
+"""Check a whole dataset: every file, each in a process that may be lost, and what they share.
 
-``ofrl data verify``. Damage is what makes a file or the dataset unusable; a warning is what lies
-outside the limits.
+Damage makes a file or the dataset unusable; a warning is a number outside the limits.
 """
 
 from __future__ import annotations
@@ -30,17 +29,17 @@ from ofrl_robot.data.verify.episode_check import (
 )
 from ofrl_robot.data.verify.report import Verification
 from ofrl_robot.data.verify.thresholds import QualityLimits
-from ofrl_robot.errors import DatasetError, OfrlError
-from ofrl_robot.files import free_name
+from ofrl_robot.errors import DatasetError, OfrlError, printable
+from ofrl_robot.files import free_name, make_folder, output_error
 from ofrl_robot.processes import Lost, watched_map
 
 DAMAGED = "damaged"  # subfolder that a repair moves damaged files to
 
-# A file that takes longer hangs: the start of a process takes 1 s here, reading 100 MB/s and more.
+# A file that takes longer hangs. Starting a process takes 1 s, files are read at 100 MB/s or more.
 _SECONDS, _BYTES_PER_SECOND = 60.0, 1e6
 
 
-def verify(
+def verify_dataset(
     folder: Path,
     limits: QualityLimits,
     workers: int = 1,
@@ -48,12 +47,16 @@ def verify(
 ) -> Verification:
     """Check every episode of ``folder``, and what they have in common. Changes nothing.
 
-    Args:
-        workers: processes to check in.
-        on_file: called with (files checked so far, files) after each.
+    Call it from the main thread.
 
-    Raises DatasetError when there is no such folder, or nothing was ever recorded in it. To be
-    called from the main thread.
+    Args:
+        folder: the dataset.
+        limits: bounds of a normal episode.
+        workers: number of processes to check in.
+        on_file: called with (files checked so far, number of files) after each.
+
+    Raises:
+        DatasetError: there is no such folder, or nothing was ever recorded in it.
     """
     if not folder.is_dir():
         raise DatasetError("no such dataset folder", "check the path", folder)
@@ -73,10 +76,14 @@ def verify(
     findings = [finding for episode in episodes for finding in episode.findings]
     findings += [*_mixed_specs(episodes), *_duplicates(episodes)]
     findings += [
-        Finding(path.name, WARNING, "unfinished",
-                "being recorded now, or left by a recorder that died: --repair recovers it")
+        Finding(
+            path.name,
+            WARNING,
+            "unfinished",
+            "being recorded now, or left by a recorder that died: --repair recovers it",
+        )
         for path in unfinished
-    ]  # fmt: skip
+    ]
     return Verification(folder, limits, episodes, findings, time.monotonic() - start)
 
 
@@ -85,7 +92,7 @@ def _seconds(path: Path) -> float:
 
 
 def _size(path: Path) -> int:
-    return path.stat().st_size if path.exists() else 0  # somebody may delete it meanwhile
+    return path.stat().st_size if path.exists() else 0  # it may be deleted meanwhile
 
 
 def _lost(path: Path, lost: Lost) -> EpisodeCheck:
@@ -94,7 +101,7 @@ def _lost(path: Path, lost: Lost) -> EpisodeCheck:
 
 
 def _mixed_specs(episodes: List[EpisodeCheck]) -> Iterator[Finding]:
-    """Episodes whose spec is not that of most others, and in which field."""
+    """Yield the episodes whose spec is not that of most others, with the field that differs."""
     for kind in ("action_spec", "observation_spec"):
         specs = [(e.file, getattr(e, kind)) for e in episodes if getattr(e, kind) is not None]
         texts = [json.dumps(spec, sort_keys=True) for _, spec in specs]
@@ -109,14 +116,12 @@ def _mixed_specs(episodes: List[EpisodeCheck]) -> Iterator[Finding]:
                     for field in usual
                     if spec.get(field) != usual[field]
                 ]
-                what = "{} differs from {} in {}; move it to another folder".format(
-                    kind, usual_file, "; ".join(fields)
-                )
-                yield Finding(file, DAMAGE, MIXED_SPECS, what)
+                what = f"{kind} differs from {usual_file} in {'; '.join(fields)}"
+                yield Finding(file, DAMAGE, MIXED_SPECS, f"{what}; move it to another folder")
 
 
 def _duplicates(episodes: List[EpisodeCheck]) -> Iterator[Finding]:
-    """Episodes with the content, task and seed of an earlier one."""
+    """Yield the episodes with the content, task and seed of an earlier one."""
     first: Dict[Tuple[str, str, int], str] = {}
     for episode in episodes:
         if episode.digest:
@@ -130,9 +135,11 @@ def _duplicates(episodes: List[EpisodeCheck]) -> Iterator[Finding]:
 
 
 def recover_unfinished(folder: Path) -> List[str]:
-    """Make episodes of what recorders that died left; a line for each.
+    """Recover the episodes that dead recorders left; return a line for each.
 
-    Raises DatasetError while a recorder is at work in the folder, or when the disk refuses.
+    Raises:
+        DatasetError: a recorder is at work in the folder, or a file crashes HDF5.
+        OutputError: the disk refuses.
     """
     if not numbering.unfinished(folder):
         return []
@@ -158,34 +165,39 @@ def _try_recover(folder: Path) -> Union[List[Recovery], OfrlError]:
 
 
 def set_aside_damaged(verification: Verification) -> Tuple[Verification, List[str]]:
-    """Move damaged files to ``<folder>/damaged/``; what is left, and a line for each.
+    """Move damaged files to ``<folder>/damaged/``. Nothing is deleted.
 
-    Good files that do not fit (a newer format, another spec) stay. Nothing is deleted.
+    Good files that do not fit (another format version, another spec) stay.
 
-    Raises DatasetError while a recorder is at work in the folder, or when the disk refuses.
+    Returns:
+        The verification without the moved files, and a line for each of them.
+
+    Raises:
+        DatasetError: a recorder is at work in the folder.
+        OutputError: the disk refuses.
     """
-    kinds = {UNREADABLE, INCONSISTENT}
-    files: Dict[str, str] = {}  # and what is wrong with it first of all
+    reasons: Dict[str, str] = {}  # first fault by file name
     for finding in verification.of_level(DAMAGE):
-        if finding.kind in kinds:
-            files.setdefault(finding.file, finding.text)
-    if not files:
+        if finding.kind in (UNREADABLE, INCONSISTENT):
+            reasons.setdefault(finding.file, finding.text)
+    if not reasons:
         return verification, []
-    folder, lines = verification.folder, []
+    folder = verification.folder
     with one_writer(folder):
-        try:
-            (folder / DAMAGED).mkdir(exist_ok=True)
-            for file, reason in files.items():
-                target = free_name(folder / DAMAGED, file)
-                os.rename(str(folder / file), str(target))
-                moved = "{}: damaged ({}), moved to {}/{}"
-                lines.append(moved.format(file, reason, DAMAGED, target.name))
-        except OSError as error:
-            raise DatasetError(
-                f"cannot be moved ({error.strerror})", "mend that, then run it again", file
-            ) from error
-    return dataclasses.replace(
+        make_folder(folder / DAMAGED)
+        lines = [_set_aside(folder / file, reason) for file, reason in reasons.items()]
+    left = dataclasses.replace(
         verification,
-        episodes=[e for e in verification.episodes if e.file not in files],
-        findings=[f for f in verification.findings if f.file not in files],
-    ), lines
+        episodes=[e for e in verification.episodes if e.file not in reasons],
+        findings=[f for f in verification.findings if f.file not in reasons],
+    )
+    return left, lines
+
+
+def _set_aside(path: Path, reason: str) -> str:
+    target = free_name(path.parent / DAMAGED, path.name)
+    try:
+        os.rename(path, target)
+    except OSError as error:
+        raise output_error(error, path) from error
+    return printable(f"{path.name}: damaged ({reason}), moved to {DAMAGED}/{target.name}")

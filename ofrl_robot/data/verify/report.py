@@ -1,4 +1,4 @@
-"""The report on a verified dataset: as text for people, as JSON for programs."""
+"""Report on a verified dataset: text for people, JSON for programs."""
 
 from __future__ import annotations
 
@@ -16,20 +16,22 @@ from ofrl_robot.data.episodes import schema
 from ofrl_robot.data.episodes.timing import CameraTiming, EpisodeTiming
 from ofrl_robot.data.verify.episode_check import DAMAGE, WARNING, EpisodeCheck, Finding
 from ofrl_robot.data.verify.thresholds import QualityLimits
-from ofrl_robot.errors import DatasetError
+from ofrl_robot.errors import printable
+from ofrl_robot.files import write_whole
 
 SHOWN = 5  # findings of one kind that the text lists; JSON has all
 
 
 @dataclasses.dataclass
 class Verification:
-    """What was found in a dataset.
+    """Result of checking a dataset.
 
     Attributes:
-        folder: where it lies. limits: what was taken for normal.
-        episodes: one entry a file, in order.
-        findings: of all files, then of the dataset as a whole.
-        seconds: that it took.
+        folder: the dataset.
+        limits: bounds of a normal episode.
+        episodes: one entry per file, in order.
+        findings: faults of all files, then of the dataset as a whole.
+        seconds: time that the check took.
     """
 
     folder: Path
@@ -39,52 +41,49 @@ class Verification:
     seconds: float
 
     def of_level(self, level: str) -> List[Finding]:
+        """Return the findings of one level, ``DAMAGE`` or ``WARNING``."""
         return [finding for finding in self.findings if finding.level == level]
 
     @property
     def bytes(self) -> int:
+        """Size of all files."""
         return sum(episode.bytes for episode in self.episodes)
 
     def verdict(self) -> str:
-        """One line: how many files are damaged, how many warnings there are."""
+        """Return one line: how many files are damaged, how many warnings there are."""
         files = len({finding.file for finding in self.of_level(DAMAGE)})
         warnings = len(self.of_level(WARNING))
-        return "{}, {}".format(
-            "damage in {}".format(_count(files, "file")) if files else "no damage",
-            _count(warnings, "warning"),
-        )
+        damage = f"damage in {_count(files, 'file')}" if files else "no damage"
+        return f"{damage}, {_count(warnings, 'warning')}"
 
     def to_dict(self) -> Dict[str, Any]:
-        """For JSON; a limit that is infinite, so none, is None."""
+        """Return everything as JSON-able values; an infinite limit becomes None."""
         limits = {k: v if v < np.inf else None for k, v in vars(self.limits).items()}
         return dict(dataclasses.asdict(self), folder=str(self.folder), limits=limits)
 
     def lines(self) -> List[str]:
-        """The report for people: counts, timing, findings, verdict."""
-        labels = collections.Counter(e.success for e in self.episodes if e.steps)
-        rates = len(self.episodes) / self.seconds, self.bytes * 1e-6 / self.seconds
-        damage, warnings = self.of_level(DAMAGE), self.of_level(WARNING)
-        return [
-            "{}: {} episodes, {} transitions, {:.1f} MB; {}".format(
-                self.folder, len(self.episodes), sum(e.steps for e in self.episodes),
-                self.bytes * 1e-6,
-                ", ".join(f"{labels[k]} {v}" for k, v in schema.LABEL_NAMES.items()),
-            ),
-            *_timing_table([e for e in self.episodes if e.timing], self.limits),
-            *_finding_lines(damage + warnings),
-            "checked in {:.1f} s ({:.0f} files/s, {:.0f} MB/s)".format(self.seconds, *rates),
-            self.verdict(),
-        ]  # fmt: skip
+        """Return the report for people: counts, timing, findings, verdict."""
+        counts = collections.Counter(e.success for e in self.episodes if e.steps)
+        labels = ", ".join(f"{counts[k]} {name}" for k, name in schema.LABEL_NAMES.items())
+        steps = sum(e.steps for e in self.episodes)
+        megabytes = self.bytes * 1e-6
+        lines = [
+            f"{self.folder}: {len(self.episodes)} episodes, {steps} transitions, "
+            f"{megabytes:.1f} MB; {labels}"
+        ]
+        lines += _timing_table([e for e in self.episodes if e.timing], self.limits)
+        lines += _finding_lines(self.of_level(DAMAGE) + self.of_level(WARNING))
+        lines.append(
+            f"checked in {self.seconds:.1f} s ({len(self.episodes) / self.seconds:.0f} files/s, "
+            f"{megabytes / self.seconds:.0f} MB/s)"
+        )
+        lines.append(self.verdict())
+        return [printable(line) for line in lines]
 
 
 def write_json(verification: Verification, path: Path) -> None:
-    """Write all of it as JSON. Raises DatasetError when that cannot be."""
-    try:
-        path.write_text(f"{json.dumps(verification.to_dict(), indent=1, default=float)}\n")
-    except OSError as error:
-        raise DatasetError(
-            f"cannot be written ({error.strerror})", "choose another --json", path
-        ) from error
+    """Write the verification as JSON. Raises OutputError when the disk refuses."""
+    write_whole(path, f"{json.dumps(verification.to_dict(), indent=1, default=float)}\n")
 
 
 def _count(number: int, word: str) -> str:
@@ -104,7 +103,7 @@ def _finding_lines(findings: List[Finding]) -> Iterator[str]:
 
 @dataclasses.dataclass(frozen=True)
 class _Row:
-    """A number of every episode: its name, how to get it, its limit, and how bad a value is."""
+    """Row of the timing table: title, value of an episode, limit, and how bad a value is."""
 
     title: str
     value: Callable[[EpisodeTiming], Optional[float]]
@@ -113,7 +112,7 @@ class _Row:
 
 
 def _timing_table(episodes: List[EpisodeCheck], limits: QualityLimits) -> Iterator[str]:
-    """Aligned rows: median over the episodes, the worst and where, the limit."""
+    """Yield aligned rows: median over the episodes, worst value, limit, and the worst episode."""
     cameras = sorted({name for e in episodes for name in e.timing.cameras})
     rows = [("timing", "median", "worst", "limit", "worst in")]
     for row in _rows(cameras, limits):
@@ -146,7 +145,7 @@ def _rows(cameras: List[str], limits: QualityLimits) -> Iterator[_Row]:
     yield _Row("interventions (%)", _percent("interventions"))
     bounds = (
         ("frame age, max (ms)", lambda c: c.age_ms.max, limits.max_frame_age_ms),
-        ("skew to state, max (ms)", lambda c: c.skew_ms and c.skew_ms.max, limits.max_skew_ms),
+        ("skew to state, max (ms)", lambda c: c.skew_ms.max, limits.max_skew_ms),
         ("frame repeated, most in a row", lambda c: c.longest_run, limits.max_repeated_run),
     )
     for camera, (title, value, limit) in itertools.product(cameras, bounds):
@@ -157,10 +156,9 @@ def _rows(cameras: List[str], limits: QualityLimits) -> Iterator[_Row]:
         )
 
 
-def _percent(field: str) -> Callable[[EpisodeTiming], Optional[float]]:
-    def value(timing: EpisodeTiming) -> Optional[float]:
-        count = getattr(timing, field)
-        return None if count is None else 100.0 * count / timing.steps
+def _percent(field: str) -> Callable[[EpisodeTiming], float]:
+    def value(timing: EpisodeTiming) -> float:
+        return 100.0 * getattr(timing, field) / timing.steps
 
     return value
 

@@ -1,4 +1,4 @@
-"""What is normal for an episode, as set in ``config/data/limits.yaml``."""
+"""Bounds of a normal episode, read from ``config/data/limits.yaml``."""
 
 from __future__ import annotations
 
@@ -6,18 +6,16 @@ import dataclasses
 from pathlib import Path
 from typing import Optional, Tuple
 
-import yaml
-
 from ofrl_robot.config import CONFIG
 from ofrl_robot.errors import ConfigError
+from ofrl_robot.files import read_yaml
 
 DEFAULT_FILE = CONFIG / "data" / "limits.yaml"
-BUILT_IN = "built-in"  # where the limits come from when there is no file
 
 
 @dataclasses.dataclass(frozen=True)
 class QualityLimits:
-    """Bounds of a normal episode; units and meaning are in ``config/data/limits.yaml``."""
+    """Bounds of a normal episode; ``config/data/limits.yaml`` gives units and meaning."""
 
     rate_tolerance: float = 0.1
     max_gap_fraction: float = 0.02
@@ -31,24 +29,18 @@ class QualityLimits:
     blank_contrast: float = 8
 
 
-def load_limits(path: Optional[Path] = None) -> Tuple[QualityLimits, str]:
-    """(limits, where they come from).
+def load_limits(path: Optional[Path] = None) -> Tuple[QualityLimits, Path]:
+    """Read limits from a file; return them and the file.
 
     Args:
-        path: YAML file of ``name: value`` lines; None for ``config/data/limits.yaml`` of this
-            clone, or the built-in values, which are the same, where the package lies alone.
+        path: YAML file of ``name: value`` lines; None for the file of this package. A limit that
+            the file does not set has its built-in value.
 
-    Raises ConfigError naming file and line when the file holds anything but known limits >= 0.
+    Raises:
+        ConfigError: the file cannot be read, or sets anything but known limits >= 0.
     """
-    if path is None and not DEFAULT_FILE.exists():
-        return QualityLimits(), BUILT_IN
     path = path or DEFAULT_FILE
-    try:
-        values = yaml.safe_load(path.read_text()) or {}
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ConfigError(
-            f"cannot be read ({' '.join(str(error).split())})", "give a YAML file", path
-        ) from error
+    values = read_yaml(path) or {}
     if not isinstance(values, dict):
         raise ConfigError("not a list of `name: value` lines", "see config/data/limits.yaml", path)
     known = [field.name for field in dataclasses.fields(QualityLimits)]
@@ -59,4 +51,4 @@ def load_limits(path: Optional[Path] = None) -> Tuple[QualityLimits, str]:
             raise ConfigError(
                 f"{name} is {value!r}", "use a number of 0 or more (.inf: no limit)", path
             )
-    return QualityLimits(**values), str(path)
+    return QualityLimits(**values), path

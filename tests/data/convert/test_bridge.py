@@ -9,7 +9,8 @@ from PIL import Image
 from ofrl_robot.data.convert.bridge import ACTION, STATE_NAMES
 from ofrl_robot.data.convert.formats import import_dataset
 from ofrl_robot.data.convert.options import BridgeImport
-from ofrl_robot.data.episodes.reader import open_dataset, read_episode
+from ofrl_robot.data.datasets.dataset import open_dataset
+from ofrl_robot.data.episodes.reader import read_episode
 from ofrl_robot.errors import DatasetError, HostilePickleError, OfrlError
 
 DATED = "toykitchen2/set_table/00/2022-03-04_05-06-07"

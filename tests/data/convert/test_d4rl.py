@@ -10,7 +10,8 @@ import pytest
 from ofrl_robot.data.convert import tables
 from ofrl_robot.data.convert.formats import export_dataset, import_dataset
 from ofrl_robot.data.convert.options import D4rlExport, D4rlImport
-from ofrl_robot.data.episodes.reader import open_dataset, read_episode
+from ofrl_robot.data.datasets.dataset import open_dataset
+from ofrl_robot.data.episodes.reader import read_episode
 from ofrl_robot.errors import ConfigError, DatasetError
 
 STEPS = (3, 1, 4, 2)

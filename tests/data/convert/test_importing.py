@@ -15,7 +15,8 @@ from ofrl_robot.data.convert import importing
 from ofrl_robot.data.convert.importing import Imported, Source, import_episodes
 from ofrl_robot.data.convert.options import ImportOptions
 from ofrl_robot.data.convert.trajectory import converted_episode, converted_meta, unnamed_actions
-from ofrl_robot.data.episodes.reader import open_dataset, read_episode
+from ofrl_robot.data.datasets.dataset import open_dataset
+from ofrl_robot.data.episodes.reader import read_episode
 from ofrl_robot.errors import DatasetError, HostilePickleError, SpecMismatchError
 from ofrl_robot.files import new_file, new_folder
 from ofrl_robot.specs import CameraSpec, ObservationSpec

@@ -8,7 +8,8 @@ from PIL import Image
 
 from ofrl_robot.data.convert.formats import export_dataset, import_dataset
 from ofrl_robot.data.convert.options import MinariExport, MinariImport
-from ofrl_robot.data.episodes.reader import open_dataset, read_episode
+from ofrl_robot.data.datasets.dataset import open_dataset
+from ofrl_robot.data.episodes.reader import read_episode
 from ofrl_robot.errors import ConfigError, DatasetError, OfrlError
 
 LOW, HIGH = [-2.0, -2.0], [2.0, 2.0]

@@ -6,8 +6,9 @@ import pytest
 
 from ofrl_robot.data.convert.formats import export_dataset, import_dataset
 from ofrl_robot.data.convert.options import RobomimicExport, RobomimicImport
-from ofrl_robot.data.datasets.selection import read_splits
-from ofrl_robot.data.episodes.reader import open_dataset, read_episode
+from ofrl_robot.data.datasets.dataset import open_dataset
+from ofrl_robot.data.datasets.splits import read_splits
+from ofrl_robot.data.episodes.reader import read_episode
 from ofrl_robot.errors import ConfigError, DatasetError, OfrlError
 
 STEPS = (3, 5, 2)

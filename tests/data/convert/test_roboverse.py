@@ -7,7 +7,8 @@ from ofrl_robot.data.convert import importing
 from ofrl_robot.data.convert.formats import import_dataset
 from ofrl_robot.data.convert.options import RoboverseImport
 from ofrl_robot.data.convert.roboverse import LABEL_SOURCE
-from ofrl_robot.data.episodes.reader import open_dataset, read_episode
+from ofrl_robot.data.datasets.dataset import open_dataset
+from ofrl_robot.data.episodes.reader import read_episode
 from ofrl_robot.errors import ConfigError, DatasetError, SpecMismatchError
 
 NAME = "scripted_Widow250PickTray-v0_2021-06-01T12.npy"

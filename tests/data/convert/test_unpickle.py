@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from ofrl_robot.data.convert.formats import import_dataset
 from ofrl_robot.data.convert.options import RoboverseImport
 from ofrl_robot.data.convert.unpickle import load_npy_objects
-from ofrl_robot.data.episodes.reader import open_dataset
+from ofrl_robot.data.datasets.dataset import open_dataset
 from ofrl_robot.errors import DatasetError, HostilePickleError, OfrlError
 
 NAME = "scripted_Widow250PickTray-v0_2021-06-01T12.npy"

@@ -6,18 +6,19 @@ import pytest
 
 from ofrl_robot.cli import main
 from ofrl_robot.control.signals import HOLD, AppliedAction, Tick
+from ofrl_robot.data.datasets import trimming
+from ofrl_robot.data.datasets.dataset import open_dataset
+from ofrl_robot.data.datasets.edit import chosen, delete, relabel
+from ofrl_robot.data.datasets.splits import read_splits, split
+from ofrl_robot.data.datasets.trimming import Idle, trim
 from ofrl_robot.data.episodes import numbering
-from ofrl_robot.data.datasets import edit
-from ofrl_robot.data.datasets.edit import Idle, chosen, delete, relabel, trim
-from ofrl_robot.data.verify.thresholds import QualityLimits
 from ofrl_robot.data.episodes.lock import one_writer
-from ofrl_robot.data.episodes.reader import open_dataset, read_episode
+from ofrl_robot.data.episodes.reader import read_episode
 from ofrl_robot.data.episodes.schema import FAILURE, SUCCESS
-from ofrl_robot.data.datasets.selection import read_splits
-from ofrl_robot.data.datasets.splits import split
-from ofrl_robot.data.verify.dataset_check import verify
 from ofrl_robot.data.episodes.writer import EpisodeWriter
-from ofrl_robot.errors import ConfigError, DatasetError
+from ofrl_robot.data.verify.dataset_check import verify_dataset
+from ofrl_robot.data.verify.thresholds import QualityLimits
+from ofrl_robot.errors import ConfigError, DatasetError, OutputError
 
 GROUP = "data/demo_0"
 PERIOD = 200_000_000  # ns
@@ -59,8 +60,9 @@ def datasets_of(path):
 
 
 def assert_clean(folder):
-    limits = QualityLimits(max_held_fraction=1.0)  # one step is held, a larger share of a shorter episode
-    assert verify(folder, limits).findings == []
+    # one step is held, which is a larger share of a shorter episode
+    limits = QualityLimits(max_held_fraction=1.0)
+    assert verify_dataset(folder, limits).findings == []
 
 
 # -- trim ------------------------------------------------------------------------------------
@@ -145,7 +147,7 @@ def test_dry_run_is_the_default(tmp_path, make, capsys, state_of):
 
 def test_state_without_a_position_is_refused_by_name(tmp_path, make, monkeypatch):
     record_idle(tmp_path, make)
-    monkeypatch.setattr(edit, "POSITION", ("ee_x", "tip_y"))
+    monkeypatch.setattr(trimming, "POSITION", ("ee_x", "tip_y"))
     with pytest.raises(DatasetError, match="no tip_y; pass --still inf"):
         trim(tmp_path, Idle(), write=True)
     assert len(trim(tmp_path, Idle(still=np.inf), write=False)) == 1
@@ -163,7 +165,7 @@ def test_a_failed_edit_leaves_the_episode_as_it_was(tmp_path, make, state_of, mo
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(numbering.os, "pwrite", full)
-    with pytest.raises(DatasetError, match="No space left"):
+    with pytest.raises(OutputError, match="No space left.*free space"):
         if job == "trim":
             trim(tmp_path, Idle(), write=True)
         else:
@@ -205,7 +207,7 @@ def test_deleted_episodes_can_be_restored(tmp_path, make):
     whole = {p.name: p.read_bytes() for p in open_dataset(tmp_path).paths}
     lines = delete(tmp_path, ["0", "4-9", "episode_000002.h5"], purge=False, write=True)
     gone = [f"episode_00000{k}.h5" for k in (0, 2, 4, 5)]
-    assert lines == ["{0} -> deleted/{0}".format(name) for name in gone]
+    assert lines == [f"{name} -> deleted/{name}" for name in gone]
     left = {p.name for p in open_dataset(tmp_path).paths}
     assert left == set(whole) - set(gone)
     splits = read_splits(tmp_path)

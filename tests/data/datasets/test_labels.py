@@ -7,13 +7,14 @@ import numpy as np
 import pytest
 
 from ofrl_robot.cli import main
+from ofrl_robot.data.datasets.dataset import open_dataset
 from ofrl_robot.data.datasets.labels import export_csv, label_from_csv
-from ofrl_robot.data.verify.thresholds import QualityLimits
 from ofrl_robot.data.episodes.lock import one_writer
-from ofrl_robot.data.episodes.reader import open_dataset, read_episode
+from ofrl_robot.data.episodes.reader import read_episode
 from ofrl_robot.data.episodes.schema import FAILURE, SUCCESS, UNKNOWN
-from ofrl_robot.data.verify.dataset_check import verify
-from ofrl_robot.errors import DatasetError
+from ofrl_robot.data.verify.dataset_check import verify_dataset
+from ofrl_robot.data.verify.thresholds import QualityLimits
+from ofrl_robot.errors import DatasetError, OutputError
 
 GROUP = "data/demo_0"
 STEPS = 5
@@ -67,14 +68,14 @@ def test_rewards_keep_the_first_ones(dataset, tmp_path):
     with h5py.File(str(dataset / "episode_000000.h5"), "r") as file:
         assert file[GROUP].attrs["reward_source"] == "csv:labels.csv"
         assert file[GROUP + "/rewards_original"].dtype == np.float64
-    assert verify(dataset, QualityLimits()).findings == []
+    assert verify_dataset(dataset, QualityLimits()).findings == []
 
 
 def test_round_trip_is_exact(dataset, tmp_path):
     copy = tmp_path / "copy"
     shutil.copytree(str(dataset), str(copy))
     label_from_csv(dataset, csv_of(tmp_path, "0,0", "2,unknown", header="episode,success"))
-    label_from_csv(dataset, csv_of(tmp_path, "1,,3,{!r}".format(1 / 3), "1,,4,1e-300"))
+    label_from_csv(dataset, csv_of(tmp_path, f"1,,3,{1 / 3!r}", "1,,4,1e-300"))
     first, second = tmp_path / "first.csv", tmp_path / "second.csv"
     assert main(["data", "label", str(dataset), "--export", str(first)]) == 0
     label_from_csv(copy, first)
@@ -83,7 +84,7 @@ def test_round_trip_is_exact(dataset, tmp_path):
     assert [s for s, _ in labels_of(copy)] == [s for s, _ in labels_of(dataset)]
     assert all(rewards_of(copy, k) == rewards_of(dataset, k) for k in range(4))
     assert label_from_csv(dataset, first) == []  # says nothing new
-    with pytest.raises(DatasetError, match="exists already"):
+    with pytest.raises(OutputError, match="exists already"):
         export_csv(copy, second)
 
 
@@ -114,7 +115,7 @@ def test_one_bad_line_is_named_and_nothing_changes(dataset, tmp_path, state_of, 
     before = state_of(dataset)
     assert main(["data", "label", str(dataset), "--csv", str(file)]) == 2
     error = capsys.readouterr().err
-    assert error.startswith("ofrl: {}: {}".format(file, text)) and error.count("\n") == 1
+    assert error.startswith(f"ofrl: {file}: {text}") and error.count("\n") == 1
     assert state_of(dataset) == before
 
 

@@ -8,15 +8,16 @@ import numpy as np
 import pytest
 
 from ofrl_robot.cli import main
+from ofrl_robot.data.datasets.dataset import open_dataset
 from ofrl_robot.data.datasets.edit import relabel
-from ofrl_robot.data.verify.thresholds import QualityLimits
 from ofrl_robot.data.datasets.merge import MERGED, find_duplicates, merge
-from ofrl_robot.data.episodes.reader import open_dataset, read_episode
-from ofrl_robot.data.episodes.schema import SUCCESS, EpisodeMeta
 from ofrl_robot.data.datasets.splits import split
-from ofrl_robot.data.verify.dataset_check import verify
+from ofrl_robot.data.episodes.reader import read_episode
+from ofrl_robot.data.episodes.schema import SUCCESS, EpisodeMeta
 from ofrl_robot.data.episodes.writer import EpisodeWriter
-from ofrl_robot.errors import DatasetError, SpecMismatchError
+from ofrl_robot.data.verify.dataset_check import verify_dataset
+from ofrl_robot.data.verify.thresholds import QualityLimits
+from ofrl_robot.errors import DatasetError, OutputError, SpecMismatchError
 from ofrl_robot.specs import ActionSpec
 
 
@@ -45,7 +46,7 @@ def test_all_episodes_in_order_and_where_they_come_from(two, tmp_path, state_of,
         new.name: str(old.resolve()) for new, old in zip(merged, sources)
     }
     assert [state_of(folder) for folder in two] == before
-    assert verify(out, QualityLimits()).findings == []
+    assert verify_dataset(out, QualityLimits()).findings == []
 
 
 def test_an_edit_of_the_one_leaves_the_other(two, tmp_path):
@@ -62,7 +63,7 @@ def test_copies_where_there_are_no_hard_links(two, tmp_path, monkeypatch):
     monkeypatch.setattr(os, "link", refuse)
     merged = merge(two, tmp_path / "out")
     assert (merged.episodes, merged.linked) == (5, 0)
-    assert verify(tmp_path / "out", QualityLimits()).findings == []
+    assert verify_dataset(tmp_path / "out", QualityLimits()).findings == []
 
 
 def test_a_recording_that_is_there_twice_is_refused_by_name(two, tmp_path, make):
@@ -105,7 +106,7 @@ def test_other_specs_are_refused_by_episode_and_field(two, tmp_path, make):
 
 def test_only_into_a_new_folder(two, tmp_path, state_of, capsys):
     before = state_of(tmp_path)
-    with pytest.raises(DatasetError, match="holds episodes already"):
+    with pytest.raises(OutputError, match="is not empty"):
         merge([two[0], two[1]], two[0])
     assert main(["data", "merge", *map(str, two)]) == 2
     assert "two datasets or more and a new folder" in capsys.readouterr().err
@@ -113,3 +114,17 @@ def test_only_into_a_new_folder(two, tmp_path, state_of, capsys):
         merge([two[0], tmp_path / "none"], tmp_path / "out")
     assert state_of(tmp_path) == before
     assert len(read_episode(two[0] / "episode_000000.h5")) == 5
+
+
+def test_datasets_of_different_tasks_are_merged_only_when_that_is_asked_for(two, tmp_path, make):
+    other = make.meta(seed=9)
+    other.task = "Drawer-v0"
+    make.episode(tmp_path / "drawer", meta=other)
+    sources, out = [two[0], tmp_path / "drawer"], tmp_path / "out"
+    with pytest.raises(DatasetError, match="shows task 'Drawer-v0' on robot 'sim'.*--mixed-tasks"):
+        merge(sources, out)
+    assert not out.exists()
+    words = ["data", "merge", *map(str, sources), str(out), "--mixed-tasks"]
+    assert main(words) == 0
+    assert {meta.task for meta in open_dataset(out).metas} == {"Task-v0", "Drawer-v0"}
+    assert merge([out, two[1]], tmp_path / "more").episodes == 6  # its task is in the first

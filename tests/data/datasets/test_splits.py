@@ -5,10 +5,9 @@ import json
 import pytest
 
 from ofrl_robot.cli import main
-from ofrl_robot.data.episodes.reader import Dataset, open_dataset
+from ofrl_robot.data.datasets.dataset import Dataset, open_dataset
+from ofrl_robot.data.datasets.splits import SPLITS, divide, read_splits, select, split
 from ofrl_robot.data.episodes.schema import FAILURE, SUCCESS, UNKNOWN
-from ofrl_robot.data.datasets.selection import SPLITS, read_splits, select
-from ofrl_robot.data.datasets.splits import divide, split
 from ofrl_robot.errors import ConfigError, DatasetError
 
 
@@ -69,7 +68,7 @@ def test_written_for_training_and_kept(tmp_path, make, capsys):
 
 def test_a_fraction_that_holds_nothing_out_is_refused(tmp_path, make):
     make.episode(tmp_path)
-    with pytest.raises(ConfigError, match="0.1 of 1 episodes is none"):
+    with pytest.raises(ConfigError, match="0.1 of 1 episodes rounds to 0"):
         split(tmp_path)
     for valid in (0.0, 1.0, -1.0, float("nan")):
         with pytest.raises(ConfigError, match="not in"):
@@ -78,3 +77,32 @@ def test_a_fraction_that_holds_nothing_out_is_refused(tmp_path, make):
     with pytest.raises(DatasetError, match="no such dataset folder"):
         split(tmp_path / "none")
     assert not (tmp_path / "none").exists()
+
+
+def test_a_negative_seed_is_refused(tmp_path, make, capsys):
+    for seed in range(4):
+        make.episode(tmp_path, seed=seed)
+    assert main(["data", "split", str(tmp_path), "--valid", "0.5", "--seed", "-1"]) == 2
+    assert "seed -1 is below 0" in capsys.readouterr().err
+    assert not (tmp_path / SPLITS).exists()
+
+
+@pytest.mark.parametrize(
+    "content, words",
+    [
+        ("[" * 200_000, "splits.json: is not valid JSON"),
+        ("3", "not lists of episode names"),
+        ('{"train": [3]}', "not lists of episode names"),
+        ('{"train": ', "splits.json: is not valid JSON"),
+    ],
+    ids=["deep", "number", "numbers", "cut off"],
+)
+def test_a_damaged_split_is_one_line(tmp_path, make, capsys, content, words):
+    make.episode(tmp_path)
+    (tmp_path / SPLITS).write_text(content)
+    with pytest.raises(DatasetError, match=words):
+        read_splits(tmp_path)
+    assert main(["data", "delete", str(tmp_path), "0", "--yes"]) == 2
+    error = capsys.readouterr().err
+    assert words in error and len(error.splitlines()) == 1
+    assert (tmp_path / "episode_000000.h5").exists()

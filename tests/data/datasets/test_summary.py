@@ -1,8 +1,13 @@
+import dataclasses
+
 import numpy as np
 import pytest
 
-from ofrl_robot.data.datasets.summary import describe, summary
+from ofrl_robot.cli import main
+from ofrl_robot.data.datasets.summary import CONVERTED, describe, summary
+from ofrl_robot.data.episodes.reader import read_meta
 from ofrl_robot.data.episodes.schema import FAILURE, SUCCESS, UNKNOWN
+from ofrl_robot.data.episodes.writer import EpisodeWriter
 from ofrl_robot.errors import DatasetError
 from ofrl_robot.specs import WIDOWX_ACTION
 
@@ -61,3 +66,61 @@ def test_a_damaged_episode_is_named(tmp_path, make):
     path.write_bytes(path.read_bytes()[:-100])
     with pytest.raises(DatasetError, match=path.name):
         describe(tmp_path)
+
+
+def row_of(folder, name):
+    return next(line for line in describe(folder) if line.startswith(name)).split(None, 1)[1]
+
+
+def record_rewards(folder, make, rewards, meta=None):
+    ticks, applied = make.ticks(len(rewards))
+    for tick, reward in zip(ticks[1:], rewards):
+        tick.reward = reward
+    folder.mkdir(exist_ok=True)
+    writer = EpisodeWriter(folder, meta or make.meta())
+    make.record(writer, ticks, applied)
+    return writer.finish(UNKNOWN, "")
+
+
+def test_dense_rewards_are_a_range_and_not_a_list(tmp_path, make):
+    rewards = np.linspace(-1, 0.5, 40)
+    record_rewards(tmp_path, make, rewards)
+    data = summary(tmp_path)
+    assert data["reward_values"] == {} and data["reward_distinct"] == 40
+    assert data["reward_range"] == {"min": -1.0, "max": 0.5}
+    assert row_of(tmp_path, "rewards") == "sum -10; -1 to 0.5, 40 distinct values"
+
+
+def test_the_date_of_converted_data_is_that_of_the_recording(tmp_path, make):
+    path, _, _ = make.episode(tmp_path / "simulated")
+    today = read_meta(path)[0].created[:10]
+    assert row_of(tmp_path / "simulated", "recorded") == today
+    make.episode(tmp_path / "foreign", meta=make.meta(actor=CONVERTED))
+    assert row_of(tmp_path / "foreign", "recorded") == f"converted {today}"
+    make.episode(tmp_path / "ours", meta=make.meta(recorded="2024-05-17T10:00:00+00:00"))
+    assert row_of(tmp_path / "ours", "recorded") == "2024-05-17"
+    with_clock = make_real_time(tmp_path / "clock", make, 1_700_000_000)
+    assert row_of(with_clock, "recorded") == "2023-11-14"
+
+
+def make_real_time(folder, make, start):
+    """An episode of another format with the stamps of a real clock, from ``start`` s on."""
+    folder.mkdir()
+    ticks, applied = make.ticks(3)
+    writer = EpisodeWriter(folder, make.meta(actor=CONVERTED))
+    shift = start * 10**9
+    ticks = [dataclasses.replace(t, stamp_ns=t.stamp_ns + shift) for t in ticks]
+    applied = [dataclasses.replace(a, stamp_ns=a.stamp_ns + shift) for a in applied]
+    make.record(writer, ticks, applied)
+    writer.finish(UNKNOWN, "")
+    return folder
+
+
+def test_escape_sequences_in_attributes_do_not_reach_the_terminal(tmp_path, make, capsys):
+    evil = "\x1b[2Jred\nfaked line\u202e"
+    make.episode(tmp_path, meta=make.meta(operator=evil, environment={"a": evil}))
+    for verb in (["info"], ["verify", "--workers", "1"]):
+        assert main(["data", *verb, str(tmp_path)]) == 0
+        text = capsys.readouterr().out
+        assert "\x1b" not in text and "\u202e" not in text and "\nfaked" not in text
+    assert row_of(tmp_path, "operator") == r"\x1b[2Jred\nfaked line\u202e"

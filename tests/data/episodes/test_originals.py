@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from ofrl_robot.control.signals import POLICY, AppliedAction, Tick
+from ofrl_robot.data.datasets.dataset import open_dataset
 from ofrl_robot.data.episodes.numbering import partial_path
-from ofrl_robot.data.episodes.reader import open_dataset, read_episode
+from ofrl_robot.data.episodes.reader import read_episode
 from ofrl_robot.data.episodes.recover import recover
 from ofrl_robot.data.episodes.schema import SUCCESS, EpisodeMeta
 from ofrl_robot.data.episodes.writer import EpisodeWriter

@@ -2,7 +2,8 @@ import h5py
 import numpy as np
 import pytest
 
-from ofrl_robot.data.episodes.reader import open_dataset, read_episode, read_meta
+from ofrl_robot.data.datasets.dataset import open_dataset
+from ofrl_robot.data.episodes.reader import read_episode, read_meta
 from ofrl_robot.errors import DatasetError, SpecMismatchError
 
 GROUP = "data/demo_0"

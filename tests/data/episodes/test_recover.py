@@ -1,4 +1,4 @@
-"""What is made of a recording that broke off, at any instant."""
+"""Recovery of a recording that was killed at any instant."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ import h5py
 import numpy as np
 import pytest
 
+from ofrl_robot.data.datasets.dataset import open_dataset
 from ofrl_robot.data.episodes import numbering, writer
 from ofrl_robot.data.episodes.lock import one_writer
 from ofrl_robot.data.episodes.numbering import partial_path
-from ofrl_robot.data.episodes.reader import open_dataset, read_episode
+from ofrl_robot.data.episodes.reader import read_episode
 from ofrl_robot.data.episodes.recover import ABORT_REASON, recover, unfinished_line
 from ofrl_robot.data.episodes.schema import SUCCESS, UNKNOWN
 from ofrl_robot.data.episodes.writer import EpisodeWriter
@@ -21,8 +22,8 @@ STEPS = 7
 COMMITTED = (2, 5)  # steps after which the recorder commits
 
 
-class Tape:
-    """Everything that reaches the disk, write by write, and how many steps are safe by then."""
+class WriteLog:
+    """Every write to the disk, with the number of steps that are safe by then."""
 
     def __init__(self, monkeypatch):
         self.safe, self.entries = 0, []
@@ -40,7 +41,7 @@ class Tape:
         monkeypatch.setattr(os, "ftruncate", ftruncate)
 
     def states(self):
-        """(steps that are safe, content) after every write and in the middle of it."""
+        """Yield (safe steps, content) after every write and in the middle of it."""
         content = bytearray()
         for safe, start, data in self.entries:
             if data is None:
@@ -56,9 +57,9 @@ class Tape:
 
 
 @pytest.fixture
-def tape(monkeypatch):
+def write_log(monkeypatch):
     monkeypatch.setattr(os, "fsync", lambda handle: None)  # a third of the time; a kill needs none
-    return Tape(monkeypatch)
+    return WriteLog(monkeypatch)
 
 
 def killed(folder, make, steps=STEPS, number=0):
@@ -88,7 +89,9 @@ def same_start(episode, ticks, applied):
     assert {len(rows) for rows in episode.timestamps.values()} == {steps, steps + 1}
 
 
-def test_a_death_at_any_write_costs_nothing_that_was_committed(tmp_path, make, tape, monkeypatch):
+def test_a_death_at_any_write_costs_nothing_that_was_committed(
+    tmp_path, make, write_log, monkeypatch
+):
     """Every state of the file between two writes, and within one, from first to last."""
     ticks, applied = make.ticks(STEPS, cut=True)
     (tmp_path / "live").mkdir()
@@ -97,14 +100,14 @@ def test_a_death_at_any_write_costs_nothing_that_was_committed(tmp_path, make, t
         commits = k in COMMITTED
         monkeypatch.setattr(writer, "COMMIT_PERIOD", 0.0 if commits else 1e9)
         live.observe(tick)
-        tape.safe = k if commits else tape.safe
+        write_log.safe = k if commits else write_log.safe
         if k < STEPS:
             live.act(applied[k])
     live.finish(SUCCESS, "test")
 
     folder, before, outcomes = tmp_path / "dead", 0, set()
     folder.mkdir()
-    for safe, content in list(tape.states()):
+    for safe, content in list(write_log.states()):
         partial_path(folder, 0).write_bytes(content)
         (found,) = recover(folder)
         assert found.steps >= max(safe, before), found
@@ -119,13 +122,13 @@ def test_a_death_at_any_write_costs_nothing_that_was_committed(tmp_path, make, t
     assert outcomes == aborted | {(STEPS, SUCCESS, "")}
 
 
-def test_a_death_during_recovery_costs_nothing(tmp_path, make, tape):
+def test_a_death_during_recovery_costs_nothing(tmp_path, make, write_log):
     partial, ticks, applied = killed(tmp_path / "live", make)
-    tape.entries[:] = [(STEPS, 0, partial.read_bytes())]
+    write_log.entries[:] = [(STEPS, 0, partial.read_bytes())]
     recover(tmp_path / "live")
     folder = tmp_path / "dead"
     folder.mkdir()
-    states = list(tape.states())[1:]  # the first is half the partial, which nobody left
+    states = list(write_log.states())[1:]  # the first is half the partial, which nobody left
     assert len(states) > 20
     for _, content in states:
         partial_path(folder, 0).write_bytes(content)

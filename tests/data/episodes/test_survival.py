@@ -1,4 +1,4 @@
-"""Recording goes wrong in every way we know of; docs/data_format.md states what is left then."""
+"""Every known way in which a recording fails; docs/data_format.md says what is left afterwards."""
 
 from __future__ import annotations
 
@@ -19,9 +19,10 @@ import pytest
 
 from ofrl_robot.cli import main
 from ofrl_robot.control.signals import POLICY, AppliedAction, Tick
+from ofrl_robot.data.datasets.dataset import open_dataset
 from ofrl_robot.data.episodes import numbering, writer
 from ofrl_robot.data.episodes.lock import LOCK_NAME, one_writer
-from ofrl_robot.data.episodes.reader import open_dataset, read_episode
+from ofrl_robot.data.episodes.reader import read_episode
 from ofrl_robot.data.episodes.recover import ABORT_REASON, recover
 from ofrl_robot.data.episodes.schema import (
     SUCCESS,
@@ -33,13 +34,13 @@ from ofrl_robot.data.episodes.schema import (
 from ofrl_robot.data.episodes.writer import EpisodeWriter, prepare_folder
 from ofrl_robot.data.verify.episode_check import DAMAGE, check_episode
 from ofrl_robot.data.verify.thresholds import QualityLimits
-from ofrl_robot.errors import CameraStoppedError, DatasetError
+from ofrl_robot.errors import CameraStoppedError, DatasetError, OutputError
 from ofrl_robot.recording.session import episode_meta, record_episodes
 from ofrl_robot.specs import WIDOWX_ACTION, CameraSpec, ObservationSpec, widowx_observation
 
 # -- kill -9 ---------------------------------------------------------------------------------
 
-ROUNDS, LANES, LOOK_EVERY = 27, 2, 3  # of kills; recorders at a time; rounds
+ROUNDS, RECORDERS, LOOK_EVERY = 27, 2, 3  # rounds of kills; at a time; rounds between checks
 RATE_HZ = 30.0
 CAMERAS = ("front", "wrist")
 SPEC = ObservationSpec(
@@ -57,7 +58,7 @@ def frame(step, camera):
 
 
 def record_until_killed(folder, seed, pipe):
-    """Two cameras of 640x480 at 30 Hz in real time; tells through ``pipe`` how far it is."""
+    """Record two cameras of 640x480 at 30 Hz in real time; report progress through ``pipe``."""
     rng = random.Random(seed)
     while True:
         meta = EpisodeMeta("fake", "nothing", WIDOWX_ACTION, SPEC, RATE_HZ, seed=seed)
@@ -81,7 +82,7 @@ def record_until_killed(folder, seed, pipe):
 
 
 def start_recorder(folder, seed):
-    """Fork a recorder; returns its process id and the pipe it tells through."""
+    """Fork a recorder; return its process id and the pipe of its reports."""
     ours, its = os.pipe()
     process = os.fork()
     if process == 0:
@@ -98,17 +99,17 @@ def reports(pipe):
 
 
 def start_and_kill(folders, rng):
-    """A recorder in each folder, killed at a random moment; what each had told, by folder."""
+    """Kill a recorder in each folder at a random moment; return their reports by folder."""
     moments = sorted((time.monotonic() + rng.uniform(0.01, 1.8), f) for f in folders)
     recorders = {folder: start_recorder(folder, rng.random()) for folder in folders}
-    told = {}
+    reported = {}
     for moment, folder in moments:
         process, pipe = recorders[folder]
         time.sleep(max(0.0, moment - time.monotonic()))
         os.kill(process, signal.SIGKILL)
         assert os.waitpid(process, 0)[1] == signal.SIGKILL, "it ended before it was killed"
-        told[folder] = reports(pipe)
-    return told
+        reported[folder] = reports(pipe)
+    return reported
 
 
 def same_recording(path):
@@ -122,13 +123,13 @@ def same_recording(path):
     return episode
 
 
-def look(folder, told, tally):
-    """Check what lies in ``folder`` after recorders that told ``told`` were killed in it."""
-    finished = {number for number, _, done in told if done}
-    steps = {number: step for number, step, _ in told}  # the last that was told
+def check_folder(folder, reported, tally):
+    """Check ``folder`` after recorders with these reports were killed in it."""
+    finished = {number for number, _, done in reported if done}
+    steps = {number: step for number, step, _ in reported}  # the last report
     names = {episode_name(number): number for number in steps}
     paths = episode_paths(folder)
-    # killed after it had its name, but before it could tell
+    # some were killed after they had their name, but before the report
     assert finished <= {names[path.name] for path in paths}
     for path in paths:
         episode = same_recording(path)
@@ -146,7 +147,7 @@ def look(folder, told, tally):
             tally["recovered"] += 1
         else:
             tally["lost"] += 1
-        # a step may be on disk that could not be told any more
+        # a step may be on disk that was not reported any more
         assert -1 <= before - found.steps <= RATE_HZ * writer.COMMIT_PERIOD + 2
         tally["worst"] = max(tally["worst"], before - found.steps)
     assert len(unfinished) + len(paths) >= len(steps) and not numbering.unfinished(folder)
@@ -156,20 +157,20 @@ def look(folder, told, tally):
 def test_kill_9_at_any_moment(tmp_path):
     rng = random.Random(4)
     tally = dict.fromkeys(("kills", "finished", "recovered", "lost", "worst"), 0)
-    folders = [tmp_path / str(lane) for lane in range(LANES)]
-    told = {folder: [] for folder in folders}
+    folders = [tmp_path / str(number) for number in range(RECORDERS)]
+    history = {folder: [] for folder in folders}
     for folder in folders:
         folder.mkdir()
     for k in range(1, ROUNDS + 1):
         for folder, reported in start_and_kill(folders, rng).items():
-            told[folder] += reported
+            history[folder] += reported
             tally["kills"] += 1
         if k % LOOK_EVERY == 0:
             for folder in folders:
-                look(folder, told[folder], tally)
+                check_folder(folder, history[folder], tally)
                 shutil.rmtree(str(folder))  # 60 MB a second
                 folder.mkdir()
-                told[folder] = []
+                history[folder] = []
     print(tally)
     assert tally["kills"] >= 50 and tally["finished"] and tally["recovered"]
 
@@ -190,7 +191,7 @@ COLLECT = ["collect", "--task", "Widow250SingleObjGrasp-v0", "--image-size", "8"
 @pytest.fixture
 def holder(tmp_path):
     """Another process that records into ``tmp_path``."""
-    code = HOLD.format(root=str(Path(__file__).resolve().parents[2]), folder=str(tmp_path))
+    code = HOLD.format(root=str(Path(__file__).resolve().parents[3]), folder=str(tmp_path))
     process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)
     assert process.stdout.readline() == b"held\n"
     yield process
@@ -210,7 +211,7 @@ def test_a_second_recorder_is_refused_and_the_dead_are_no_obstacle(
 
     holder.kill()
     holder.wait()
-    assert (tmp_path / LOCK_NAME).exists()  # nobody was left to remove it
+    assert (tmp_path / LOCK_NAME).exists()  # the killed process could not remove it
     assert main(words) == 0
     assert len(open_dataset(tmp_path).paths) == 2 and not (tmp_path / LOCK_NAME).exists()
 
@@ -238,10 +239,9 @@ def test_a_folder_that_cannot_be_written_is_refused_before_anything_moves(make):
 
 
 def refused(folder):
-    spec = widowx_observation(6)
-    for attempt in (one_writer(folder).__enter__,
-                    lambda: prepare_folder(folder, WIDOWX_ACTION, spec)):  # fmt: skip
-        with pytest.raises(DatasetError, match="not writable"):
+    meta = EpisodeMeta("sim", "Task-v0", WIDOWX_ACTION, widowx_observation(6), 5.0)
+    for attempt in (one_writer(folder).__enter__, lambda: prepare_folder(folder, meta)):
+        with pytest.raises(OutputError, match="not writable"):
             attempt()
 
 
@@ -259,24 +259,24 @@ def as_nobody(work):
     return os.waitpid(process, 0)[1]
 
 
-def test_a_folder_that_is_removed_ends_the_recording_with_one_line(fake_robot, tmp_path):
+def test_a_folder_that_is_removed_ends_the_recording_with_one_line(fake_rig, fake_robot, tmp_path):
     folder = tmp_path / "data"
 
     def remove(done, label):
         shutil.rmtree(str(folder))
 
     with pytest.raises(DatasetError, match="data: the episode cannot be written"):
-        record_episodes(fake_robot, Still(), folder, 3, 0, episode_meta(fake_robot), remove)
+        record_episodes(fake_rig, Still(), folder, 3, 0, episode_meta(fake_rig), remove)
     assert not folder.exists() and fake_robot.stops == 0
 
-    def remove_and_observe():
+    def remove_and_look():
         if len(fake_robot.received) == fake_robot.horizon + 2 and folder.exists():
             shutil.rmtree(str(folder))
-        return observe()
+        return newest()
 
-    observe, fake_robot.observe = fake_robot.observe, remove_and_observe
+    newest, fake_robot.newest = fake_robot.newest, remove_and_look
     with pytest.raises(DatasetError, match="cannot be written"):
-        record_episodes(fake_robot, Still(), folder, 1, 0, episode_meta(fake_robot))
+        record_episodes(fake_rig, Still(), folder, 1, 0, episode_meta(fake_rig))
     assert not folder.exists() and fake_robot.stops == 1
 
 
@@ -297,20 +297,13 @@ class Still:
 
 @pytest.mark.parametrize("jump", [-3_600_000_000_000, 3_600_000_000_000])
 def test_a_clock_that_jumps_changes_neither_the_order_nor_the_rate(
-    fake_robot, tmp_path, jump, monkeypatch
+    fake_rig, fake_robot, tmp_path, jump
 ):
-    observe, stamps = fake_robot.observe, []
-
-    def with_jump():
-        tick = observe()
-        tick.stamp_ns += jump * (tick.step > 2)
-        stamps.append(tick.stamp_ns)
-        return tick
-
-    fake_robot.observe = with_jump
-    monkeypatch.setattr(fake_robot, "now_ns", lambda: stamps[-1])
+    now_ns = fake_robot.now_ns
+    fake_robot.now_ns = lambda: now_ns() + jump * (fake_robot._step > 2)
     fake_robot.horizon = 8
-    record_episodes(fake_robot, Still(), tmp_path, 1, 0, episode_meta(fake_robot))
+    stamps = [(k + 1) * 200_000_000 + jump * (k > 2) for k in range(9)]
+    record_episodes(fake_rig, Still(), tmp_path, 1, 0, episode_meta(fake_rig))
     episode = read_episode(episode_paths(tmp_path)[0])
     assert episode.timestamps["obs"].tolist() == stamps  # as they came
     assert episode.images["front"][:, 0, 0, 0].tolist() == list(range(9))
@@ -318,18 +311,20 @@ def test_a_clock_that_jumps_changes_neither_the_order_nor_the_rate(
 
 
 @pytest.mark.parametrize("last", [0, 1, 3])
-def test_a_camera_that_dies_leaves_the_episode_up_to_its_last_frame(fake_robot, tmp_path, last):
-    observe = fake_robot.observe
+def test_a_camera_that_dies_leaves_the_episode_up_to_its_last_frame(
+    fake_rig, fake_robot, tmp_path, last
+):
+    newest = fake_robot.newest
 
     def without_frame():
-        tick = observe()
-        if tick.step == last + 1 and len(fake_robot.seeds) == 2:
-            tick.images = {}
-        return tick
+        frames = newest()
+        if fake_robot._step == last + 1 and len(fake_robot.seeds) == 2:
+            return {name: frame._replace(pixels=None) for name, frame in frames.items()}
+        return frames
 
-    fake_robot.observe = without_frame
+    fake_robot.newest = without_frame
     with pytest.raises(CameraStoppedError, match="camera front stopped; the episode is kept"):
-        record_episodes(fake_robot, Still(), tmp_path, 5, 0, episode_meta(fake_robot))
+        record_episodes(fake_rig, Still(), tmp_path, 5, 0, episode_meta(fake_rig))
     assert fake_robot.stops and not numbering.unfinished(tmp_path)
     dataset = open_dataset(tmp_path)
     assert dataset.lengths == [4, last][: 1 + (last > 0)]  # without a step there is no episode
@@ -341,14 +336,14 @@ def test_a_camera_that_dies_leaves_the_episode_up_to_its_last_frame(fake_robot, 
         assert episode.timeouts.tolist() == [False] * (last - 1) + [True]
 
 
-def test_ten_thousand_episodes(fake_robot, tmp_path):
-    record_episodes(fake_robot, Still(), tmp_path, 1, 0, episode_meta(fake_robot))
+def test_ten_thousand_episodes(fake_rig, fake_robot, tmp_path):
+    record_episodes(fake_rig, Still(), tmp_path, 1, 0, episode_meta(fake_rig))
     first = episode_paths(tmp_path)[0]
     for number in range(1, 10_000):
         os.link(str(first), str(tmp_path / episode_name(number)))
     dataset = open_dataset(tmp_path)
     assert len(dataset.paths) == 10_000 and sum(dataset.lengths) == 40_000
-    record_episodes(fake_robot, Still(), tmp_path, 1, 0, episode_meta(fake_robot))
+    record_episodes(fake_rig, Still(), tmp_path, 1, 0, episode_meta(fake_rig))
     assert fake_robot.seeds == [0, 10_000]  # the number of an episode is its seed
     assert len(episode_paths(tmp_path)) == 10_001
 

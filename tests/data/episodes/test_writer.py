@@ -4,18 +4,26 @@ import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import h5py
 import numpy as np
 import pytest
 
+from ofrl_robot.data.datasets.dataset import open_dataset
 from ofrl_robot.data.episodes import writer
-from ofrl_robot.data.episodes.reader import open_dataset, read_episode
+from ofrl_robot.data.episodes.reader import read_episode
 from ofrl_robot.data.episodes.recover import recover
 from ofrl_robot.data.episodes.schema import FAILURE, FORMAT_VERSION, SUCCESS, episode_paths
 from ofrl_robot.data.episodes.writer import EpisodeWriter, prepare_folder
-from ofrl_robot.errors import CameraStoppedError, DatasetError, SpecMismatchError
-from ofrl_robot.specs import WIDOWX_ACTION, widowx_observation
+from ofrl_robot.errors import (
+    CameraStoppedError,
+    ConfigError,
+    DatasetError,
+    OutputError,
+    SpecMismatchError,
+)
+from ofrl_robot.specs import WIDOWX_ACTION
 
 
 @pytest.mark.parametrize("period", [0.0, 1e9])  # a commit at every tick, or at the end only
@@ -98,12 +106,9 @@ def test_a_given_number_that_is_taken_meanwhile_is_not_changed(tmp_path, make, s
     assert [content for _, content in state_of(tmp_path)] == [b"copied in meanwhile"]
 
 
-def test_environment_is_stored_and_may_be_missing(tmp_path, make):
+def test_environment_is_stored(tmp_path, make):
     path, _, _ = make.episode(tmp_path, meta=make.meta(environment={"realism": "mild", "noise": 1}))
     assert read_episode(path).meta.environment == {"realism": "mild", "noise": 1}
-    with h5py.File(str(path), "r+") as file:
-        del file["data/demo_0"].attrs["environment"]  # as files were first written
-    assert read_episode(path).meta.environment == {}
 
 
 def _skip_a_tick(writer, ticks, applied):
@@ -188,47 +193,99 @@ def test_without_a_transition_nothing_is_kept(tmp_path, make, actions):
 
 
 def _newer_format(folder, make):
-    with h5py.File(str(folder / "episode_000000.h5"), "r+") as file:
+    with h5py.File(folder / "episode_000000.h5", "r+") as file:
         file["data/demo_0"].attrs["format_version"] = FORMAT_VERSION + 1
-    return folder, WIDOWX_ACTION, widowx_observation(6), DatasetError, "episode_000000.h5"
+    return folder, make.meta(), DatasetError, "episode_000000.h5"
+
+
+def _older_format(folder, make):
+    with h5py.File(folder / "episode_000000.h5", "r+") as file:
+        file["data/demo_0"].attrs["format_version"] = 1
+    return folder, make.meta(), DatasetError, "is in episode format 1, this version reads 2"
 
 
 def _other_action(folder, make):
     action = dataclasses.replace(WIDOWX_ACTION, scale=(0.1,) * 8)
-    return folder, action, widowx_observation(6), SpecMismatchError, "scale"
+    meta = dataclasses.replace(make.meta(), action_spec=action)
+    return folder, meta, SpecMismatchError, "scale"
 
 
 def _other_image(folder, make):
-    return folder, WIDOWX_ACTION, widowx_observation(12), SpecMismatchError, "cameras"
+    return folder, make.meta(12), SpecMismatchError, "cameras"
+
+
+def _other_task(folder, make):
+    meta = dataclasses.replace(make.meta(), task="Drawer-v0")
+    return folder, meta, DatasetError, "of task 'Task-v0', the new ones are of 'Drawer-v0'"
+
+
+def _other_robot(folder, make):
+    meta = dataclasses.replace(make.meta(), robot="arm")
+    return folder, meta, DatasetError, "of robot 'sim', the new ones are of 'arm'"
 
 
 def _a_file(folder, make):
-    path = folder / "episode_000000.h5"
-    return path, WIDOWX_ACTION, widowx_observation(6), DatasetError, "episode_000000.h5"
+    return folder / "episode_000000.h5", make.meta(), OutputError, "episode_000000.h5"
 
 
 def _below_a_file(folder, make):
-    path = folder / "episode_000000.h5" / "below"
-    return path, WIDOWX_ACTION, widowx_observation(6), DatasetError, "below"
+    return folder / "episode_000000.h5" / "below", make.meta(), OutputError, "below"
 
 
 def _read_only(folder, make):
     if os.geteuid() == 0:
         pytest.skip("nothing is read-only for root")
     folder.chmod(0o500)
-    return folder, WIDOWX_ACTION, widowx_observation(6), DatasetError, "writable"
+    return folder, make.meta(), OutputError, "writable"
 
 
-@pytest.mark.parametrize(
-    "arrange", [_newer_format, _other_action, _other_image, _a_file, _below_a_file, _read_only]
-)
+UNSUITABLE = [
+    _newer_format,
+    _older_format,
+    _other_action,
+    _other_image,
+    _other_task,
+    _other_robot,
+    _a_file,
+    _below_a_file,
+    _read_only,
+]
+
+
+@pytest.mark.parametrize("arrange", UNSUITABLE)
 def test_a_folder_that_cannot_take_the_episodes_stays_as_it_is(tmp_path, make, state_of, arrange):
     make.episode(tmp_path / "dataset")
-    folder, action, observation, error, text = arrange(tmp_path / "dataset", make)
+    folder, meta, error, text = arrange(tmp_path / "dataset", make)
     before = state_of(tmp_path)
     with pytest.raises(error, match=text):
-        prepare_folder(folder, action, observation)
+        prepare_folder(folder, meta)
     assert state_of(tmp_path) == before
+
+
+def test_a_folder_takes_episodes_of_another_task_when_that_is_asked_for(tmp_path, make):
+    make.episode(tmp_path)
+    meta = dataclasses.replace(make.meta(), task="Drawer-v0", robot="arm")
+    assert prepare_folder(tmp_path, meta, mixed_tasks=True) == 1
+
+
+BAD_TEXTS = {
+    "surrogate": (os.fsdecode(b"Zo\xeb"), r"operator is 'Zo\\udceb', not valid Unicode"),
+    "NUL": ("a\0b", "operator has a NUL character"),
+    "too long": ("x" * 70_000, "operator has 70000 bytes"),
+}
+
+
+@pytest.mark.parametrize("text, message", BAD_TEXTS.values(), ids=list(BAD_TEXTS))
+def test_a_text_that_cannot_be_stored_is_refused_before_there_is_a_file(
+    tmp_path, make, text, message
+):
+    with pytest.raises(ConfigError, match=message):
+        make.meta(operator=text)
+    meta = make.meta()
+    meta.operator = text
+    with pytest.raises(ConfigError, match=message):
+        EpisodeWriter(tmp_path, meta)
+    assert list(tmp_path.iterdir()) == []
 
 
 _CHILD = """
@@ -246,9 +303,9 @@ writer = EpisodeWriter(folder, make.make_meta())
 
 
 def _child(folder, body):
-    here = os.path.dirname(__file__)
-    root = os.path.dirname(os.path.dirname(here))
-    code = _CHILD.format(path=[here, root], folder=str(folder), body=body)
+    here = Path(__file__).resolve()
+    path = [str(here.parents[1]), str(here.parents[3])]  # conftest.py of tests/data; the package
+    code = _CHILD.format(path=path, folder=str(folder), body=body)
     return subprocess.Popen(
         [sys.executable, "-c", code], stdout=subprocess.PIPE, universal_newlines=True
     )
@@ -286,7 +343,7 @@ def test_a_full_disk_is_reported_and_costs_what_came_after_the_last_commit(tmp_p
     )
     output, _ = child.communicate()
     assert child.returncode == 0
-    assert output.startswith("DatasetError") and os.strerror(27) in output
+    assert output.startswith("OutputError") and os.strerror(27) in output
     assert [p.name for p in episode_paths(tmp_path)] == ["episode_000000.h5"]
     recovered = recover(tmp_path)
     assert bool(recovered) == (period == 0.0 and free >= 100000)
@@ -305,14 +362,14 @@ def test_a_disk_that_is_full_before_the_start_leaves_nothing(tmp_path):
         "    print(type(error).__name__, error)\n",
     )
     output, _ = child.communicate()
-    assert child.returncode == 0 and output.startswith("DatasetError")
+    assert child.returncode == 0 and output.startswith("OutputError")
     assert [p.name for p in tmp_path.iterdir()] == ["episode_000000.h5"]
 
 
 def test_an_episode_that_cannot_get_its_name_is_kept(tmp_path, make, monkeypatch):
     live = EpisodeWriter(tmp_path, make.meta())
     make.record(live, *make.ticks(3))
-    with monkeypatch.context() as broken, pytest.raises(DatasetError, match="verify --repair"):
+    with monkeypatch.context() as broken, pytest.raises(OutputError, match="verify --repair"):
         broken.setattr(os, "fsync", _refuse)
         live.finish(SUCCESS, "test")
     live.discard()

@@ -5,8 +5,9 @@ import h5py
 import numpy as np
 import pytest
 
+from ofrl_robot.data.datasets.dataset import open_dataset
 from ofrl_robot.data.episodes import reader
-from ofrl_robot.data.episodes.reader import open_dataset, read_episode
+from ofrl_robot.data.episodes.reader import read_episode
 from ofrl_robot.data.replay import transition_store as frames
 from ofrl_robot.data.replay.sampler import UniformSampler, gather
 from ofrl_robot.data.replay.transition_store import open_transition_store

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ofrl_robot.data.episodes.reader import Dataset, open_dataset
+from ofrl_robot.data.datasets.dataset import Dataset, open_dataset
 from ofrl_robot.data.replay import transition_store as frames
 
 MEASURE = """

@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ofrl_robot.data.datasets.selection import select
-from ofrl_robot.data.episodes.reader import open_dataset, read_episode
+from ofrl_robot.data.datasets.dataset import open_dataset
+from ofrl_robot.data.datasets.splits import select
+from ofrl_robot.data.episodes.reader import read_episode
 from ofrl_robot.data.replay.returns import monte_carlo
 from ofrl_robot.data.replay.sampler import MixedSampler, batch_counts
 from ofrl_robot.data.replay.sources import Source, open_sources
