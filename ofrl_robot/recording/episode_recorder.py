@@ -72,13 +72,13 @@ class EpisodeRecorder:
         return len(self._ticks) > PENDING
 
     def take_tick(self, tick: Tick) -> None:
-        """Take the tick of a step; one that was written before is ignored.
+        """Take the tick of a step; one that was written before, or comes after the end, is ignored.
 
         Raises:
             DatasetError: the disk refuses.
             CameraStoppedError: the tick lacks a camera's frame. What was written stays whole.
         """
-        if tick.step >= self._due:
+        if tick.step >= self._due and not self.complete:
             self._ticks[tick.step] = tick
             self._write()
 
