@@ -11,8 +11,10 @@ import ofrl_ros.prelude  # noqa: F401, I001 (first: quiet Ctrl-C while the rest 
 import time
 
 from ofrl_ros import messages
+from ofrl_ros.diagnostics import Diagnostics, status_message
+from ofrl_ros.node import run_node
+from ofrl_ros.params import path_param
 import rospy
-from ofrl_ros import wires
 from diagnostic_msgs.msg import DiagnosticStatus
 from sensor_msgs.msg import CameraInfo, Image
 
@@ -66,7 +68,7 @@ class CameraTopics:
         log("%s: %s", self._images.resolved_name, ": ".join(filter(None, told)))
         level = DiagnosticStatus.ERROR if status.reason else DiagnosticStatus.OK
         values = {"reason": status.reason, "binding": self._binding}
-        self._statuses.publish(wires.status_message(f"camera/{self.name}", level, told[1], values))
+        self._statuses.publish(status_message(f"camera/{self.name}", level, told[1], values))
 
     def describe(self):
         status = self.stream.status()
@@ -89,14 +91,14 @@ def camera_info(config: CameraConfig) -> CameraInfo:
 
 
 def main() -> None:
-    file = wires.path_param("cameras")
+    file = path_param("cameras")
     if file is None:
         raise ConfigError("no cameras given", "set cameras:=<YAML file>; see config/cameras/")
     cameras = [CameraTopics(config) for config in load_cameras(file)]
     try:
         for camera in cameras:
             camera.stream.start()
-            wires.Diagnostics(f"ofrl/camera/{camera.name}", camera.describe)
+            Diagnostics(f"ofrl/camera/{camera.name}", camera.describe)
         while not rospy.is_shutdown():
             for camera in cameras:
                 camera.publish_status()
@@ -107,4 +109,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    wires.run_node("cameras", main)
+    run_node("cameras", main)

@@ -1,26 +1,32 @@
 #!/usr/bin/env python3
-"""Episode manager and recorder: reset -> run -> label -> save, the same for collect and deploy.
+"""Episode manager and recorder: reset, run, label, save; the same for collect and deploy.
 
 Runs ``episodes`` episodes with the actor that is named, writes each to ``out`` and ends with a
 count read back from disk. Services ``episode/success``, ``episode/failure`` and
 ``episode/discard`` end the running episode by hand.
 
-Callbacks only queue what they hear; one thread records, so nothing is written out of turn.
+Callbacks only queue messages; one thread records, so nothing is written out of turn.
 """
 
 import ofrl_ros.prelude  # noqa: F401, I001 (first: quiet Ctrl-C while the rest is imported)
 
 import contextlib
 import json
-import os
 import threading
 import time
 from pathlib import Path
+from typing import Any, Callable, Dict, Tuple
 
-from ofrl_ros import messages
 import rospy
-from ofrl_ros import wires
 from diagnostic_msgs.msg import DiagnosticStatus
+from ofrl_ros import messages
+from ofrl_ros.assembler import TickAssembler
+from ofrl_ros.description import wait_for_description
+from ofrl_ros.diagnostics import status_message, status_reason
+from ofrl_ros.events import Events
+from ofrl_ros.latched import reliable_publisher
+from ofrl_ros.node import raise_on_shutdown, run_node, service, wait_connected
+from ofrl_ros.params import int_param, path_param
 from sensor_msgs.msg import Joy
 from std_msgs.msg import Bool, String
 from std_srvs.srv import Trigger, TriggerResponse
@@ -36,9 +42,13 @@ from ofrl_robot.data.episodes.schema import EpisodeMeta
 from ofrl_robot.data.episodes.writer import EpisodeWriter, prepare_folder
 from ofrl_robot.errors import ConfigError, OfrlError, RobotError
 from ofrl_robot.evaluation.trials import report_trials
+from ofrl_robot.files import write_whole
+from ofrl_robot.recording.episode_recorder import EpisodeRecorder, Written
 
 TRIES = 3  # attempts at an episode that lost a tick, before giving up
 TICK_TIMEOUT = 15.0  # s without a tick after which one is taken for lost
+DISCARD = "discard"  # in place of a label source: the operator discards the episode
+End = Tuple[int, str, str]  # label, label source, abort reason
 
 
 class LostTickError(RobotError):
@@ -46,7 +56,7 @@ class LostTickError(RobotError):
 
 
 class EpisodeNode:
-    """The session: its episodes, run and recorded.
+    """The session: runs and records its episodes.
 
     Args:
         held: keeps the folder locked for this node.
@@ -54,46 +64,53 @@ class EpisodeNode:
 
     def __init__(self, held: contextlib.ExitStack) -> None:
         self._held = held
-        self._count = wires.int_param("episodes", 1, low=1)
-        self._actor = rospy.get_param("~actor", "teleop")
-        self._first_seed = wires.int_param("seed", 0, low=0)
-        self._jpeg_quality = wires.int_param("jpeg_quality", 0, low=0, high=100)
-        self._robot = wires.RemoteRobot()
-        self._folder = wires.path_param("out")
-        self._first = self._prepare() if self._folder else 0
+        self._count = int_param("episodes", 1, low=1)
+        self._actor = str(rospy.get_param("~actor", "teleop"))
+        self._first_seed = int_param("seed", 0, low=0)
+        self._jpeg_quality = int_param("jpeg_quality", 0, low=0, high=100)
+        self._robot = wait_for_description()
+        self._policy: Dict[str, Any] = {}
+        self._environment = dict(self._robot.environment)
+        folder = path_param("out")
+        self._first = 0
+        if folder is not None:
+            self._folder = folder
+            self._first = self._prepare()
         self._state = episode.EpisodeState()
         self._seed = 0
+        self._episode_number = 0  # of the newest reset whose ticks were received
         self._started = 0  # stamp of tick 0
         self._saved = self._successes = 0
 
         self._publisher = rospy.Publisher(
             "episode/state", DiagnosticStatus, queue_size=10, latch=True
         )
-        self._bulletin = wires.lasting_publisher("episode/saved", String)
-        self._events = wires.Events()
-        self._assembler = messages.TickAssembler(self._robot.observation_spec, self._events)
+        self._saved_publisher = reliable_publisher("episode/saved", String)
+        self._events = Events()
+        self._assembler = TickAssembler(self._robot.observation_spec, self._events)
         subscribers = [
             *self._assembler.subscribe(),
             self._events.subscribe("applied_action", Joy, "applied"),
             self._events.subscribe("robot/status", DiagnosticStatus, "status"),
         ]
-        for verb in ("success", "failure", "discard"):
-            rospy.Service(f"episode/{verb}", Trigger, lambda _, v=verb: self._on_verb(v))
-        wires.wait_connected(subscribers)
+        for verb in ("success", "failure", DISCARD):
+            rospy.Service("episode/" + verb, Trigger, lambda _, v=verb: self._on_verb(v))
+        wait_connected(subscribers)
         self._wait_for_actor()
-        # the server itself says who it is: what is recorded is what really ran
-        self._policy = json.loads(rospy.get_param("policy")) if self._actor == "policy" else {}
-        self._environment = dict(self._robot.environment)
-        if self._actor == "teleop":
+        if self._actor == "policy":
+            # the server itself says who it is, so what is recorded is what really ran
+            self._policy = json.loads(rospy.get_param("policy"))
+        else:
             self._environment.update(json.loads(rospy.get_param("teleop/settings")))
-        if self._folder is None:
+        if folder is None:
             self._folder = self._trials_folder()
             self._prepare()
 
     def _prepare(self) -> int:
-        """Lock and check the folder before anything moves; the number of its next episode."""
+        """Lock and check the folder before anything moves; return its next episode's number."""
         self._held.enter_context(one_writer(self._folder))
-        number = prepare_folder(self._folder, self._robot.action_spec, self._robot.observation_spec)
+        robot = self._robot
+        number = prepare_folder(self._folder, robot.action_spec, robot.observation_spec)
         if unfinished_line(self._folder):
             rospy.logwarn(unfinished_line(self._folder))
         if self._actor == "policy" and schema.episode_paths(self._folder):
@@ -103,20 +120,20 @@ class EpisodeNode:
         return number
 
     def _trials_folder(self) -> Path:
-        """Where episodes go when no folder was named: datasets/trials/<run>-<time>."""
+        """Return datasets/trials/<run>-<time>, for trials whose folder is not named."""
         run = Path(self._policy.get("checkpoint", "episodes")).resolve().parent.parent.name
         name = f"{run or 'episodes'}-{time.strftime('%Y%m%d-%H%M%S')}"
         return Path(rospy.get_param("~cwd", ".")) / "datasets" / "trials" / name
 
     def _wait_for_actor(self) -> None:
         ready = threading.Event()
-        subscriber = rospy.Subscriber(f"{self._actor}/ready", Bool, lambda m: ready.set())
+        subscriber = rospy.Subscriber(self._actor + "/ready", Bool, lambda m: ready.set())
         deadline = time.monotonic() + 60.0
         while not ready.wait(0.05):
-            wires.raise_on_shutdown()
+            raise_on_shutdown()
             if time.monotonic() > deadline:
                 raise ConfigError(
-                    f"no actor said ready on {subscriber.resolved_name} within 60 s",
+                    f"no message on {subscriber.resolved_name} within 60 s",
                     f"see why the {self._actor} node did not start",
                 )
         subscriber.unregister()
@@ -130,7 +147,7 @@ class EpisodeNode:
     # -- the session -----------------------------------------------------------------------
 
     def run(self) -> None:
-        """All episodes; prints the count on disk at the end, also after Ctrl-C or an error."""
+        """Run all episodes; print the count on disk at the end, also after Ctrl-C or an error."""
         try:
             self._all_episodes()
         except OfrlError:
@@ -141,7 +158,7 @@ class EpisodeNode:
         self._summary()
 
     def _all_episodes(self) -> None:
-        reset = wires.service("reset")
+        reset = service("reset")
         start = time.monotonic()
         for index in range(self._count):
             seed = self._first_seed + self._first + index
@@ -155,118 +172,116 @@ class EpisodeNode:
                     )
             self._progress(index + 1, time.monotonic() - start)
 
-    def _episode(self, reset, seed: int) -> bool:
-        """One episode until it is saved; False when a tick was lost and it has to be repeated."""
-        meta = EpisodeMeta(
-            robot=self._robot.name,
-            task=self._robot.task,
-            actor=rospy.get_param("~device", "") if self._actor == "teleop" else self._actor,
-            action_spec=self._robot.action_spec,
-            observation_spec=self._robot.observation_spec,
-            control_rate_hz=self._robot.control_rate_hz,
+    def _meta(self, seed: int) -> EpisodeMeta:
+        robot = self._robot
+        device = str(rospy.get_param("~device", ""))
+        return EpisodeMeta(
+            robot=robot.robot,
+            task=robot.task,
+            actor=device if self._actor == "teleop" else self._actor,
+            action_spec=robot.action_spec,
+            observation_spec=robot.observation_spec,
+            control_rate_hz=robot.control_rate_hz,
             policy=self._policy,
             environment=self._environment,
             seed=seed,
             operator=str(rospy.get_param("~operator", "")),
         )
+
+    def _episode(self, reset: Callable[[], str], seed: int) -> bool:
+        """Run an episode until it is saved; False when a tick was lost and it must be repeated."""
         while True:
             self._seed = seed
             self._to(episode.RESETTING)
-            self._events.clear()
-            writer = EpisodeWriter(self._folder, meta, jpeg_quality=self._jpeg_quality)
+            writer = EpisodeWriter(self._folder, self._meta(seed), jpeg_quality=self._jpeg_quality)
+            recorder = EpisodeRecorder(writer)
             saved = False
             try:
                 rospy.set_param("next_seed", seed)
                 reset()
-                label, source, abort_reason = self._record(writer)
-                if source == "discard":
+                label, source, abort_reason = self._record(recorder)
+                if source == DISCARD:
                     rospy.loginfo("episode discarded by the operator; running it again")
                     continue
                 self._to(episode.SAVING)
-                path = writer.finish(label, source, abort_reason)
-                saved = path is not None
-                if saved:
-                    self._tell_saved(path)
-                self._saved += saved
-                self._successes += saved and label == schema.SUCCESS
+                result = recorder.finish(label, source, abort_reason)
+                if isinstance(result, Written):
+                    saved = True
+                    self._saved += 1
+                    self._successes += result.success == schema.SUCCESS
+                    self._publish_saved(result.path)
             except LostTickError as error:
                 rospy.logwarn("episode dropped: %s", error)
                 return False
             finally:
                 if not saved:
-                    writer.discard()
+                    recorder.discard()
                 self._to(episode.IDLE)
             if abort_reason:
+                outcome = "saved as aborted" if saved else "nothing to save"
                 raise RobotError(
-                    "the episode ended early ({}); {}".format(
-                        abort_reason, "saved as aborted" if saved else "nothing to save"
-                    ),
+                    f"the episode ended early ({abort_reason}); {outcome}",
                     "look at the arm and its cameras, then launch again",
                 )
             return saved
 
-    def _record(self, writer: EpisodeWriter) -> "tuple[int, str, str]":
-        """Record until the episode is over; returns (label, who gave it, abort reason)."""
-        applied, due, last_stamp = {}, 0, 0
-        ticks = {}
+    def _record(self, recorder: EpisodeRecorder) -> End:
+        """Record until the episode is over; return its label, who gave it, and an abort reason."""
+        before = self._episode_number  # ticks of earlier resets may still be on their way
         while True:
             kind, payload = self._events.get(TICK_TIMEOUT)
-            if kind is None and due > 0 and self._assembler.awaited_cameras():
+            if kind is None and recorder.steps > 0 and self._assembler.awaited_cameras():
                 return schema.UNKNOWN, labels.NOBODY, self._reason("")
-            if kind is None:
-                raise LostTickError(f"no tick for {TICK_TIMEOUT:.0f} s (step {due})")
+            if kind is None or recorder.overdue:
+                missing = recorder.missing() or f"no tick for {TICK_TIMEOUT:.0f} s"
+                raise LostTickError(f"{missing} (step {recorder.steps})")
             if kind == "applied":
-                one = messages.applied_from(payload)
-                applied[one.stamp_ns] = one
+                recorder.take_applied(messages.applied_from(payload))
             elif kind == "status":
-                reason = wires.status_reason(payload)
+                reason = status_reason(payload)
                 if reason:
                     return schema.UNKNOWN, labels.NOBODY, self._reason(reason)
             elif kind == "verb":
-                if payload == "discard":
-                    return schema.UNKNOWN, "discard", ""
+                if payload == DISCARD:
+                    return schema.UNKNOWN, DISCARD, ""
                 success = schema.SUCCESS if payload == "success" else schema.FAILURE
                 return success, labels.OPERATOR, ""
             elif kind == "tick":
-                tick, seed = self._assembler.assemble(payload)
-                if seed == self._seed:
-                    ticks[tick.step] = tick
-            # an applied action and the tick after it come on two sockets: wait for both
-            while due in ticks and (due == 0 or last_stamp in applied):
-                tick = ticks.pop(due)
-                if due == 0:
-                    self._started = tick.stamp_ns
-                    self._to(episode.RUNNING)
-                else:
-                    writer.act(applied.pop(last_stamp))
-                writer.observe(tick)
-                due, last_stamp = due + 1, tick.stamp_ns
-                if tick.last:
-                    return labels.simulator_label(tick), labels.SIMULATOR, ""
+                tick, info = self._assembler.assemble(payload)
+                if info.seed == self._seed and info.episode > before:
+                    self._episode_number = info.episode
+                    recorder.take_tick(tick)
+            if recorder.last_tick is not None and self._state.name == episode.RESETTING:
+                self._started = recorder.last_tick.stamp_ns
+                self._to(episode.RUNNING)
+            if recorder.complete:
+                if not self._robot.rewards_known:
+                    return schema.UNKNOWN, labels.NOBODY, ""
+                return labels.simulator_label(recorder.last_tick), labels.SIMULATOR, ""
 
     def _reason(self, given: str) -> str:
-        """Why the robot stopped: where a camera did first, the actor has only fallen silent."""
+        """Return why the robot stopped; if a camera did first, the actor only fell silent."""
         cameras = self._assembler.awaited_cameras()
         if cameras and given in ("", ACTOR_SILENT):
             return f"camera {cameras[0]} stopped"
         return given
 
-    # -- what it tells -----------------------------------------------------------------------
+    # -- what it publishes and prints ---------------------------------------------------------
 
     def _to(self, state: str) -> None:
         self._state.to(state)
         values = {"saved": self._saved, "asked": self._count, "seed": self._seed}
         with contextlib.suppress(rospy.ROSException):  # closed at shutdown
-            self._publisher.publish(wires.status_message("episode", 0, state, values))
+            self._publisher.publish(status_message("episode", 0, state, values))
 
-    def _tell_saved(self, path: Path) -> None:
-        """For bags: what became of the ticks that were heard."""
+    def _publish_saved(self, path: Path) -> None:
+        """Say for bags what became of the ticks that were published."""
         with contextlib.suppress(rospy.ROSException):  # closed at shutdown
-            self._bulletin.publish(messages.saved_message(*read_meta(path), self._started))
-            time.sleep(0.5)  # on a quiet machine rosbag still missed the last one without
+            message = messages.saved_message(*read_meta(path), self._started)
+            self._saved_publisher.publish(message)
 
     def _progress(self, done: int, seconds: float) -> None:
-        """A line now and then: saved/asked, not attempts."""
+        """Print a line now and then: episodes saved, not attempts."""
         if done % max(1, self._count // 10) == 0 or done == self._count:
             left = seconds / done * (self._count - done)
             print(
@@ -282,15 +297,14 @@ class EpisodeNode:
         report = report_trials(self._folder)
         print(f"{self._folder}: {report.line()}", flush=True)
         if self._actor == "policy":
-            temporary = self._folder / "trials.json.tmp"
-            temporary.write_text(report.to_json())
-            os.replace(str(temporary), str(self._folder / "trials.json"))
+            write_whole(self._folder / "trials.json", report.to_json())
 
 
 if __name__ == "__main__":
 
     def main() -> None:
+        """Run the session."""
         with contextlib.ExitStack() as held:
             EpisodeNode(held).run()
 
-    wires.run_node("episode", main)
+    run_node("episode", main)

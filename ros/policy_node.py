@@ -11,9 +11,12 @@ import json
 
 import numpy as np
 import rospy
-from ofrl_ros import wires
-from ofrl_ros.actor_loop import ActorLoop
 from diagnostic_msgs.msg import DiagnosticStatus
+from ofrl_ros.actor_loop import ActorLoop
+from ofrl_ros.description import wait_for_description
+from ofrl_ros.diagnostics import Diagnostics
+from ofrl_ros.node import run_node
+from ofrl_ros.params import path_param
 
 from ofrl_robot.errors import ConfigError
 from ofrl_robot.policy.checkpoint import resolve_checkpoint
@@ -22,16 +25,17 @@ from ofrl_robot.policy.policy import Policy
 
 
 def main() -> None:
-    ckpt = wires.path_param("ckpt")
+    """Run the checkpoint of the parameters until shutdown."""
+    ckpt = path_param("ckpt")
     if ckpt is None:
-        raise ConfigError("no checkpoint given", "set ckpt:=<run folder or checkpoint file>")
-    policy = Policy(resolve_checkpoint(ckpt), wires.word_param("action_choice", MODE))
-    robot = wires.RemoteRobot()
+        raise ConfigError("ckpt is not set", "set ckpt:=<run folder or checkpoint file>")
+    policy = Policy(resolve_checkpoint(ckpt), str(rospy.get_param("~action_choice", MODE)))
+    robot = wait_for_description()
     policy.require_specs(
         robot.action_spec,
         robot.observation_spec,
         robot.control_rate_hz,
-        f"robot {robot.name}",
+        f"robot {robot.robot}",
     )
     policy.warm_up()
     rospy.set_param("policy", json.dumps(policy.identity()))
@@ -44,10 +48,10 @@ def main() -> None:
             values.update(latency_p50_ms=f"{p50:.2f}", latency_p99_ms=f"{p99:.2f}")
         return DiagnosticStatus.OK, "ready", values
 
-    wires.Diagnostics("ofrl/policy", describe)
+    Diagnostics("ofrl/policy", describe)
     rospy.loginfo("policy ready: %s", policy.path)
     loop.run()
 
 
 if __name__ == "__main__":
-    wires.run_node("policy", main)
+    run_node("policy", main)

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
-"""Teleop node: a human (or what sits in the human's seat) answers ticks on ``teleop/action``.
+"""Teleop node: a teleoperation device answers ticks on ``teleop/action``.
 
-Devices: ``scripted`` (simulation: a scripted policy with action noise).
+``scripted`` (simulation) is a scripted policy with action noise.
 """
 
 import ofrl_ros.prelude  # noqa: F401, I001 (first: quiet Ctrl-C while the rest is imported)
@@ -9,30 +9,29 @@ import ofrl_ros.prelude  # noqa: F401, I001 (first: quiet Ctrl-C while the rest 
 import json
 
 import rospy
-from ofrl_ros import wires
 from ofrl_ros.actor_loop import ActorLoop
+from ofrl_ros.description import wait_for_description
+from ofrl_ros.node import run_node
+from ofrl_ros.params import dict_param
 
 from ofrl_robot.errors import ConfigError
-
-
-def make_device(kind: str, task: str):
-    """Teleoperation device by name."""
-    if kind == "scripted":
-        from ofrl_robot.teleop.scripted import ScriptedActor
-
-        policy = wires.word_param("policy", "auto")
-        return ScriptedActor(
-            task, wires.noise_param("noise", 0.1), policy="" if policy == "auto" else policy
-        )
-    raise ConfigError(f"unknown teleop device {kind!r}", "use teleop:=scripted")
+from ofrl_robot.teleop.device import DeviceConfig, make_device
 
 
 def main() -> None:
-    robot = wires.RemoteRobot()
-    device = make_device(rospy.get_param("~device", "scripted"), robot.task)
+    """Run the device of the parameters until shutdown."""
+    robot = wait_for_description()
+    name = str(rospy.get_param("~device", "scripted"))
+    config = DeviceConfig(name, robot.task, robot.action_spec, dict_param("device_settings"))
+    device = make_device(config)
+    if device.needs_ground_truth and not robot.ground_truth:
+        raise ConfigError(
+            f"device {name} needs ground truth, and robot {robot.robot} has none",
+            "use it in simulation, or choose another teleop:=",
+        )
     rospy.set_param("~settings", json.dumps(device.settings))
-    ActorLoop(robot, device, "teleop", ground_truth=True).run()
+    ActorLoop(robot, device, "teleop", ground_truth=device.needs_ground_truth).run()
 
 
 if __name__ == "__main__":
-    wires.run_node("teleop", main)
+    run_node("teleop", main)

@@ -11,7 +11,9 @@ from ofrl_robot.errors import ConfigError
 
 
 def seconds_param(name: str, default: float) -> float:
-    """Return a positive number of seconds. Raises ConfigError otherwise."""
+    """Return a positive number of seconds; "auto" is the default. Raises ConfigError otherwise."""
+    if rospy.get_param("~" + name, "auto") == "auto":
+        return default
     return _number_param(name, default, float, "use seconds > 0", lambda value: value > 0)
 
 

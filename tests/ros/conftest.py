@@ -29,7 +29,7 @@ def free_port() -> int:
 
 
 def ros_environment(port: int, home: Path) -> dict:
-    """Environment of a process that speaks to the master on ``port``; one thread a process."""
+    """Environment of a process that speaks to the master on ``port``."""
     return dict(
         os.environ,
         ROS_MASTER_URI=f"http://127.0.0.1:{port}",
@@ -39,7 +39,6 @@ def ros_environment(port: int, home: Path) -> dict:
         ROS_PACKAGE_PATH=str(ROOT),
         PATH=f"{Path(sys.executable).parent}:{os.environ['PATH']}",
         PYTHONUNBUFFERED="1",
-        OMP_NUM_THREADS="1",
         PWD=str(home),
     )
 
@@ -135,7 +134,7 @@ def _answers(port: int) -> bool:
 @pytest.fixture
 def node(master, tmp_path):
     """Factory: start ``ros/<type>`` in a namespace of its own; returns (process, log path)."""
-    processes = []
+    processes, environment = [], dict(master)
     # parameters outlive nodes, so no two tests may share a namespace
     namespace = f"/test_{next(_COUNTER)}"
 
@@ -145,13 +144,13 @@ def node(master, tmp_path):
         words += [f"_{k}:={v}" for k, v in params.items()]
         with open(str(log), "wb") as out:
             process = subprocess.Popen(
-                words, env=dict(master, ROS_NAMESPACE=namespace), cwd=str(tmp_path),
+                words, env=dict(environment, ROS_NAMESPACE=namespace), cwd=str(tmp_path),
                 stdout=out, stderr=subprocess.STDOUT,
             )  # fmt: skip
         processes.append(process)
         return process, log
 
-    start.namespace = namespace
+    start.namespace, start.environment = namespace, environment
     yield start
     for process in processes:
         if process.poll() is None:

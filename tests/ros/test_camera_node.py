@@ -12,7 +12,9 @@ import pytest
 import rospy
 import yaml
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
-from ofrl_ros import messages, wires
+from ofrl_ros import messages
+from ofrl_ros.assembler import TickAssembler
+from ofrl_ros.events import Events
 from sensor_msgs.msg import CameraInfo, Image
 
 from ofrl_robot.cameras.config import load_cameras
@@ -168,8 +170,8 @@ def test_from_the_camera_to_the_episode(node, rig, tmp_path):
     heard = Heard(node.namespace, "front")
     node("camera_node.py", cameras=tmp_path / "rig.yaml")
     wait_for(lambda: len(heard.images) > 6, "frames")
-    events = wires.Events()
-    assembler = messages.TickAssembler(spec, events)
+    events = Events()
+    assembler = TickAssembler(spec, events)
     for image in heard.images[:6]:
         assembler.take(image, "front")
     meta = EpisodeMeta("fake", "nothing", WIDOWX_ACTION, spec, 25.0)

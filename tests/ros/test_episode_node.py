@@ -11,7 +11,10 @@ import types
 import episode_node
 import numpy as np
 import pytest
-from ofrl_ros import messages, wires
+from ofrl_ros import messages
+from ofrl_ros.assembler import TickAssembler
+from ofrl_ros.diagnostics import status_message
+from ofrl_ros.events import Events
 
 from ofrl_robot.control.loop import ACTOR_SILENT, OPERATOR
 from ofrl_robot.control.signals import POLICY, AppliedAction, Tick
@@ -21,6 +24,7 @@ from ofrl_robot.data.episodes.numbering import partial_path
 from ofrl_robot.data.episodes.reader import read_episode
 from ofrl_robot.data.episodes.writer import EpisodeWriter
 from ofrl_robot.errors import ConfigError, DatasetError
+from ofrl_robot.recording.episode_recorder import EpisodeRecorder
 from ofrl_robot.specs import WIDOWX_ACTION, widowx_observation
 
 SPEC = widowx_observation(6)
@@ -32,9 +36,13 @@ STEPS = 3
 def node(monkeypatch):
     monkeypatch.setattr(episode_node, "TICK_TIMEOUT", 0.2)
     node = episode_node.EpisodeNode.__new__(episode_node.EpisodeNode)
-    node._events, node._seed = wires.Events(), 7
-    node._assembler = messages.TickAssembler(SPEC, node._events)
+    node._events, node._seed, node._episode_number = Events(), 7, 0
+    node._assembler = TickAssembler(SPEC, node._events)
     node._to = lambda state: None
+    node._state = types.SimpleNamespace(name="running")
+    node._robot = types.SimpleNamespace(
+        action_spec=WIDOWX_ACTION, observation_spec=SPEC, rewards_known=True
+    )
     return node
 
 
@@ -46,14 +54,14 @@ def play(node):
         tick = Tick(stamp, step, {"image": pixels}, np.zeros(10), image_stamps_ns={"image": stamp})
         if step <= STEPS:
             node._assembler.take(messages.image_message(pixels, stamp, "image"), "image")
-        node._assembler.take(messages.tick_message(tick, SPEC, 7), "tick")
+        node._assembler.take(messages.tick_message(tick, SPEC, messages.TickInfo(7, 1)), "tick")
         if step <= STEPS:
             applied = AppliedAction(stamp, np.zeros(8), np.zeros(8), POLICY)
             node._events.put("applied", messages.applied_message(applied))
 
 
 def stop(node, reason):
-    node._events.put("status", wires.status_message("robot", 2, "stopped", {"reason": reason}))
+    node._events.put("status", status_message("robot", 2, "stopped", {"reason": reason}))
 
 
 @pytest.mark.parametrize(
@@ -70,7 +78,7 @@ def test_a_camera_that_stops_leaves_the_episode_up_to_there(node, tmp_path, told
     play(node)
     if told:
         stop(node, told)
-    label, source, reason = node._record(writer)
+    label, source, reason = node._record(EpisodeRecorder(writer))
     assert (label, source, reason) == (schema.UNKNOWN, "", expected)
     episode = read_episode(writer.finish(label, source, reason))
     assert len(episode) == STEPS and episode.images["image"][:, 0, 0, 0].tolist() == [0, 1, 2, 3]
@@ -80,13 +88,12 @@ def test_without_a_tick_it_is_lost(node, tmp_path):
     meta = schema.EpisodeMeta("fake", "nothing", WIDOWX_ACTION, SPEC, 5.0)
     writer = EpisodeWriter(tmp_path, meta)
     with pytest.raises(episode_node.LostTickError):
-        node._record(writer)
+        node._record(EpisodeRecorder(writer))
     writer.discard()
 
 
 def test_trials_go_on_beside_an_unfinished_episode_but_not_beside_finished_ones(node, tmp_path):
     node._actor, node._folder = "policy", tmp_path
-    node._robot = types.SimpleNamespace(action_spec=WIDOWX_ACTION, observation_spec=SPEC)
     partial_path(tmp_path, 4).write_bytes(b"of a dead recorder")
     with contextlib.ExitStack() as node._held:
         assert node._prepare() == 5
@@ -95,6 +102,6 @@ def test_trials_go_on_beside_an_unfinished_episode_but_not_beside_finished_ones(
     writer = EpisodeWriter(tmp_path, schema.EpisodeMeta("r", "t", WIDOWX_ACTION, SPEC, 5.0))
     play(node)
     stop(node, OPERATOR)
-    writer.finish(*node._record(writer))
+    writer.finish(*node._record(EpisodeRecorder(writer)))
     with contextlib.ExitStack() as node._held, pytest.raises(ConfigError, match="already"):
         node._prepare()

@@ -46,7 +46,7 @@ def episode(namespace: str):
 
 
 def test_a_frame_is_stamped_with_its_capture_and_the_tick_names_it(node):
-    node("robot_node.py", task=TASK, realism="harsh")
+    node("robot_node.py", task=TASK, settings="{realism: harsh}")
     frames, ticks = episode(node.namespace)
     assert (
         json.loads(rospy.get_param(f"{node.namespace}/spec"))["environment"]["realism"] == "harsh"
@@ -62,7 +62,7 @@ def test_a_frame_is_stamped_with_its_capture_and_the_tick_names_it(node):
 
 
 def test_an_ideal_camera_sends_a_frame_with_every_tick(node):
-    node("robot_node.py", task=TASK, realism="off")  # YAML reads this off as false
+    node("robot_node.py", task=TASK, settings="{realism: off}")  # YAML reads this off as false
     frames, ticks = episode(node.namespace)
     wait_for(lambda: len(frames) == 26, "all frames")
     assert sorted(frames) == [tick.header.stamp.to_nsec() for tick in ticks]
@@ -71,12 +71,15 @@ def test_an_ideal_camera_sends_a_frame_with_every_tick(node):
 @pytest.mark.parametrize(
     "params, words",
     [
-        ({"realism": "wild"}, ["'wild'", "use off or mild or harsh"]),
-        ({"sim_backend": "mujoco"}, ["'mujoco'", "use embedded or roboverse"]),
-        ({"num_objects": -1}, ["num_objects is -1", "0 or more"]),
-        ({"roboverse_bugs": "maybe"}, ["roboverse_bugs is 'maybe'", "use true or false"]),
+        ({"settings": "{realism: wild}"}, ["'wild'", "use off or mild or harsh"]),
+        ({"settings": "{sim_backend: mujoco}"}, ["'mujoco'", "use embedded or roboverse"]),
+        ({"settings": "{num_objects: -1}"}, ["num_objects -1", "leave it out"]),
+        (
+            {"settings": "{roboverse_bugs: maybe}"},
+            ["roboverse_bugs is 'maybe'", "use true or false"],
+        ),
         pytest.param(
-            {"sim_backend": "roboverse"},
+            {"settings": "{sim_backend: roboverse}"},
             ["roboverse"],
             marks=pytest.mark.skipif(
                 importlib.util.find_spec("roboverse") is not None, reason="it is installed"

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from ofrl_ros import messages
 
-from ofrl_robot.control.signals import AppliedAction, Tick
+from ofrl_robot.control.signals import AppliedAction, ArmState, Tick
 from ofrl_robot.errors import ConfigError
 from ofrl_robot.specs import widowx_observation
 
@@ -47,12 +47,6 @@ def test_applied_round_trip(delay):
     assert back.applied_ns == STAMP + delay
 
 
-def test_applied_of_an_earlier_version_left_with_its_tick():
-    message = messages.applied_message(AppliedAction(STAMP, np.zeros(8), np.zeros(8), "hold"))
-    message.buttons = message.buttons[:2]
-    assert messages.applied_from(message).applied_ns == STAMP
-
-
 def test_stamp_keeps_nanoseconds():
     assert messages.stamp_of(STAMP).to_nsec() == STAMP
 
@@ -63,9 +57,32 @@ def test_tick_message_names_state_and_bookkeeping():
     tick = Tick(
         STAMP, 3, {}, np.arange(10.0), reward=1.0, truncated=True, state_stamp_ns=captured
     )  # fmt: skip
-    message = messages.tick_message(tick, spec, seed=42)
+    message = messages.tick_message(tick, spec, messages.TickInfo(seed=42, episode=7))
     values = dict(zip(message.name, message.position))
     assert values["ee_z"] == 2.0
-    assert (values["step"], values["seed"], values["reward"]) == (3, 42, 1.0)
+    assert (values["step"], values["seed"], values["episode"], values["reward"]) == (3, 42, 7, 1.0)
     assert (values["terminated"], values["truncated"]) == (0.0, 1.0)
     assert messages.state_stamp(message) == captured
+
+
+def test_every_pose_says_in_which_frame_it_is():
+    """The simulator measures in its world; that is what the messages say, and where the base is."""
+    spec = widowx_observation()
+    tick = Tick(STAMP, 0, {}, np.zeros(10), ground_truth={"ee_position": np.zeros(3)})
+    info = messages.TickInfo(0, 1)
+    assert messages.tick_message(tick, spec, info).header.frame_id == "world"
+    assert messages.ground_truth_message(tick).header.frame_id == "world"
+    state = ArmState(STAMP, np.zeros(10), np.array([0.6, 0.1, -0.2]), np.array([0, 0, 0, 1.0]))
+    for frame in ("world", "base"):
+        pose = messages.pose_message(state, frame)
+        assert pose.header.frame_id == frame and pose.pose.position.x == 0.6
+    (transform,) = messages.base_transform(((0.6, 0.0, -0.4), (0.0, 0.0, 0.0, 1.0))).transforms
+    assert (transform.header.frame_id, transform.child_frame_id) == ("world", "base")
+    assert transform.transform.translation.z == -0.4 and transform.transform.rotation.w == 1.0
+
+
+def test_an_image_of_another_size_than_its_data_is_named():
+    message = messages.image_message(np.zeros((2, 2, 3), np.uint8), STAMP, "wrist")
+    message.height = 3
+    with pytest.raises(ConfigError, match="wrist: image has 12 bytes for 2x3 pixels"):
+        messages.image_pixels(message)

@@ -11,10 +11,12 @@ import time
 import pytest
 import rospy
 from diagnostic_msgs.msg import DiagnosticStatus
-from ofrl_ros import messages, wires
+from ofrl_ros import messages
+from ofrl_ros.node import wait_connected
 from sensor_msgs.msg import JointState, Joy
 from std_srvs.srv import Trigger
 
+from ofrl_robot.errors import ConfigError
 from tests.ros.waiting import wait_for
 
 TASK = "Widow250SingleObjGrasp-v0"
@@ -54,7 +56,7 @@ def joy(stamp, axes) -> Joy:
 @pytest.fixture
 def actor(node):
     """A robot node in lockstep with an actor connected to it."""
-    process, log = node("robot_node.py", task=TASK, action_timeout=0.3, max_silent_ticks=3)
+    process, log = node("robot_node.py", task=TASK, action_timeout=0.3, max_silence=0.125)
     rospy.wait_for_service(f"{node.namespace}/reset", 30)
     fake = FakeActor(node.namespace)
     fake.process, fake.log = process, log
@@ -135,7 +137,7 @@ def test_excess_is_limited_and_both_are_published(actor):
 
 
 def test_in_real_time_ticks_and_actions_have_the_time_at_which_they_happened(node):
-    node("robot_node.py", task=TASK, lockstep=False, max_silent_ticks=30)
+    node("robot_node.py", task=TASK, lockstep=False, max_silence=1.3)
     rospy.wait_for_service(f"{node.namespace}/reset", 30)
     actor = FakeActor(node.namespace)
     wait_for(lambda: actor.publisher.get_num_connections() and actor.status, "the robot node")
@@ -183,9 +185,9 @@ def test_spec_is_announced(actor, node):
     "params, words",
     [
         ({"task": "Widow250SingleObjGrisp-v0"}, ["Widow250SingleObjGrasp-v0"]),
-        ({"robot": "panda", "task": TASK}, ["panda", "robot:=sim"]),
+        ({"robot": "panda", "task": TASK}, ["no limits for robot 'panda'"]),
         ({"task": TASK, "action_timeout": -1}, ["action_timeout", "-1"]),
-        ({"task": TASK, "image_size": "many"}, ["image_size", "many"]),
+        ({"task": TASK, "settings": "{image_size: many}"}, ["image_size", "many"]),
     ],
     ids=["task", "robot", "timeout", "size"],
 )
@@ -196,7 +198,7 @@ def test_bad_parameters_are_one_line_and_exit_code_2(node, params, words):
     assert all(word in text for word in words) and "Traceback" not in text
 
 
-def test_wires_names_who_is_missing(master):
+def test_a_topic_without_a_peer_is_named(master):
     lonely = rospy.Publisher("/nobody/listens", Joy, queue_size=1)
-    with pytest.raises(wires.ConfigError, match="/nobody/listens"):
-        wires.wait_connected([lonely], timeout=0.2)
+    with pytest.raises(ConfigError, match="/nobody/listens"):
+        wait_connected([lonely], timeout=0.2)

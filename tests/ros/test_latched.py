@@ -9,7 +9,7 @@ import threading
 
 import pytest
 import rospy
-from ofrl_ros import wires
+from ofrl_ros.latched import deliver, reliable_publisher
 from std_msgs.msg import String
 
 from tests.ros.waiting import ROOT, wait_for
@@ -39,7 +39,7 @@ class SlowSubscriber:
 def slow_wire(master):
     """A lasting publisher and its slow subscriber, with three messages published and one heard."""
     topic = f"/last_words_{next(_COUNTER)}"
-    publisher, subscriber = wires.lasting_publisher(topic, String), SlowSubscriber(topic)
+    publisher, subscriber = reliable_publisher(topic, String), SlowSubscriber(topic)
     wait_for(publisher.get_num_connections, "the subscriber")
     for word in ("one", "two", "three"):
         publisher.publish(word)
@@ -50,7 +50,7 @@ def slow_wire(master):
 
 def test_a_node_ends_when_its_last_message_was_read(slow_wire):
     publisher, subscriber = slow_wire
-    ending = threading.Thread(target=wires.hang_up, args=(publisher, 60.0))
+    ending = threading.Thread(target=deliver, args=(publisher, 60.0))
     ending.start()
     ending.join(0.3)
     assert ending.is_alive() and subscriber.heard == ["one"]
@@ -61,20 +61,22 @@ def test_a_node_ends_when_its_last_message_was_read(slow_wire):
 
 def test_a_subscriber_that_stopped_reading_is_not_waited_for_forever(slow_wire):
     publisher, subscriber = slow_wire
-    wires.hang_up(publisher, timeout=0.1)
+    deliver(publisher, timeout=0.1)
     assert subscriber.heard == ["one"]
-    wires.hang_up(publisher, timeout=0.1)  # again, and with it gone: nothing to do
+    deliver(publisher, timeout=0.1)  # again, and with it gone: nothing to do
     subscriber.go.set()
     wait_for(lambda: len(subscriber.heard) == 3, "the rest")
-    wires.hang_up(publisher)
+    deliver(publisher)
 
 
 ENDS_AT_ONCE = """
-import rospy, wires
+import rospy
+from ofrl_ros.latched import reliable_publisher
+from ofrl_ros.node import wait_connected
 from std_msgs.msg import String
 rospy.init_node("speaker", anonymous=True)
-publisher = wires.lasting_publisher("{}", String)
-wires.wait_connected([publisher])
+publisher = reliable_publisher("{}", String)
+wait_connected([publisher])
 for word in ("one", "two", "three"):
     publisher.publish(word)
 """
