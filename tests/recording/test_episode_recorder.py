@@ -17,7 +17,7 @@ from tests.conftest import ACTION, PERIOD_NS, observation_spec
 
 STEPS = 5
 FOLDERS = settings(
-    max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 
 
