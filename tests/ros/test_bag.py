@@ -107,7 +107,7 @@ def test_a_bag_recorded_beside_the_recorder_gives_its_episodes(node, master, tmp
         node("teleop_node.py", device="scripted", noise=0.1)
         recorder, _ = node("episode_node.py", actor="teleop", device="scripted", episodes=2,
                            out=live, operator="ada", seed=3)  # fmt: skip
-        assert recorder.wait(60) == 0
+        assert recorder.wait(240) == 0  # s: more than 60 to start three nodes at a load of 22
     finally:
         recording.send_signal(signal.SIGINT)
         recording.wait(20)
