@@ -19,7 +19,7 @@ PENDING = 100  # ticks that may wait for their turn; lockstep never has more tha
 
 @dataclasses.dataclass(frozen=True)
 class Written:
-    """An episode is on disk: its file, its label, and its number of transitions."""
+    """An episode that is on disk: its file, its label, and its number of transitions."""
 
     path: Path
     success: int
@@ -28,7 +28,7 @@ class Written:
 
 @dataclasses.dataclass(frozen=True)
 class Dropped:
-    """No episode was written, and why."""
+    """The reason why no episode was written."""
 
     reason: str
 
@@ -37,7 +37,7 @@ Result = Union[Written, Dropped]
 
 
 class EpisodeRecorder:
-    """Records one episode. Nothing here waits, and nothing knows a clock.
+    """Recorder of one episode. It never waits and uses no clock.
 
     Args:
         writer: where the episode goes; the recorder finishes or discards it.
@@ -54,7 +54,7 @@ class EpisodeRecorder:
 
     @property
     def steps(self) -> int:
-        """Transitions written so far."""
+        """Number of transitions written so far."""
         return max(0, self._due - 1)
 
     @property
@@ -72,18 +72,18 @@ class EpisodeRecorder:
         return len(self._ticks) > PENDING
 
     def take_tick(self, tick: Tick) -> None:
-        """Take the tick of a step; one that was written before is ignored.
+        """Take a tick; it is ignored if its step was written before or comes after the end.
 
         Raises:
             DatasetError: the disk refuses.
             CameraStoppedError: the tick lacks a camera's frame. What was written stays whole.
         """
-        if tick.step >= self._due:
+        if tick.step >= self._due and not self.complete:
             self._ticks[tick.step] = tick
             self._write()
 
     def take_applied(self, applied: AppliedAction) -> None:
-        """Take an applied action. Raises like :meth:`take_tick`."""
+        """Take an applied action; it raises what :meth:`take_tick` raises."""
         self._applied[applied.stamp_ns] = applied
         while len(self._applied) > PENDING:  # their ticks were lost
             del self._applied[min(self._applied)]

@@ -8,8 +8,9 @@ import sys
 import threading
 
 import pytest
+import rosgraph
 import rospy
-from ofrl_ros.latched import deliver, reliable_publisher
+from ofrl_ros.latched import deliver, reliable_publisher, wait_for_subscribers
 from std_msgs.msg import String
 
 from tests.ros.waiting import ROOT, wait_for
@@ -94,3 +95,35 @@ def test_a_node_is_there_until_its_last_message_was_read(master):
     assert node.wait(30) == 0 and subscriber.heard == ["one", "two", "three"]
     reading.cancel()
     subscriber.stop()
+
+
+PUBLISHES_AT_ONCE = """
+import rospy
+from ofrl_ros.latched import reliable_publisher
+from std_msgs.msg import String
+rospy.init_node("speaker", anonymous=True)
+publisher = reliable_publisher("{}", String)
+for word in ("one", "two", "three"):
+    publisher.publish(word)
+"""
+
+
+def test_a_subscriber_that_is_not_connected_yet_misses_nothing(master):
+    """It connects after the node has advertised: 0.3 s later when this was measured."""
+    subscriber = SlowSubscriber("/first_words_of_a_node")
+    subscriber.go.set()
+    code = PUBLISHES_AT_ONCE.format(subscriber.topic)
+    environment = dict(master, PYTHONPATH=str(ROOT / "ros"))
+    assert subprocess.run([sys.executable, "-c", code], env=environment, timeout=60).returncode == 0
+    wait_for(lambda: len(subscriber.heard) >= 3, "three messages")
+    assert subscriber.heard == ["one", "two", "three"]
+    subscriber.stop()
+
+
+def test_a_subscriber_that_was_killed_is_not_waited_for_forever(master):
+    topic = f"/last_words_{next(_COUNTER)}"
+    listed = rosgraph.Master("/killed")
+    listed.registerSubscriber(topic, String._type, "http://127.0.0.1:1/")
+    publisher = rospy.Publisher(topic, String, queue_size=1)
+    wait_for_subscribers(publisher, timeout=0.1)
+    listed.unregisterSubscriber(topic, "http://127.0.0.1:1/")
