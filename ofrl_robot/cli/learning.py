@@ -56,14 +56,14 @@ class Train(Generic[Hyper]):
 
     def run(self) -> None:
         from ofrl_robot.training.distributed import train
-        from ofrl_robot.workflow.choose_checkpoint import select_checkpoint
+        from ofrl_robot.workflow.choose_checkpoint import select_checkpoint, verdict_lines
 
         config = self.config()
         name = self.name or f"{config.dataset.resolve().name}-{self.algo}"
         folder = self.out / name
         if train(config, folder, self.resume):
             print(f"run: {folder}")
-            print("\n".join(select_checkpoint(folder).lines()))
+            print("\n".join(verdict_lines(folder, select_checkpoint(folder))))
 
     def config(self) -> RunConfig:
         """Raises ConfigError for flags that exclude each other."""
@@ -83,9 +83,9 @@ class Diagnose:
     """Run folder written by `ofrl train`."""
 
     def run(self) -> None:
-        from ofrl_robot.workflow.choose_checkpoint import select_checkpoint
+        from ofrl_robot.workflow.choose_checkpoint import select_checkpoint, verdict_lines
 
-        print("\n".join(select_checkpoint(self.run_folder).lines()))
+        print("\n".join(verdict_lines(self.run_folder, select_checkpoint(self.run_folder))))
 
 
 @dataclasses.dataclass(frozen=True)
