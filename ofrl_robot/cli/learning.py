@@ -98,8 +98,10 @@ class Report:
     """Folders of recorded trials to set beside the verdict."""
     out: Optional[Path] = None
     """File to write (default: <run>/report/report.html)."""
+    compare: Tuple[Path, ...] = ()
+    """Other run folders, to set their verdicts and errors beside this run's."""
 
     def run(self) -> None:
         from ofrl_robot.pages.run_report import write_report
 
-        print(f"report: {write_report(self.run_folder, self.trials, self.out)}")
+        print(f"report: {write_report(self.run_folder, self.trials, self.out, self.compare)}")
