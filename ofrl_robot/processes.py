@@ -8,13 +8,15 @@ import dataclasses
 import multiprocessing
 import os
 import signal
+import subprocess
 import time
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
-from typing import Any, Callable, Deque, Iterator, List, Sequence, Set, Tuple
+from typing import Any, Callable, Deque, Iterator, List, Optional, Sequence, Set, Tuple
 
-END_TIMEOUT = 1.0  # s for a process to end by itself once its pipe is closed
+END_TIMEOUT = 1.0  # s that a process whose pipe was closed has to end by itself
+TERMINATE_TIMEOUT = 10.0  # s that a process has to end after SIGTERM
 
 
 def available_cores() -> int:
@@ -47,11 +49,29 @@ def interrupt_postponed() -> Iterator[None]:
 
 
 def exit_text(process: BaseProcess) -> str:
-    """Return how a process ended: the name of the signal or the exit code."""
-    code = process.exitcode
-    if code is not None and code < 0:
+    """Return how a process has ended: the signal's name or the exit code."""
+    return exit_code_text(process.exitcode)
+
+
+def exit_code_text(code: Optional[int]) -> str:
+    """Return the name of the signal that ended a process (``code`` below 0), or its exit code."""
+    if code is None or code >= 0:
+        return f"exit code {code}"
+    try:
         return signal.Signals(-code).name
-    return f"exit code {code}"
+    except ValueError:  # a real-time signal has no name
+        return f"signal {-code}"
+
+
+def terminate(processes: Sequence[subprocess.Popen], seconds: float = TERMINATE_TIMEOUT) -> None:
+    """End processes: SIGTERM to all, then SIGKILL to those that still run after ``seconds``."""
+    for process in processes:
+        process.terminate()
+    for process in processes:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(seconds)
+        process.kill()
+        process.wait()
 
 
 # -- watched work ----------------------------------------------------------------------------

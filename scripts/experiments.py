@@ -1,8 +1,8 @@
-"""The experiments behind docs/experiments.md: every checkpoint of every run, k/n on unseen seeds.
+"""Run the experiments behind docs/experiments.md: k/n on unseen seeds for every run.
 
-Run by ``make experiments``; `--only NAME` runs some of them. Runs without ROS (the same loop, see
-tests/ros/test_launch.py), takes hours on 2 cores, resumes where it was stopped: a finished
-training and a finished evaluation are not repeated.
+``make experiments`` runs all of them, `--only NAME` some. They need no ROS (the loop is the same,
+see tests/ros/test_launch.py) and take hours on 2 cores. Finished trainings and evaluations are not
+repeated, so a stopped run goes on where it was.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class Experiment(NamedTuple):
     Attributes:
         task: simulator task of data and trials.
         config: file in config/training.
-        flags: what differs from that file.
+        flags: settings that differ from that file.
         seeds: training seeds.
         choices: action choices to evaluate the selected checkpoint with.
         every: evaluate all checkpoints, not only the selected one.
@@ -73,13 +73,14 @@ EXPERIMENTS: Dict[str, Experiment] = {
 
 
 def call(*words: object) -> None:
-    code = subprocess.call([str(w) for w in words], cwd=str(ROOT))
+    """Run a command, and end the experiments if it fails."""
+    code = subprocess.call([str(w) for w in words], cwd=ROOT)
     if code != 0:
         sys.exit(f"experiments: {words[1]} failed with exit code {code}")
 
 
 def dataset(task: str) -> Path:
-    """300 scripted episodes of the task, collected once."""
+    """Return the dataset of a task: 300 scripted episodes, collected once."""
     folder = ROOT / "datasets" / "experiments" / task
     have = report_trials(folder).trials if folder.is_dir() else 0
     if have < EPISODES:
@@ -88,26 +89,27 @@ def dataset(task: str) -> Path:
 
 
 def finished(run: Path) -> bool:
-    """Whether the run has the checkpoint of its last step."""
+    """Return whether the run has the checkpoint of its last step."""
     if not (run / CONFIG).is_file():
         return False
     return checkpoint_path(run, read_config(run)["train"]["steps"]).is_file()
 
 
 def evaluate(run: Path, step: int, trials: int, action_choice: str = MODE) -> str:
-    """Trials of one checkpoint; read from disk when they were run before."""
+    """Return k/n of one checkpoint; trials that are on disk already are not run again."""
     name = f"{run.name}-{step}-{action_choice}"
+    choice = ("--action-choice", action_choice)
     out = ROOT / "datasets" / "experiments" / "trials" / name
     if not evaluated(out, checkpoint_path(run, step), trials):
-        shutil.rmtree(str(out), ignore_errors=True)  # broken off, or of another policy
-        call("ofrl", "evaluate", checkpoint_path(run, step), "--trials", trials, "--out", out,
-             "--action-choice", action_choice)  # fmt: skip
+        shutil.rmtree(out, ignore_errors=True)  # unfinished, or of another policy
+        checkpoint = checkpoint_path(run, step)
+        call("ofrl", "evaluate", checkpoint, "--trials", trials, "--out", out, *choice)
     report = report_trials(out)
     return f"{report.successes}/{report.trials}"
 
 
 def evaluated(out: Path, checkpoint: Path, trials: int) -> bool:
-    """Whether ``out`` holds that many trials of that very checkpoint."""
+    """Return whether ``out`` has exactly that many trials of exactly that checkpoint."""
     if not out.is_dir() or not list(out.glob("*.h5")):
         return False
     report = report_trials(out)
@@ -116,28 +118,24 @@ def evaluated(out: Path, checkpoint: Path, trials: int) -> bool:
 
 
 def run_experiment(name: str, trials: int) -> List[str]:
-    """Markdown lines of one experiment."""
+    """Run one experiment and return its results as Markdown lines."""
     experiment = EXPERIMENTS[name]
     data = dataset(experiment.task)
     behaviour = report_trials(data)
     lines = [f"### {name}", ""]
-    lines.append(
-        "`config/training/{}.yaml` {}; demonstrations {}".format(
-            experiment.config,
-            " ".join(experiment.flags),
-            rate_text(behaviour.successes, behaviour.trials),
-        )
-    )
+    settings = " ".join([f"`config/training/{experiment.config}.yaml`", *experiment.flags])
+    rate = rate_text(behaviour.successes, behaviour.trials)
+    lines.append(f"{settings}; demonstrations {rate}")
     columns = ["seed", "verdict", "selected step"]
     columns += [CHOICE_WORDS[choice] for choice in experiment.choices] + ["by step"]
-    lines += ["", "| {} |".format(" | ".join(columns)), "|" + "---|" * len(columns)]
+    lines += ["", f"| {' | '.join(columns)} |", "|" + "---|" * len(columns)]
     for seed in experiment.seeds:
         run = ROOT / "runs" / "experiments" / f"{name}-seed{seed}"
         if not finished(run):
-            shutil.rmtree(str(run), ignore_errors=True)  # a training that was broken off
-            config = ROOT / "config" / "training" / (experiment.config + ".yaml")
-            call("ofrl", "train", data, "--config", config, *experiment.flags,
-                 "--seed", seed, "--out", run.parent, "--name", run.name)  # fmt: skip
+            shutil.rmtree(run, ignore_errors=True)  # an unfinished training
+            config = ROOT / "config" / "training" / f"{experiment.config}.yaml"
+            place = ("--seed", seed, "--out", run.parent, "--name", run.name)
+            call("ofrl", "train", data, "--config", config, *experiment.flags, *place)
         selected = select_checkpoint(run)
         rates = [evaluate(run, selected.selected_step, trials, c) for c in experiment.choices]
         by_step = "-"
@@ -147,15 +145,13 @@ def run_experiment(name: str, trials: int) -> List[str]:
                 for step in checkpoint_steps(run)
                 if step >= 2000
             )
-        lines.append(
-            "| {} | {} | {} | {} | {} |".format(
-                seed, selected.verdict, selected.selected_step, " | ".join(rates), by_step
-            )
-        )
+        row = [str(seed), selected.verdict, str(selected.selected_step), *rates, by_step]
+        lines.append(f"| {' | '.join(row)} |")
     return lines + [""]
 
 
 def main() -> None:
+    """Run the experiments that the command line names, and write their results."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--only", nargs="*", choices=sorted(EXPERIMENTS), help="run these")
     parser.add_argument("--trials", type=int, default=50, help="per checkpoint (default: 50)")
@@ -165,7 +161,7 @@ def main() -> None:
     for name in arguments.only or EXPERIMENTS:
         lines = run_experiment(name, arguments.trials)
         print("\n".join(lines), flush=True)
-        (results / (name + ".md")).write_text("\n".join(lines) + "\n")
+        (results / f"{name}.md").write_text("\n".join(lines) + "\n")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
-"""Pictures and the table of docs/simulator.md: one start per task, k/n of its script.
+"""Draw the pictures and the table of docs/simulator.md: one start per task, k/n of its script.
 
-Run by ``make gallery``; rewrites docs/images/tasks/ and the table between the markers.
+``make gallery`` runs it. It rewrites docs/images/tasks/ and the table between the markers.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ NOISES = (0.0, 0.1)
 
 
 def picture(task_id: str) -> str:
-    """Draw the start of an episode; the file's path as the page links it."""
+    """Draw the start of an episode; return the file's path as the page links it."""
     env = sim.make(task_id, render_mode="rgb_array", render_size=PICTURE_SIZE)
     env.reset(seed=0)
     path = PICTURES / f"{task_id}.png"
@@ -37,7 +37,7 @@ def picture(task_id: str) -> str:
 
 
 def successes(task_id: str, noise: float, episodes: int) -> Tuple[int, int]:
-    """Episodes of the task's own script that succeed at their last step: k, n."""
+    """Return k and n: episodes of the task's own script that succeed at their last step."""
     env = sim.make(task_id, image_size=8, image_format="uint8")
     policy = make_scripted(task_id, noise)
     count = sum(_succeeds(env, policy, seed) for seed in range(episodes))
@@ -55,8 +55,12 @@ def _succeeds(env: WidowXEnv, policy: ScriptedPolicy, seed: int) -> bool:
 
 
 def row(task_id: str, episodes: int) -> str:
+    """Return the table's row of one task."""
     spec = find(task_id).spec
-    rates = ["{}/{}".format(*successes(task_id, noise, episodes)) for noise in NOISES]
+    rates = []
+    for noise in NOISES:
+        count, total = successes(task_id, noise, episodes)
+        rates.append(f"{count}/{total}")
     cells = [
         f"![]({picture(task_id)})",
         f"`{task_id}`<br>{spec.description}",
@@ -65,10 +69,11 @@ def row(task_id: str, episodes: int) -> str:
         f"`{spec.scripted_policy}`",
         *rates,
     ]
-    return "| {} |".format(" | ".join(cells))
+    return f"| {' | '.join(cells)} |"
 
 
 def main() -> int:
+    """Draw all tasks and rewrite the page."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--episodes", type=int, default=50, help="per task and noise")
     episodes = parser.parse_args().episodes

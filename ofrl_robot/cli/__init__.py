@@ -21,7 +21,6 @@ ofrl sim replay recorded.npy --env Widow250PickTray-v0 --report fidelity.json
 
 from __future__ import annotations
 
-import dataclasses
 import os
 import sys
 from typing import Annotated, Any, Optional, Sequence, Union
@@ -65,10 +64,7 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
         return 0
     try:
         words = expand_config(words)
-        command = parse(_commands(words), words, __doc__)
-        if isinstance(command, Sweep):
-            command = dataclasses.replace(command, words=tuple(words))
-        command.run()
+        parse(_commands(words), words, __doc__).run()
     except OfrlError as error:
         print(f"ofrl: {error}", file=sys.stderr)
         return 2

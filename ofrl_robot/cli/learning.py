@@ -56,14 +56,14 @@ class Train(Generic[Hyper]):
 
     def run(self) -> None:
         from ofrl_robot.training.distributed import train
-        from ofrl_robot.workflow.choose_checkpoint import select_checkpoint
+        from ofrl_robot.workflow.choose_checkpoint import select_checkpoint, verdict_lines
 
         config = self.config()
         name = self.name or f"{config.dataset.resolve().name}-{self.algo}"
         folder = self.out / name
         if train(config, folder, self.resume):
             print(f"run: {folder}")
-            print("\n".join(select_checkpoint(folder).lines()))
+            print("\n".join(verdict_lines(folder, select_checkpoint(folder))))
 
     def config(self) -> RunConfig:
         """Raises ConfigError for flags that exclude each other."""
@@ -83,9 +83,9 @@ class Diagnose:
     """Run folder written by `ofrl train`."""
 
     def run(self) -> None:
-        from ofrl_robot.workflow.choose_checkpoint import select_checkpoint
+        from ofrl_robot.workflow.choose_checkpoint import select_checkpoint, verdict_lines
 
-        print("\n".join(select_checkpoint(self.run_folder).lines()))
+        print("\n".join(verdict_lines(self.run_folder, select_checkpoint(self.run_folder))))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -98,8 +98,10 @@ class Report:
     """Folders of recorded trials to set beside the verdict."""
     out: Optional[Path] = None
     """File to write (default: <run>/report/report.html)."""
+    compare: Tuple[Path, ...] = ()
+    """Other run folders, to set their verdicts and errors beside this run's."""
 
     def run(self) -> None:
         from ofrl_robot.pages.run_report import write_report
 
-        print(f"report: {write_report(self.run_folder, self.trials, self.out)}")
+        print(f"report: {write_report(self.run_folder, self.trials, self.out, self.compare)}")

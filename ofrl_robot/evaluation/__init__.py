@@ -1,1 +1,1 @@
-"""Trials after training: k/n with an interval, from recorded episodes only."""
+"""Success rates of trials, and how faithful the simulator is to recordings."""

@@ -1,7 +1,7 @@
-"""Success rates, honestly: k of n with a Wilson interval, aborts and missing labels apart.
+"""Success rates: k of n with a Wilson interval; aborts and missing labels are counted apart.
 
-Every number is read back from episode files on disk, so simulated, ROS and hand-labelled trials
-are counted by the same code, and the counter is what was saved.
+Every number is read from episode files on disk, so that the same code counts simulated,
+ROS and hand-labelled trials, and counts only what was saved.
 """
 
 from __future__ import annotations
@@ -20,14 +20,18 @@ from ofrl_robot.policy.choice import recorded_choice
 
 @dataclasses.dataclass(frozen=True)
 class TrialReport:
-    """Outcome of a set of trials.
+    """The outcome of a set of trials.
 
     Attributes:
-        successes, trials: k and n; unlabelled and aborted trials count in n, never in k.
-        unknown, aborted: how many of n have no label, or ended by a stop.
+        successes: k; unlabelled and aborted trials are not in it.
+        trials: n; all episodes of the folder.
+        unknown: trials without a label.
+        aborted: trials that ended by a stop.
         policy: identity of the policy, empty without one, ``{"mixed": count}`` for several.
-        actor, task, robot: who did it (all of them), what, on what.
-        rows: one dict a trial: file, seed, label, steps, abort_reason.
+        actor: who acted; several are joined by commas.
+        task: of the first trial.
+        robot: of the first trial.
+        rows: one dict per trial: file, seed, label, steps, abort_reason.
     """
 
     successes: int
@@ -46,7 +50,7 @@ class TrialReport:
         return wilson(self.successes, self.trials)
 
     def line(self) -> str:
-        """k/n with interval, and what was not clean, in one line."""
+        """Return k/n with its interval, and the unlabelled and aborted trials, in one line."""
         text = rate_text(self.successes, self.trials)
         if self.unknown:
             text += f", {self.unknown} without a label"
@@ -55,13 +59,14 @@ class TrialReport:
         return text
 
     def to_json(self) -> str:
+        """Return all fields and the interval as JSON."""
         low, high = self.interval
         data = {**dataclasses.asdict(self), "wilson_low": low, "wilson_high": high}
         return f"{json.dumps(data, indent=2)}\n"
 
 
 def wilson(successes: int, trials: int) -> Tuple[float, float]:
-    """Wilson 95 % interval of ``successes`` out of ``trials``; (0, 1) when there was no trial."""
+    """Return the Wilson 95 % interval of a success rate; (0, 1) without any trial."""
     if trials == 0:
         return 0.0, 1.0
     interval = binomtest(successes, trials).proportion_ci(0.95, method="wilson")
@@ -69,7 +74,7 @@ def wilson(successes: int, trials: int) -> Tuple[float, float]:
 
 
 def rate_text(successes: int, trials: int) -> str:
-    """``47/50 = 94 % (Wilson 95 %: 84-98 %)``."""
+    """Return a success rate as text: ``47/50 = 94 % (Wilson 95 %: 84-98 %)``."""
     if trials == 0:
         return "0/0"
     low, high = wilson(successes, trials)
@@ -80,7 +85,12 @@ def rate_text(successes: int, trials: int) -> str:
 
 
 def report_trials(folder: Path) -> TrialReport:
-    """Count the episodes of a folder. Raises DatasetError when it holds none."""
+    """Count the episodes of a folder.
+
+    Raises:
+        DatasetError: the folder holds no episode, or one that cannot be read; nothing is
+            counted then.
+    """
     dataset = open_dataset(folder)
     rows = [
         {
@@ -93,7 +103,7 @@ def report_trials(folder: Path) -> TrialReport:
         for path, meta, steps in zip(dataset.paths, dataset.metas, dataset.lengths)
     ]
     first = dataset.metas[0]
-    # The hash, not the path, says which policy it was; sampled and deterministic are two.
+    # A policy is identified by its hash, not its path; sampled and deterministic are two policies.
     policies = {(m.policy.get("sha256"), recorded_choice(m.policy)) for m in dataset.metas}
     return TrialReport(
         successes=sum(m.success == SUCCESS and not m.abort_reason for m in dataset.metas),

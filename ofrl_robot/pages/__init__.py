@@ -1,1 +1,1 @@
-"""Reports and pages: HTML, plots, film strips, clips."""
+"""HTML pages about runs and datasets, film strips, clips, and the label page."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from typing import Callable, Iterator, List, Optional
 
@@ -9,10 +10,11 @@ import cv2
 import numpy as np
 from PIL import Image
 
+from ofrl_robot import files
 from ofrl_robot.data.datasets.dataset import Dataset
 from ofrl_robot.data.episodes.reader import iter_frames
 from ofrl_robot.data.episodes.schema import EpisodeMeta
-from ofrl_robot.errors import ConfigError
+from ofrl_robot.errors import DatasetError
 from ofrl_robot.pages.film_strip import side_by_side
 
 GIF, MP4 = "gif", "mp4"
@@ -28,39 +30,45 @@ def write_clips(
     """Write ``episode_000042.gif`` (or ``.mp4``) of every episode, all cameras side by side.
 
     MP4 is MPEG-4 part 2, which opencv can write everywhere: players show it, browsers do not.
-    A clip lies there whole or not at all; one that is there is replaced.
+    A clip appears under its name when it is complete; an older one is replaced.
 
     Args:
-        kind: ``GIF`` or ``MP4``. on_episode: called with (episodes done, episodes).
+        kind: ``GIF`` or ``MP4``.
+        on_episode: called with (episodes done, episodes).
 
-    Raises ConfigError when ``folder`` cannot be written, DatasetError for a damaged episode.
+    Raises:
+        OutputError: ``folder`` cannot be written.
+        DatasetError: an episode is damaged, or has no control rate.
     """
     write = {GIF: _write_gif, MP4: _write_mp4}[kind]
     clips = []
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        for path, meta in zip(dataset.paths, dataset.metas):
-            clips.append(folder / f"{path.stem}.{kind}")
-            partial = folder / f".{path.stem}.partial.{kind}"
+    files.make_folder(folder)
+    for path, meta in zip(dataset.paths, dataset.metas):
+        if not 0 < meta.control_rate_hz < np.inf:
+            raise DatasetError(
+                f"its control rate of {meta.control_rate_hz} Hz is no speed to play it at",
+                "leave the episode out",
+                path,
+            )
+        clip = folder / f"{path.stem}.{kind}"
+        partial = folder / f".{path.stem}.partial.{kind}"
+        try:
             try:
                 write(partial, _pictures(path, meta), meta.control_rate_hz)
-                partial.replace(clips[-1])
+                files.replace(partial, clip)
             finally:
-                if partial.exists():
+                with contextlib.suppress(OSError):  # gone already when all went well
                     partial.unlink()
-            if on_episode is not None:
-                on_episode(len(clips), len(dataset.paths))
-    except OSError as error:
-        raise ConfigError(
-            f"cannot write clips ({error.strerror or error})",
-            "choose another --out",
-            folder,
-        ) from error
+        except OSError as error:
+            raise files.output_error(error, clip) from error
+        clips.append(clip)
+        if on_episode is not None:
+            on_episode(len(clips), len(dataset.paths))
     return clips
 
 
 def _pictures(path: Path, meta: EpisodeMeta) -> Iterator[np.ndarray]:
-    """RGB uint8 (H, W, 3) of one tick after the other; a block of frames is in memory at a time."""
+    """Yield one RGB uint8 (H, W, 3) picture per tick; one block of frames is in memory."""
     cameras = [
         (frame for block in iter_frames(path, camera.name) for frame in block)
         for camera in meta.observation_spec.cameras
@@ -73,14 +81,14 @@ def _pictures(path: Path, meta: EpisodeMeta) -> Iterator[np.ndarray]:
 def _write_gif(path: Path, pictures: Iterator[np.ndarray], rate_hz: float) -> None:
     images = (Image.fromarray(picture).quantize(256) for picture in pictures)
     next(images).save(
-        str(path), "GIF", save_all=True, append_images=images, duration=1000 / rate_hz, loop=0
+        path, "GIF", save_all=True, append_images=images, duration=1000 / rate_hz, loop=0
     )
 
 
 def _write_mp4(path: Path, pictures: Iterator[np.ndarray], rate_hz: float) -> None:
     writer = None
     for picture in pictures:
-        height, width = (n // 2 * 2 for n in picture.shape[:2])  # the codec wants even sizes
+        height, width = (n // 2 * 2 for n in picture.shape[:2])  # the codec needs even sizes
         if writer is None:
             code = cv2.VideoWriter_fourcc(*"mp4v")
             writer = cv2.VideoWriter(str(path), code, rate_hz, (width, height))

@@ -1,13 +1,13 @@
 """One self-contained HTML page to browse a dataset: film strip, plots and facts of each episode.
 
-This module gathers what the page says, one episode in memory at a time;
-``templates/episodes.html.j2`` carries the layout and draws the plots from the numbers.
+This module gathers the contents, with one episode in memory at a time;
+``templates/episodes.html.j2`` is the layout and draws the plots from the numbers.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Callable, Dict, Iterator, List, Optional, Sequence, Tuple
+from typing import Any, Callable, Dict, Iterable, Iterator, List, Optional, Sequence, Tuple
 
 import numpy as np
 
@@ -16,20 +16,24 @@ from ofrl_robot.data.datasets.edit import chosen
 from ofrl_robot.data.episodes.reader import Episode, read_episode, read_frames
 from ofrl_robot.data.episodes.schema import FAILURE, LABEL_NAMES, SUCCESS, UNKNOWN
 from ofrl_robot.data.episodes.timing import NS_PER_MS, EpisodeTiming, episode_timing
+from ofrl_robot.errors import DatasetError
 from ofrl_robot.pages.film_strip import JPEG, encode, evenly_spaced, side_by_side
 from ofrl_robot.pages.html import data_uri, template, write_page
 
 FILE = "view.html"
-MOST_EPISODES = 200  # of a dataset that nobody chose episodes from
-_EXACT_BYTES = 64_000  # of all strips of an episode as PNG; more than that are kept as JPEG
-_MOST_POINTS = 500  # of a curve: as many as the page has pixels for
+MOST_EPISODES = 200  # shown of a dataset when no episodes are named
+_EXACT_BYTES = 64_000  # of all strips of an episode as PNG; larger ones become JPEG
+_MOST_POINTS = 500  # of a curve: the page has no more pixels
 
 
 def choose_episodes(dataset: Dataset, episodes: Sequence[str] = ()) -> Dataset:
-    """Those that are meant (see :func:`ofrl_robot.data.datasets.edit.chosen`), or the first
-    ``MOST_EPISODES`` where none is named.
+    """Return the episodes to show: the named ones, or the first ``MOST_EPISODES``.
 
-    Raises DatasetError naming the first that does not exist.
+    Args:
+        episodes: names or ranges, see :func:`ofrl_robot.data.datasets.edit.chosen`.
+
+    Raises:
+        DatasetError: an episode does not exist; the message names the first one.
     """
     if not episodes:
         return dataset.subset(range(min(MOST_EPISODES, len(dataset.paths))))
@@ -46,12 +50,13 @@ def write_view(
     """Write the page of a dataset and return its path.
 
     Args:
+        folder: the dataset.
         out: file to write (default ``<folder>/view.html``).
-        episodes: which of them, see :func:`choose_episodes`.
+        episodes: the episodes to show, see :func:`choose_episodes`.
         on_episode: called with (episodes done, episodes).
 
-    Raises OfrlError when something cannot be read or written; a page that exists is then left
-    as it was.
+    Raises:
+        OfrlError: something cannot be read or written; an existing page is left as it was.
     """
     path = out or folder / FILE
     dataset = open_dataset(folder)
@@ -79,26 +84,31 @@ def _dataset_facts(dataset: Dataset) -> List[Tuple[str, str]]:
     metas, lengths = dataset.metas, dataset.lengths
     labels = [meta.success for meta in metas]
     aborted = sum(bool(meta.abort_reason) for meta in metas)
+    successes, failures = labels.count(SUCCESS), labels.count(FAILURE)
     success = (
-        f"{labels.count(SUCCESS)}/{len(metas)} ({100.0 * labels.count(SUCCESS) / len(metas):.0f} "
-        f"%), {labels.count(FAILURE)} failure, {labels.count(UNKNOWN)} unknown, {aborted} "
-        "aborted"
+        f"{successes}/{len(metas)} ({100.0 * successes / len(metas):.0f} %), {failures} failure, "
+        f"{labels.count(UNKNOWN)} unknown, {aborted} aborted"
     )
+    span = _span(min(lengths), max(lengths), "{}")
     rates = [meta.measured_rate_hz for meta in metas]
+    achieved = _span(min(rates), max(rates), "{:.4g}")
+    cameras = dataset.observation_spec.cameras
+    sizes = [f"{c.name} {c.shape[0]}x{c.shape[1]} (height x width)" for c in cameras]
     return [
         ("success", success),
-        ("transitions", f"{sum(lengths):,}; {_span(min(lengths), max(lengths), '{}')} an episode"),
-        ("task", "; ".join(sorted({meta.task for meta in metas})) or "-"),
-        ("robot", "; ".join(sorted({meta.robot for meta in metas})) or "-"),
-        ("actor", "; ".join(sorted({meta.actor for meta in metas})) or "-"),
-        ("rate", "{:g} Hz nominal, {} Hz achieved".format(
-            metas[0].control_rate_hz, _span(min(rates), max(rates), "{:.4g}"))),
+        ("transitions", f"{sum(lengths):,}; {span} an episode"),
+        ("task", _distinct(meta.task for meta in metas)),
+        ("robot", _distinct(meta.robot for meta in metas)),
+        ("actor", _distinct(meta.actor for meta in metas)),
+        ("rate", f"{metas[0].control_rate_hz:g} Hz nominal, {achieved} Hz achieved"),
         ("actions", ", ".join(dataset.action_spec.names)),
         ("state", ", ".join(dataset.observation_spec.state_names)),
-        ("cameras", ", ".join(
-            "{} {}x{} (height x width)".format(c.name, *c.shape[:2])
-            for c in dataset.observation_spec.cameras)),
-    ]  # fmt: skip
+        ("cameras", ", ".join(sizes)),
+    ]
+
+
+def _distinct(values: Iterable[str]) -> str:
+    return "; ".join(sorted(set(values))) or "-"
 
 
 def _span(low: float, high: float, form: str) -> str:
@@ -107,26 +117,30 @@ def _span(low: float, high: float, form: str) -> str:
 
 
 def _contents(path: Path) -> Dict[str, Any]:
-    """Everything the page shows of one episode of T steps, as JSON: no array beyond
-    ``_MOST_POINTS`` entries."""
+    """Return what the page shows of one episode; no list is longer than ``_MOST_POINTS``."""
     episode = read_episode(path, cameras=())
-    meta, cameras = episode.meta, [c.name for c in episode.meta.observation_spec.cameras]
+    meta = episode.meta
+    cameras = [camera.name for camera in meta.observation_spec.cameras]
+    total = _return(episode, path)
     stamps = episode.timestamps
     timed = [name for name in cameras if name in stamps]
     timing = None
-    if "obs" in stamps and meta.control_rate_hz > 0:
+    if "obs" in stamps and 0 < meta.control_rate_hz < np.inf:
         timing = episode_timing(
             stamps, meta.control_rate_hz, timed, episode.intervention, episode.held
         )
     stride = -(-len(episode) // _MOST_POINTS)
+    ages = {}
+    if timing is not None:
+        ages = {name: _ms((stamps["obs"] - stamps[name])[:-1], stride) for name in timed}
     return {
         "name": path.stem,
         "label": LABEL_NAMES[meta.success],
         "source": meta.label_source,
         "abort": meta.abort_reason,
         "steps": len(episode),
-        "return": float(episode.rewards.sum()),
-        "facts": _facts(episode, timing),
+        "return": total,
+        "facts": _facts(episode, total, timing),
         "strips": [
             _strip(path, camera, len(episode) + 1, _EXACT_BYTES // len(cameras))
             for camera in cameras
@@ -139,26 +153,36 @@ def _contents(path: Path) -> Dict[str, Any]:
         "rewards": _rounded(_extremes(episode.rewards, stride), 3),
         "period": 1000 / meta.control_rate_hz if timing else 0,
         "intervals": _ms(np.diff(stamps["obs"]), stride) if timing else [],
-        "ages": {name: _ms((stamps["obs"] - stamps[name])[:-1], stride) for name in timed}
-        if timing
-        else {},
-        "marks": {
-            name: np.flatnonzero(flags).tolist()[:_MOST_POINTS]
-            for name, flags in (
-                ("limited", episode.limited),
-                ("held", episode.held),
-                ("intervention", episode.intervention),
-            )
-            if flags is not None and flags.any()
-        },
+        "ages": ages,
+        "marks": _marks(episode),
     }
 
 
-def _facts(episode: Episode, timing: Optional[EpisodeTiming]) -> List[Tuple[str, str]]:
+def _marks(episode: Episode) -> Dict[str, List[int]]:
+    """Return the marked steps of an episode by kind; a kind without any is left out."""
+    flags = {"limited": episode.limited, "intervention": episode.intervention}
+    if episode.held is not None:
+        flags["held"] = episode.held
+    steps = {kind: np.flatnonzero(flag).tolist() for kind, flag in flags.items()}
+    return {kind: found[:_MOST_POINTS] for kind, found in steps.items() if found}
+
+
+def _return(episode: Episode, path: Path) -> float:
+    """Return the sum of the rewards. Raises DatasetError if it overflows."""
+    with np.errstate(over="ignore"):
+        total = float(episode.rewards.sum())
+    if not np.isfinite(total):
+        raise DatasetError("the sum of its rewards is not finite", "remove the episode", path)
+    return total
+
+
+def _facts(
+    episode: Episode, total: float, timing: Optional[EpisodeTiming]
+) -> List[Tuple[str, str]]:
     meta = episode.meta
     rows = [
-        ("label", f"{LABEL_NAMES[meta.success]} ({meta.label_source or 'by nobody'})"),
-        ("return", f"{episode.rewards.sum():g}"),
+        ("label", f"{LABEL_NAMES[meta.success]} ({meta.label_source or 'no source'})"),
+        ("return", f"{total:g}"),
         ("steps", str(len(episode))),
         ("ended by", meta.abort_reason or ("the task" if episode.terminals[-1] else "time")),
         ("seed", str(meta.seed) if meta.seed >= 0 else "-"),
@@ -202,7 +226,7 @@ def _ms(ns: np.ndarray, stride: int) -> List[float]:
 
 
 def _extremes(values: np.ndarray, stride: int) -> np.ndarray:
-    """The entry of largest magnitude of every ``stride``: one spike in 500 steps stays visible."""
+    """Return the entry of largest magnitude of every ``stride``, so that a spike stays visible."""
     blocks = np.split(values, range(stride, len(values), stride))
     return np.array([block[np.argmax(np.abs(block))] for block in blocks])
 

@@ -1,4 +1,4 @@
-"""Film strips: what one recorded episode looked like, as a single row of frames."""
+"""Film strips: a recorded episode as a single row of frames."""
 
 from __future__ import annotations
 
@@ -23,11 +23,14 @@ class Strip:
     """One episode as a picture.
 
     Attributes:
-        name: seed of the episode, or its file where there is no seed (hardware).
+        name: seed of the episode, or its file if it has no seed (hardware).
         label: ``success``, ``failure`` or ``unknown``.
         abort_reason: why it was stopped, or empty.
-        steps: transitions of the episode. shown: which observations the frames are.
-        kind: MIME type of ``image``. size: (width, height) in pixels.
+        steps: transitions of the episode.
+        shown: indices of the observations that the frames show.
+        image: the picture as a file of type ``kind``.
+        kind: MIME type of ``image``.
+        size: (width, height) in pixels.
     """
 
     name: str
@@ -41,21 +44,33 @@ class Strip:
 
     @property
     def succeeded(self) -> bool:
+        """Whether the trial counts as a success; an aborted one does not."""
         return _succeeded(self.label, self.abort_reason)
 
 
 def choose(rows: Sequence[Dict[str, Any]]) -> List[Dict[str, Any]]:
-    """Trials worth seeing, of ``TrialReport.rows``: all that went wrong up to a bound, then some
-    that did not. Always the first ones in file order: nobody picks the pretty ones."""
+    """Return the trials to show: failures up to a bound, then some successes.
+
+    They are the first of each kind in file order, so that the choice flatters no policy.
+
+    Args:
+        rows: ``TrialReport.rows``.
+    """
     others = [row for row in rows if not _succeeded(row["label"], row["abort_reason"])]
     successes = [row for row in rows if row not in others]
     return others[:MOST_OTHERS] + successes[:MOST_SUCCESSES]
 
 
 def film_strip(folder: Path, row: Dict[str, Any], camera: str = "") -> Strip:
-    """The strip of one trial. ``camera`` names whose frames (default: the policy's, the first).
+    """Return the strip of one trial.
 
-    Raises DatasetError when the episode is damaged.
+    Args:
+        folder: of the episodes.
+        row: of ``TrialReport.rows``.
+        camera: whose frames to show; the first camera if it is empty or unknown.
+
+    Raises:
+        DatasetError: the episode is damaged.
     """
     episode = read_episode(folder / row["file"], cameras=())
     names = [c.name for c in episode.meta.observation_spec.cameras]
@@ -76,24 +91,24 @@ def film_strip(folder: Path, row: Dict[str, Any], camera: str = "") -> Strip:
 
 
 def evenly_spaced(frames: int) -> Tuple[int, ...]:
-    """Which of so many frames a strip shows: the first, the last and some between."""
+    """Return the indices of the frames that a strip shows: the first, the last, some between."""
     return tuple(int(i) for i in np.unique(np.linspace(0, frames - 1, FRAMES).round()))
 
 
 def encode(image: np.ndarray, kind: str) -> bytes:
-    """An RGB uint8 (H, W, 3) picture as ``PNG`` or ``JPEG``."""
+    """Return an RGB uint8 (H, W, 3) picture as the bytes of a ``PNG`` or ``JPEG`` file."""
     suffix, options = (".png", []) if kind == PNG else (".jpg", [cv2.IMWRITE_JPEG_QUALITY, 85])
-    _, code = cv2.imencode(suffix, image[..., ::-1], options)  # BGR is what cv2 encodes from
+    _, code = cv2.imencode(suffix, image[..., ::-1], options)  # cv2 encodes BGR
     return code.tobytes()
 
 
 def side_by_side(
     frames: Sequence[np.ndarray], height: int = FRAME_HEIGHT
 ) -> Tuple[np.ndarray, str]:
-    """RGB uint8 (H, W, 3) frames in a row on white, and the MIME type to keep the row in.
+    """Join RGB uint8 (H, W, 3) frames in a row on white; return it and the MIME type to use.
 
-    Small frames are repeated pixel by pixel and kept exactly, so that one sees what the policy
-    saw. Camera-sized ones are shrunk; as photographs they are a tenth of the size in JPEG.
+    Small frames are enlarged pixel by pixel and kept exactly, as the policy saw them. Frames
+    higher than ``height`` are shrunk and become JPEG, which takes a tenth of the bytes of PNG.
     """
     exact = all(len(frame) <= height for frame in frames)
     frames = [_fit(frame, height) for frame in frames]
@@ -107,7 +122,7 @@ def side_by_side(
 
 
 def _fit(frame: np.ndarray, height: int) -> np.ndarray:
-    """Shrunk to ``height``, or enlarged by the whole factor that comes nearest below it."""
+    """Shrink a frame to ``height``, or enlarge it by the largest whole factor that fits."""
     if len(frame) > height:
         size = (max(1, round(frame.shape[1] * height / len(frame))), height)
         return cv2.resize(frame, size, interpolation=cv2.INTER_AREA)
@@ -116,5 +131,5 @@ def _fit(frame: np.ndarray, height: int) -> np.ndarray:
 
 
 def _succeeded(label: str, abort_reason: str) -> bool:
-    """As ``report_trials`` counts: an aborted trial is no success."""
+    """Return whether a trial is a success as ``report_trials`` counts: aborted ones are not."""
     return label == "success" and not abort_reason

@@ -1,22 +1,23 @@
-"""What all HTML pages share: templates, pictures inside the page, written whole or not at all."""
+"""HTML pages in one file: templates, pictures inside the page, and writing a page whole."""
 
 from __future__ import annotations
 
 import base64
+import contextlib
 import os
-import tempfile
 from pathlib import Path
 from typing import Iterable
 
 import jinja2
 
-from ofrl_robot.errors import ConfigError
+from ofrl_robot import files
+from ofrl_robot.errors import OutputError
 
 _TEMPLATES = Path(__file__).resolve().parent / "templates"
 
 
 def template(name: str) -> jinja2.Template:
-    """A file of ``templates/``; everything put into it is escaped."""
+    """Return a file of ``templates/``; every value put into it is escaped."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(str(_TEMPLATES)),
         autoescape=True,
@@ -30,36 +31,32 @@ def template(name: str) -> jinja2.Template:
 
 
 def data_uri(data: bytes, kind: str) -> str:
-    return "data:{};base64,{}".format(kind, base64.b64encode(data).decode("ascii"))
+    """Return a picture of MIME type ``kind`` as an address that holds the picture itself."""
+    return f"data:{kind};base64,{base64.b64encode(data).decode('ascii')}"
 
 
 def write_page(path: Path, pieces: Iterable[str], what: str) -> None:
     """Write a page piece by piece; a reader sees the old page or the whole new one.
 
+    What ``pieces`` raises leaves the old page as it was.
+
     Args:
         what: name of the page for the message ("report").
 
-    Raises ConfigError when ``path`` cannot be written; what ``pieces`` raises leaves no trace.
+    Raises:
+        OutputError: ``path`` is a folder or cannot be written.
     """
     if path.is_dir():
-        raise ConfigError(
-            "is a folder", "name a file, such as {}".format(path / (what + ".html")), path
-        )
+        raise OutputError("is a folder", f"name a file, such as {path / what}.html", path)
+    files.make_folder(path.parent)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(".partial", path.name + ".", str(path.parent))
         try:
-            with open(handle, "w", encoding="utf-8") as file:
-                for piece in pieces:
-                    file.write(piece)
-                file.flush()
-                os.fsync(file.fileno())
-            os.chmod(temporary, 0o644)  # mkstemp's 0600 would hide the page from a web server
-            os.replace(temporary, str(path))
-        except BaseException:
-            os.unlink(temporary)
-            raise
+            with open(temporary, "w", encoding="utf-8") as file:
+                file.writelines(pieces)
+            files.replace(temporary, path)
+        finally:
+            with contextlib.suppress(OSError):  # gone already when all went well
+                temporary.unlink()
     except OSError as error:
-        raise ConfigError(
-            f"cannot write the {what} ({error.strerror})", "choose another --out", path
-        ) from error
+        raise files.output_error(error, path) from error

@@ -1,7 +1,8 @@
 """Curves over gradient steps as PNG pictures, drawn from the rows of ``metrics.csv``.
 
-No pyplot: figures are objects here, so nothing is global and no display is needed. Colours are
-Okabe and Ito's, which colour-blind readers tell apart; line styles differ as well, for print.
+Figures are plain objects, without pyplot: there is no global state and no display is needed. The
+colours are those of Okabe and Ito, which colour-blind readers can tell apart; line styles differ,
+too, for print.
 """
 
 from __future__ import annotations
@@ -20,9 +21,8 @@ from ofrl_robot.workflow.diagnosis import OVERFIT, Diagnosis
 
 Rows = Sequence[Dict[str, float]]
 
-BLUE, ORANGE, GREEN, RED, GREY, INK = (
-    "#0072B2", "#E69F00", "#009E73", "#D55E00", "#8a8f98", "#33373d",
-)  # fmt: skip
+BLUE, ORANGE, GREEN, RED = "#0072B2", "#E69F00", "#009E73", "#D55E00"
+GREY, INK = "#8a8f98", "#33373d"
 _STYLES = ((BLUE, "-"), (ORANGE, "--"), (GREEN, "-."), (GREY, ":"), (RED, (0, (5, 1, 1, 1))))
 _WIDE, _HALF = (9.2, 3.5), (4.5, 2.7)  # inches
 _DPI = 144
@@ -30,7 +30,13 @@ _DPI = 144
 
 @dataclasses.dataclass(frozen=True)
 class Picture:
-    """A figure for the page: PNG bytes, what it shows (also its alternative text), its width."""
+    """A figure for the page.
+
+    Attributes:
+        png: the figure as the bytes of a PNG file.
+        title: what it shows; title and caption are also its alternative text.
+        wide: takes the whole width of the page.
+    """
 
     png: bytes
     title: str
@@ -40,7 +46,7 @@ class Picture:
 
 @dataclasses.dataclass(frozen=True)
 class _Panel:
-    """What one small figure shows: columns of the metrics with the words for its legend."""
+    """A small figure: (column of the metrics, words of the legend) for each curve."""
 
     title: str
     caption: str
@@ -52,8 +58,12 @@ _PANELS = (
     _Panel(
         "Q of the policy's actions",
         "Far above the dataset's, the policy exploits errors of the critic.",
-        (("data_q", "dataset"), ("mode_q", "policy, mode"), ("policy_q", "policy, sampled"),
-         ("data_q_min", "dataset, lowest critic")),
+        (
+            ("data_q", "dataset"),
+            ("mode_q", "policy, mode"),
+            ("policy_q", "policy, sampled"),
+            ("data_q_min", "dataset, lowest critic"),
+        ),
     ),
     _Panel(
         "Q of random actions",
@@ -91,12 +101,12 @@ _PANELS = (
         "Between the mode of the policy and the actions of the data.",
         (("action_mse", "mean squared error"),),
     ),
-)  # fmt: skip
+)
 
 
 @dataclasses.dataclass(frozen=True)
 class Measured:
-    """A success rate measured with a checkpoint of this run: rate and its interval."""
+    """A success rate measured with a checkpoint of this run, and its interval (0 to 1)."""
 
     step: int
     choice: str
@@ -108,7 +118,13 @@ class Measured:
 def pictures(
     rows: Rows, diagnosis: Diagnosis, warm_start: int = 0, measured: Sequence[Measured] = ()
 ) -> List[Picture]:
-    """Every figure that the run's metrics allow; a column nobody knows gets its own panel."""
+    """Draw every figure that the metrics allow; an unknown column gets a figure of its own.
+
+    Args:
+        rows: of ``metrics.csv``.
+        warm_start: last step of the warm start.
+        measured: success rates, drawn below dataset Q if there are two or more steps.
+    """
     found = []
     if diagnosis.smoothed_q:
         found.append(_dataset_q(rows, diagnosis, warm_start, measured))
@@ -120,7 +136,7 @@ def pictures(
     ]
     for panel in _PANELS + tuple(extra):
         present = sum(name in rows[0] for name, _ in panel.curves)
-        if present >= min(2, len(panel.curves)):  # a comparison needs two
+        if present >= min(2, len(panel.curves)):  # a comparison needs two curves
             found.append(_small(panel, rows, diagnosis, warm_start))
     return found
 
@@ -128,7 +144,7 @@ def pictures(
 def _dataset_q(
     rows: Rows, diagnosis: Diagnosis, warm_start: int, measured: Sequence[Measured]
 ) -> Picture:
-    """The curve that the verdict reads and, below it on the same steps, rates measured after."""
+    """Draw the curve that the verdict reads and, below it, the success rates measured later."""
     trend = (
         "It fell after a peak: the critic overfits."
         if diagnosis.verdict == OVERFIT
@@ -143,18 +159,34 @@ def _dataset_q(
         figure = _figure((_WIDE[0], 1.75 * _WIDE[1]))
         axes, below = figure.subplots(2, 1, height_ratios=(3, 2))
         _rates(below, measured)
-        _frame(below, rows, diagnosis.selected_step, warm_start, notes=False)
+        _axes(below, rows, diagnosis.selected_step, warm_start, notes=False)
         axes.tick_params(labelbottom=False)
         caption += "; it did not see the success rates below it, which were measured afterwards."
     steps, peak = list(diagnosis.smoothed_q), diagnosis.peak_step
     axes.plot(steps, list(diagnosis.smoothed_q.values()), color=BLUE, lw=2.2, label="smoothed")
-    axes.plot(_column(rows, "step"), _column(rows, "data_q"), "o", color=BLUE, ms=5, mfc="white",
-              mew=1.1, label="at each checkpoint")  # fmt: skip
-    axes.plot([peak], [diagnosis.smoothed_q[peak]], "v", color=RED, ms=9, mec="white",
-              label="peak of the smoothed curve", zorder=5)  # fmt: skip
+    axes.plot(
+        _column(rows, "step"),
+        _column(rows, "data_q"),
+        "o",
+        color=BLUE,
+        ms=5,
+        mfc="white",
+        mew=1.1,
+        label="at each checkpoint",
+    )
+    axes.plot(
+        [peak],
+        [diagnosis.smoothed_q[peak]],
+        "v",
+        color=RED,
+        ms=9,
+        mec="white",
+        label="peak of the smoothed curve",
+        zorder=5,
+    )
     axes.margins(y=0.12)
     axes.set_ylabel("mean Q of dataset actions")
-    _frame(axes, rows, diagnosis.selected_step, warm_start)
+    _axes(axes, rows, diagnosis.selected_step, warm_start)
     if len(figure.axes) > 1:
         axes.set_xlabel("")
     _legend(axes)
@@ -162,15 +194,22 @@ def _dataset_q(
 
 
 def _rates(axes: Axes, measured: Sequence[Measured]) -> None:
-    """Success rates with their intervals, apart by how the policy chose its actions."""
+    """Draw success rates with their intervals, one series for each way to choose actions."""
     for choice, marker, color in ((MODE, "o", GREEN), (SAMPLE, "s", ORANGE), (MAX_Q, "^", BLUE)):
         chosen = [m for m in measured if m.choice == choice]
         if chosen:
             rate = np.array([m.rate for m in chosen])
             reach = [rate - [m.low for m in chosen], [m.high for m in chosen] - rate]
-            axes.errorbar([m.step for m in chosen], 100 * rate, yerr=100 * np.clip(reach, 0, 1),
-                          fmt=marker, color=color, capsize=3, lw=1.5,
-                          label=CHOICE_WORDS[choice])  # fmt: skip
+            axes.errorbar(
+                [m.step for m in chosen],
+                100 * rate,
+                yerr=100 * np.clip(reach, 0, 1),
+                fmt=marker,
+                color=color,
+                capsize=3,
+                lw=1.5,
+                label=CHOICE_WORDS[choice],
+            )
     axes.set_ylim(-3, 103)
     axes.set_ylabel("success in trials, %")
     _legend(axes)
@@ -191,7 +230,7 @@ def _small(panel: _Panel, rows: Rows, diagnosis: Diagnosis, warm_start: int) -> 
         axes.yaxis.set_minor_formatter(LogFormatter(minor_thresholds=(1, 0.5)))
     if len(curves) > 1:
         _legend(axes)
-    _frame(axes, rows, diagnosis.selected_step, warm_start)
+    _axes(axes, rows, diagnosis.selected_step, warm_start)
     return Picture(_png(figure), panel.title, panel.caption)
 
 
@@ -199,8 +238,8 @@ def _figure(size: Tuple[float, float]) -> Figure:
     return Figure(figsize=size, layout="constrained")
 
 
-def _frame(axes: Axes, rows: Rows, selected: int, warm_start: int, notes: bool = True) -> None:
-    """What all axes over gradient steps share: the look, warm start and selected step."""
+def _axes(axes: Axes, rows: Rows, selected: int, warm_start: int, notes: bool = True) -> None:
+    """Draw what all axes over gradient steps share: the look, warm start and selected step."""
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
     for side in ("left", "bottom"):
@@ -217,24 +256,38 @@ def _frame(axes: Axes, rows: Rows, selected: int, warm_start: int, notes: bool =
         axes.axvspan(0, min(warm_start, last), color="#eceef1", lw=0, zorder=0)
     axes.axvline(selected, color=RED, lw=1.3, ls=(0, (4, 2)), zorder=1)
     if notes:
-        if warm_start > 0.15 * last:  # else there is no room for the words
-            _note(axes, min(warm_start, last) / 2, "warm start", "center")
-        _note(axes, selected, f"deploy {selected:,}", "center")
+        if warm_start > 0.15 * last:  # otherwise there is no room for the words
+            _note(axes, min(warm_start, last) / 2, "warm start")
+        _note(axes, selected, f"deploy {selected:,}")
 
 
-def _note(axes: Axes, x: float, text: str, align: str) -> None:
-    """A word above the axes at step ``x``."""
-    axes.annotate(text, (x, 1.0), (0, 3), xycoords=axes.get_xaxis_transform(), fontsize=8,
-                  textcoords="offset points", ha=align, color=INK)  # fmt: skip
+def _note(axes: Axes, x: float, text: str) -> None:
+    """Write a word above the axes at step ``x``."""
+    axes.annotate(
+        text,
+        (x, 1.0),
+        (0, 3),
+        xycoords=axes.get_xaxis_transform(),
+        textcoords="offset points",
+        ha="center",
+        fontsize=8,
+        color=INK,
+    )
 
 
 def _legend(axes: Axes) -> None:
-    axes.legend(fontsize=8, frameon=True, framealpha=0.85, edgecolor="none",
-                labelcolor=INK, handlelength=2.6)  # fmt: skip
+    axes.legend(
+        fontsize=8,
+        frameon=True,
+        framealpha=0.85,
+        edgecolor="none",
+        labelcolor=INK,
+        handlelength=2.6,
+    )
 
 
 def _column(rows: Rows, name: str) -> np.ndarray:
-    """Values of a column; what is not finite leaves a gap in the line."""
+    """Return the values of a column; non-finite ones become NaN, a gap in the line."""
     values = np.array([row[name] for row in rows])
     return np.where(np.isfinite(values), values, np.nan)
 

@@ -1,8 +1,8 @@
 """One self-contained HTML page about a run: verdict, curves, trials with film strips, settings.
 
-This module gathers what the page says; ``templates/report.html.j2`` carries the layout,
-``plots`` draws the curves and ``film`` the strips. Everything is read from files on disk, and
-the page is written only when all of it could be read.
+This module gathers the contents; ``templates/report.html.j2`` is the layout, ``plots`` draws the
+curves and ``film_strip`` the strips. Everything is read from files on disk, and the page is
+written only if all of it could be read.
 """
 
 from __future__ import annotations
@@ -27,13 +27,14 @@ from ofrl_robot.policy.checkpoint import Header, checkpoint_hash, load_checkpoin
 from ofrl_robot.policy.choice import CHOICE_WORDS, recorded_choice
 from ofrl_robot.training import run_folder
 from ofrl_robot.workflow import diagnosis as verdicts
-from ofrl_robot.workflow.choose_checkpoint import diagnose_run
+from ofrl_robot.workflow.choose_checkpoint import diagnose_run, run_next_steps
 from ofrl_robot.workflow.diagnosis import Diagnosis
 
 FILE = "report.html"
+_MAX_STEP = 10**12  # a larger number in an episode's file is no step
 _PACKAGES = ("torch", "numpy", "scipy", "h5py", "safetensors", "pybullet", "gymnasium")
 
-_SENTENCES = {  # headline, and what it means for deployment
+_SENTENCES = {  # verdict -> headline, meaning for deployment
     verdicts.OVERFIT: (
         "The critic overfits.",
         "Dataset Q fell after a peak. Deploy {step}, the checkpoint at the peak, not the last one.",
@@ -60,6 +61,8 @@ class Trials:
     """One folder of recorded episodes as a row of the table.
 
     Attributes:
+        folder: of the episodes.
+        report: their counts.
         what: who acted, in words.
         step: checkpoint of *this* run that acted, or None (scripted, another run, several).
         deployed: whether that is the selected checkpoint.
@@ -73,6 +76,7 @@ class Trials:
 
     @property
     def rate(self) -> float:
+        """Success rate, 0 to 1."""
         return self.report.successes / self.report.trials
 
 
@@ -86,10 +90,10 @@ def write_report(
         trials: folders of recorded episodes to set beside the verdict; the dataset that was
             trained on may be one of them.
         out: file to write (default ``<run>/report/report.html``).
-        compare: sibling run folders; their verdicts and errors are tabled beside this run's.
+        compare: other run folders; a table shows their verdicts and errors beside this run's.
 
-    Raises OfrlError when something cannot be read or written; a page that exists is then left
-    as it was.
+    Raises:
+        OfrlError: something cannot be read or written; an existing page is left as it was.
     """
     path = out or run / run_folder.REPORT / FILE
     page = template("report.html.j2").render(_contents(run, trials, compare))
@@ -98,7 +102,7 @@ def write_report(
 
 
 def _contents(run: Path, folders: Sequence[Path], compare: Sequence[Path]) -> Dict[str, Any]:
-    """Everything the template shows."""
+    """Return the values that the template shows."""
     config = run_folder.read_config(run)
     rows = run_folder.read_metrics(run)
     diagnosis = diagnose_run(run)
@@ -107,7 +111,7 @@ def _contents(run: Path, folders: Sequence[Path], compare: Sequence[Path]) -> Di
     tasks = [header.task] if header else [t.report.task for t in trials]
     filmed = _filmed(trials)
     shown = choose(filmed.report.rows) if filmed else []
-    camera = config["train"].get("camera", "")
+    camera = _camera(config)
     headline, sentence = _SENTENCES[diagnosis.verdict]
     return {
         "run": run.resolve().name,
@@ -115,6 +119,7 @@ def _contents(run: Path, folders: Sequence[Path], compare: Sequence[Path]) -> Di
         "task": tasks[0] if tasks else "unknown task",
         "date": datetime.datetime.now(datetime.timezone.utc).strftime("%d %B %Y, %H:%M UTC"),
         "diagnosis": diagnosis,
+        "next_steps": run_next_steps(run, diagnosis),
         "headline": headline,
         "sentence": sentence.format(
             step=f"step\u00a0{diagnosis.selected_step:,}", algo=config["algo"].upper()
@@ -137,8 +142,13 @@ def _contents(run: Path, folders: Sequence[Path], compare: Sequence[Path]) -> Di
     }
 
 
+def _camera(config: Dict[str, Any]) -> str:
+    """Return the camera whose frames the policy sees, empty for the dataset's first."""
+    return str(config["train"].get("camera", ""))
+
+
 def _header(run: Path, step: int) -> Optional[Header]:
-    """Header of the selected checkpoint; None when the file was removed to save space."""
+    """Return the header of a checkpoint, None if the file was removed to save space."""
     path = run_folder.checkpoint_path(run, step)
     return load_checkpoint(path)[0] if path.is_file() else None
 
@@ -153,31 +163,38 @@ def _trials(run: Path, folder: Path, diagnosis: Diagnosis, header: Optional[Head
     if report.policy.get("mixed"):
         what = f"{report.policy['mixed']} different policies in one folder"
     elif report.policy:
-        what = "{} step {:,}, {}".format(
-            str(report.policy.get("algo", "policy")).upper(),
-            int(report.policy.get("step", 0)),
-            CHOICE_WORDS.get(choice, choice),
-        )
+        algo = str(report.policy.get("algo", "policy")).upper()
+        what = f"{algo} step {_recorded_step(report.policy):,}, {CHOICE_WORDS.get(choice, choice)}"
         if step is None:
             what += ", not of this run"
     else:
         trained_on = header and open_dataset(folder).fingerprint() == header.dataset_fingerprint
-        what = "{} behaviour{}".format(
-            report.actor or "unnamed", ": the data of this run" if trained_on else ""
-        )
+        what = f"{report.actor or 'unnamed'} behaviour"
+        if trained_on:
+            what += ": the data of this run"
     return Trials(folder, report, what, step, step == diagnosis.selected_step)
 
 
 def _step_of_this_run(run: Path, policy: Dict[str, Any]) -> Optional[int]:
-    """Step of the run's checkpoint that made the trials: told by hash, since paths may move."""
-    path = run_folder.checkpoint_path(run, int(policy.get("step", -1)))
+    """Return the step of the run's checkpoint that made the trials, None if it was another one.
+
+    Checkpoints are compared by hash, because files may have been moved.
+    """
+    step = _recorded_step(policy)
+    path = run_folder.checkpoint_path(run, step)
     if path.is_file() and checkpoint_hash(path) == policy.get("sha256"):
-        return int(policy["step"])
+        return step
     return None
 
 
+def _recorded_step(policy: Dict[str, Any]) -> int:
+    """Return the step in a policy's identity, 0 if the episodes hold none."""
+    step = policy.get("step")
+    return step if type(step) is int and 0 <= step < _MAX_STEP else 0
+
+
 def _measured(trials: Sequence[Trials]) -> List[Measured]:
-    """Rates of checkpoints of this run, for the plot."""
+    """Return the success rates of checkpoints of this run, for the plot."""
     return [
         Measured(t.step, recorded_choice(t.report.policy), t.rate, *t.report.interval)
         for t in trials
@@ -186,7 +203,7 @@ def _measured(trials: Sequence[Trials]) -> List[Measured]:
 
 
 def _filmed(trials: Sequence[Trials]) -> Optional[Trials]:
-    """The folder to show film of: the deployed checkpoint's, else a policy's, else the first."""
+    """Return the trials to show strips of: the deployed policy's, else a policy's, else any."""
     ranked = sorted(trials, key=lambda t: (not t.deployed, not t.report.policy))  # stable
     return ranked[0] if ranked else None
 
@@ -195,23 +212,31 @@ def _filmed(trials: Sequence[Trials]) -> Optional[Trials]:
 
 
 def _sibling(folder: Path) -> Dict[str, Any]:
-    """Verdict and errors of a run over its last fifth, where "more capacity helps" is read off."""
-    rows, diagnosis = run_folder.read_metrics(folder), diagnose_run(folder)
+    """Return the verdict of a run and its mean errors over the last fifth of the checkpoints.
+
+    Whether more capacity helps is read off these errors.
+    """
+    rows = run_folder.read_metrics(folder)
+    diagnosis = diagnose_run(folder)
     tail = rows[-max(1, len(rows) // 5) :]
-    names = ("data_q", "td_error", "cql_term")
-    return {
+    sibling: Dict[str, Any] = {
         "run": folder.resolve().name,
         "verdict": diagnosis.verdict,
         "step": diagnosis.selected_step,
-        **{n: np.mean([r[n] for r in tail]) if n in rows[0] else None for n in names},
     }
+    for name in ("data_q", "td_error", "cql_term"):
+        sibling[name] = np.mean([row[name] for row in tail]) if name in rows[0] else None
+    return sibling
 
 
 def _settings(config: Dict[str, Any]) -> List[Tuple[str, List[Tuple[str, str]]]]:
-    """``config.json`` as (group, [(name, value)]), in the order of the file."""
-    top = [(k, _text(v)) for k, v in config.items() if not isinstance(v, dict)]
-    groups = [(k, v) for k, v in config.items() if isinstance(v, dict)]
-    return [("run", top)] + [(k, [(n, _text(x)) for n, x in v.items()]) for k, v in groups]
+    """Return ``config.json`` as (group, [(name, value)]), in the order of the file."""
+    top = [(name, _text(value)) for name, value in config.items() if not isinstance(value, dict)]
+    groups = [("run", top)]
+    for group, values in config.items():
+        if isinstance(values, dict):
+            groups.append((group, [(name, _text(value)) for name, value in values.items()]))
+    return groups
 
 
 def _text(value: Any) -> str:
@@ -225,31 +250,35 @@ def _text(value: Any) -> str:
 
 
 def _facts(config: Dict[str, Any], header: Optional[Header]) -> List[Tuple[str, str]]:
-    """What is known of the training data: from its folder where it still lies there."""
+    """Return the facts about the training data, from its folder if it is still there."""
     facts = [("folder", str(config["dataset"]))]
     try:
         data = open_dataset(Path(config["dataset"]))
     except DatasetError:
-        facts.append(("episodes", "folder not found from here; below is what the checkpoint keeps"))
+        facts.append(("episodes", "folder not found; the facts below are the checkpoint's"))
     else:
-        text = (
-            f"{len(data.paths):,}, of which {data.successes:,} successes ({100.0 * data.successes / len(data.paths):.0f} "
-            "%)"
-        )
+        count = len(data.paths)
+        share = 100.0 * data.successes / count
+        text = f"{count:,}, of which {data.successes:,} successes ({share:.0f} %)"
         facts += [("episodes", text), ("transitions", f"{sum(data.lengths):,}")]
         now = data.fingerprint()
         if header and now != header.dataset_fingerprint:
-            text = f"the folder is not what was trained on: now {now[:16]}"
+            text = f"the folder is not the one that was trained on: its fingerprint is {now[:16]}"
             facts.append(("changed", text))
     if header:
         facts += [
             ("robot", header.robot),
-            ("camera", "{}, {} x {} pixels".format(header.camera, *header.image_shape[1::-1])),
+            _camera_fact(header),
             ("control rate", f"{header.control_rate_hz:g} Hz"),
             ("actions", ", ".join(header.action_spec.names)),
             ("fingerprint", header.dataset_fingerprint),
         ]
     return facts
+
+
+def _camera_fact(header: Header) -> Tuple[str, str]:
+    height, width, _ = header.image_shape
+    return "camera", f"{header.camera}, {width} x {height} pixels"
 
 
 def _versions(header: Optional[Header]) -> List[Tuple[str, str]]:

@@ -1,1 +1,1 @@
-"""Reads what training wrote: diagnosis, checkpoint selection, report. Runs no robot."""
+"""From the files of a training run to the verdict, the checkpoint to deploy, and the next run."""

@@ -1,37 +1,51 @@
-"""From a run's own files to its verdict and the checkpoint that is deployed."""
+"""From a run's own files to its verdict and the checkpoint to deploy."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
-import os
 from pathlib import Path
+from typing import Any, Dict, List, Mapping
 
+from ofrl_robot import files
 from ofrl_robot.errors import CheckpointError
 from ofrl_robot.policy.checkpoint import SELECTED
 from ofrl_robot.training import run_folder
+from ofrl_robot.workflow.corrections import NextStep, next_steps
 from ofrl_robot.workflow.diagnosis import Diagnosis, diagnose
+
+_PARTS = ("algo_config", "nets", "train")  # groups of settings in config.json
 
 
 def diagnose_run(folder: Path) -> Diagnosis:
-    """Diagnose a finished or interrupted run."""
-    config = run_folder.read_config(folder)
-    rows = run_folder.read_metrics(folder)
-    algo_config, train = config["algo_config"], config["train"]
-    may_be_negative = (
-        config["algo"] == "brac"
-        or algo_config.get("entropy_backup", False)
-        or min(train.get("reward_scale", 1.0), train.get("reward_bias", 0.0)) < 0
-    )
-    return diagnose(
-        rows, int(algo_config.get("warm_start_steps", 0)), may_be_negative=may_be_negative
-    )
+    """Diagnose a finished or interrupted run.
+
+    Raises:
+        CheckpointError: ``folder`` is not a run, its files are damaged, or there is no
+            checkpoint to judge.
+    """
+    config = _config(folder)
+    settings: Dict[str, Any] = {}
+    for part in _PARTS:
+        settings.update(config[part])
+    try:
+        return diagnose(
+            run_folder.read_metrics(folder),
+            _number(settings, "warm_start_steps", int),
+            may_be_negative=_values_may_be_negative(config),
+            settings=settings,
+        )
+    except CheckpointError as error:
+        where = error.where or folder
+        raise CheckpointError(error.what, error.fix, where) from error
 
 
 def select_checkpoint(folder: Path) -> Diagnosis:
-    """Diagnose a run and write the choice into its ``selected.json``, which deployment reads.
+    """Diagnose a run and write the choice to its ``selected.json``, which deployment reads.
 
-    Raises CheckpointError when there is nothing to deploy.
+    Raises:
+        CheckpointError: there is nothing to deploy.
+        OutputError: the choice cannot be written.
     """
     diagnosis = diagnose_run(folder)
     chosen = run_folder.checkpoint_path(folder, diagnosis.selected_step)
@@ -42,17 +56,53 @@ def select_checkpoint(folder: Path) -> Diagnosis:
         "step": diagnosis.selected_step,
         "verdict": diagnosis.verdict,
         "reasons": diagnosis.reasons,
-        "next_step": diagnosis.next_step,
+        "corrections": [dataclasses.asdict(c) for c in diagnosis.corrections],
         "thresholds": dataclasses.asdict(diagnosis.thresholds),
     }
-    temporary = folder / (f"{SELECTED}.tmp")
-    try:
-        temporary.write_text(f"{json.dumps(choice, indent=2)}\n")
-        os.replace(str(temporary), str(folder / SELECTED))
-    except OSError as error:
-        raise CheckpointError(
-            f"cannot write the choice ({error.strerror})",
-            "make the run folder writable",
-            folder / SELECTED,
-        ) from error
+    files.write_whole(folder / SELECTED, f"{json.dumps(choice, indent=2)}\n")
     return diagnosis
+
+
+def run_next_steps(folder: Path, diagnosis: Diagnosis) -> List[NextStep]:
+    """Return what to do after a run, in words, with the command line of each step."""
+    return next_steps(folder, _config(folder), diagnosis.corrections)
+
+
+def verdict_lines(folder: Path, diagnosis: Diagnosis) -> List[str]:
+    """Return the written verdict of a run: checkpoint, reasons, what to do next."""
+    lines = [f"verdict: {diagnosis.verdict}   deploy: step {diagnosis.selected_step}"]
+    lines += [f"  {reason}" for reason in diagnosis.reasons]
+    for step in run_next_steps(folder, diagnosis):
+        lines.append(f"  next: {step.why}")
+        if step.command:
+            lines.append(f"    {step.command}")
+    return lines
+
+
+def _config(folder: Path) -> Dict[str, Any]:
+    """Return the run's settings. Raises CheckpointError unless all groups are there."""
+    config = run_folder.read_config(folder)
+    missing = [part for part in _PARTS if not isinstance(config.get(part), dict)]
+    missing += [name for name in ("algo", "dataset") if not isinstance(config.get(name), str)]
+    if missing:
+        raise CheckpointError(
+            f"damaged (no {', '.join(missing)})", "train again", folder / run_folder.CONFIG
+        )
+    return config
+
+
+def _values_may_be_negative(config: Mapping[str, Any]) -> bool:
+    """Return whether true values below 0 are possible, by rewards or by penalties in targets."""
+    train = config["train"]
+    lowest = min(_number(train, "reward_scale", float, 1.0), _number(train, "reward_bias", float))
+    penalties = config["algo"] == "brac" or bool(config["algo_config"].get("entropy_backup"))
+    return penalties or lowest < 0
+
+
+def _number(settings: Mapping[str, Any], name: str, kind: type, default: float = 0) -> Any:
+    try:
+        return kind(settings.get(name, default))
+    except (TypeError, ValueError, OverflowError) as error:
+        raise CheckpointError(
+            f"damaged ({name} {settings[name]!r:.40} is not a number)", "train again"
+        ) from error

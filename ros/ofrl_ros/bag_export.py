@@ -12,7 +12,7 @@ from genpy import Message
 from std_msgs.msg import String
 
 from ofrl_robot.control.signals import Tick
-from ofrl_robot.data.convert.importing import applied_at, tick_at
+from ofrl_robot.data.convert.writing import applied_at, tick_at
 from ofrl_robot.data.datasets.dataset import Dataset, open_dataset
 from ofrl_robot.data.episodes.reader import Episode, read_episode
 from ofrl_robot.data.episodes.schema import LABEL_FROM_SIMULATOR

@@ -143,6 +143,13 @@ def test_json_holds_the_interval(tmp_path):
     assert data["wilson_low"] == pytest.approx(0.2065, abs=1e-4) and data["wilson_high"] == 1.0
 
 
+def test_a_trial_that_cannot_be_read_is_named_and_nothing_is_counted(tmp_path):
+    paths = [record(tmp_path, SUCCESS) for _ in range(3)]
+    paths[1].write_bytes(paths[1].read_bytes()[:500])
+    with pytest.raises(DatasetError, match=paths[1].name):
+        report_trials(tmp_path)
+
+
 def test_an_empty_or_missing_folder_is_an_error(tmp_path):
     with pytest.raises(DatasetError, match="no episode"):
         report_trials(tmp_path)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import cv2
 import numpy as np
 import pytest
 from PIL import Image
 
 from ofrl_robot.data.datasets.dataset import open_dataset
-from ofrl_robot.errors import ConfigError, DatasetError
+from ofrl_robot.errors import DatasetError, OutputError
 from ofrl_robot.pages.clips import GIF, MP4, write_clips
 from ofrl_robot.pages.film_strip import JPEG, side_by_side
 
@@ -39,8 +41,17 @@ def test_nothing_half_written_is_left(record, tmp_path):
     with pytest.raises(DatasetError, match="episode_000000"):
         write_clips(dataset, tmp_path / "clips", GIF)
     assert not list((tmp_path / "clips").iterdir())
-    with pytest.raises(ConfigError, match="cannot write clips"):
+    with pytest.raises(OutputError, match="cannot be written"):
         write_clips(dataset, dataset.paths[0], GIF)
+
+
+@pytest.mark.parametrize("rate", [0.0, float("nan"), float("inf"), -5.0])
+@pytest.mark.parametrize("kind", [GIF, MP4])
+def test_an_episode_without_a_control_rate_is_named(record, tmp_path, kind, rate):
+    dataset = open_dataset(record(tmp_path / "data", [1]))
+    metas = [dataclasses.replace(meta, control_rate_hz=rate) for meta in dataset.metas]
+    with pytest.raises(DatasetError, match="episode_000000.h5: its control rate of"):
+        write_clips(dataclasses.replace(dataset, metas=metas), tmp_path / "clips", kind)
 
 
 def test_cameras_of_other_sizes_stand_side_by_side():

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Dict, List
 
 import cv2
+import h5py
 import numpy as np
 import pytest
 
@@ -18,7 +19,7 @@ from ofrl_robot.data.datasets.dataset import open_dataset
 from ofrl_robot.data.episodes.reader import read_episode
 from ofrl_robot.data.episodes.schema import EpisodeMeta
 from ofrl_robot.data.episodes.writer import EpisodeWriter
-from ofrl_robot.errors import ConfigError, DatasetError
+from ofrl_robot.errors import DatasetError, OutputError
 from ofrl_robot.pages import dataset_view as episodes_page
 from ofrl_robot.pages.dataset_view import choose_episodes, write_view
 from ofrl_robot.specs import WIDOWX_ACTION, CameraSpec, ObservationSpec, widowx_observation
@@ -122,12 +123,23 @@ def test_a_damaged_episode_leaves_the_old_page(record, tmp_path):
     assert not list(folder.glob("*.partial"))
 
 
+def test_rewards_whose_sum_overflows_are_refused_in_one_line(record, tmp_path):
+    folder = record(tmp_path / "data", [SUCCESS])
+    with h5py.File(folder / "episode_000000.h5", "r+") as file:
+        rewards = file["data/demo_0/rewards"]
+        del file["data/demo_0/rewards"]
+        file["data/demo_0/rewards"] = np.full(len(rewards), 1e308)
+    with pytest.raises(DatasetError, match="episode_000000.h5: the sum of its rewards"):
+        write_view(folder)
+    assert not (folder / "view.html").exists()
+
+
 def test_a_place_that_cannot_be_written(record, tmp_path):
     folder = record(tmp_path / "data", [SUCCESS])
-    with pytest.raises(ConfigError, match="is a folder"):
+    with pytest.raises(OutputError, match="is a folder"):
         write_view(folder, tmp_path)
     (tmp_path / "file").write_text("")
-    with pytest.raises(ConfigError, match="cannot write the view"):
+    with pytest.raises(OutputError, match="cannot be written"):
         write_view(folder, tmp_path / "file" / "view.html")
 
 

@@ -11,7 +11,8 @@ import cv2
 import numpy as np
 import pytest
 
-from ofrl_robot.errors import ConfigError, DatasetError, OfrlError
+from ofrl_robot.cli import main
+from ofrl_robot.errors import DatasetError, OfrlError, OutputError
 from ofrl_robot.pages.film_strip import MOST_OTHERS, MOST_SUCCESSES, choose, film_strip
 from ofrl_robot.pages.run_report import write_report
 from ofrl_robot.policy.checkpoint import checkpoint_hash
@@ -79,7 +80,8 @@ def test_the_page_says_what_the_files_say(run, record, tmp_path):
     assert path == run / "report" / "report.html"
     page = Page(path)
     assert "The critic overfits. Dataset Q fell after a peak. Deploy step 2,500" in page.text
-    assert "Retrain with less capacity" in page.text
+    assert "Retrain with less capacity: a variational bottleneck" in page.text
+    assert "--bottleneck --out" in page.text and "--name run-bottleneck" in page.text
     assert "No rollout entered the verdict" in page.text
     assert "thresholds are this project’s own" in page.text
     assert "CQL step 2,500, deterministic" in page.text
@@ -154,6 +156,23 @@ def test_behaviour_data_is_one_more_row_and_the_policy_is_filmed(run, record, tm
 
 
 @pytest.mark.usefixtures("without_curves")
+@pytest.mark.parametrize("step", ["many", None, [1], -3, 10**30, True])
+def test_a_recorded_step_that_is_none_is_not_followed(run, record, tmp_path, step):
+    policy = {**policy_of(run, 2500), "step": step}
+    trials = record(tmp_path / "t", [SUCCESS], actor="policy", policy=policy)
+    assert "CQL step 0, deterministic, not of this run" in Page(write_report(run, [trials])).text
+
+
+@pytest.mark.usefixtures("without_curves")
+def test_the_verb_compares_runs(run, make_run, metrics, capsys):
+    make_run(metrics(np.linspace(0, 1, 12)), name="other")
+    assert main(["report", str(run), "--compare", str(run.parent / "other")]) == 0
+    assert "Sibling runs" in Page(run / "report" / "report.html").text
+    assert main(["report", str(run), "--compare", str(run.parent / "none")]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+@pytest.mark.usefixtures("without_curves")
 @pytest.mark.parametrize(
     ("said", "words"),
     [
@@ -175,7 +194,9 @@ def test_dataset_facts_and_a_changed_folder(make_run, metrics, record, tmp_path)
     data = record(tmp_path / "data", [SUCCESS, SUCCESS, FAILURE, UNKNOWN])
     page = Page(write_report(make_run(metrics(PEAKED), dataset=str(data))))
     assert "4, of which 2 successes (50 %)" in page.text
-    assert "the folder is not what was trained on" in page.text  # its fingerprint is another
+    assert (
+        "the folder is not the one that was trained on" in page.text
+    )  # its fingerprint is another
 
 
 @pytest.mark.usefixtures("without_curves")
@@ -219,10 +240,10 @@ def test_a_damaged_episode_leaves_the_old_page(run, record, tmp_path):
 
 @pytest.mark.usefixtures("without_curves")
 def test_places_that_cannot_be_written(run, tmp_path):
-    with pytest.raises(ConfigError, match="is a folder"):
+    with pytest.raises(OutputError, match="is a folder"):
         write_report(run, out=tmp_path)
     (tmp_path / "file").write_text("")
-    with pytest.raises(ConfigError, match="cannot write the report"):
+    with pytest.raises(OutputError, match="cannot be written"):
         write_report(run, out=tmp_path / "file" / "report.html")
 
 

@@ -156,7 +156,7 @@ def test_a_diverged_run_is_read_up_to_the_divergence():
     found = diagnose(rows(curve))
     assert found.selected_step == 6000
     assert "data_q became non-finite at step 6500" in found.reasons[0]
-    assert "learning rates" in found.next_step
+    assert "lower learning rates" in found.corrections[0].why
 
 
 def test_a_run_that_diverged_at_once_is_an_error():
@@ -167,6 +167,56 @@ def test_a_run_that_diverged_at_once_is_an_error():
 def test_missing_columns_are_an_error():
     with pytest.raises(CheckpointError, match="td_error"):
         diagnose([{"step": 1.0, "data_q": 0.0}])
+
+
+def at_steps(*steps: float) -> Rows:
+    return [dict(row, step=step) for row, step in zip(rows([1.0] * len(steps)), steps)]
+
+
+@pytest.mark.parametrize(
+    ("found", "message"),
+    [
+        (at_steps(500, 400), "step 400 after 500"),
+        (at_steps(500, 500), "step 500 after 500"),
+        (at_steps(-1, 500), "step -1 after 0"),
+        (at_steps(500.5), "step 500.5"),
+        (at_steps(1e300), "step 1e\\+300"),
+        ([{"data_q": 1.0, "td_error": 0.1, "target_variance": 1.0}], "lack step"),
+    ],
+)
+def test_steps_that_are_none_are_refused_in_one_line(found, message):
+    with pytest.raises(CheckpointError, match=message):
+        diagnose(found)
+
+
+# -- corrections ------------------------------------------------------------------------------
+
+
+def settings_of(diagnosis: Diagnosis) -> list:
+    return [correction.settings for correction in diagnosis.corrections]
+
+
+def test_each_verdict_has_its_corrections_in_the_order_to_try_them():
+    overfit = [{"bottleneck": True}, {"dropout": 0.2}, {"regularization": "l1"}, {}]
+    assert settings_of(diagnose(rows(peaked(16)))) == overfit
+    underfit = diagnose(rows(np.linspace(0, 1, 12), td=0.8))
+    assert settings_of(underfit) == [{"resnet_enc": True}, {"dr3_feat": True}]
+    rising = diagnose(rows(np.linspace(0, 1, 12)), settings={"steps": 6000})
+    assert settings_of(rising) == [{"steps": 12000, "resume": True}]
+    diverged = diagnose(
+        rows([*np.linspace(0, 1, 12), np.nan]), settings={"actor_lr": 3e-4, "critic_lr": 1e-3}
+    )
+    assert settings_of(diverged) == [{"actor_lr": 1e-4, "critic_lr": 3.3e-4}]
+    level = diagnose(rows(np.r_[np.linspace(0, 1, 8), np.ones(12)]))
+    assert (level.verdict, settings_of(level)) == (GOOD, [{}])
+
+
+def test_a_correction_that_the_run_had_is_not_advised_again():
+    found = diagnose(rows(peaked(16)), settings={"bottleneck": True, "dropout": 0.4})
+    assert settings_of(found) == [{"dropout": 0.2}, {"regularization": "l1"}, {}]
+    both = {"resnet_enc": True, "dr3_feat": True}
+    (left,) = diagnose(rows(np.linspace(0, 1, 12), td=0.8), settings=both).corrections
+    assert left.settings == {} and "larger networks" in left.why
 
 
 # -- properties -------------------------------------------------------------------------------

@@ -1,1 +1,1 @@
-"""How well the embedded simulator agrees with recorded roboverse episodes."""
+"""Agreement of the embedded simulator with recorded roboverse episodes."""

@@ -1,7 +1,7 @@
-"""Reads roboverse's recorded trajectories for replaying: all but the images, and forgivingly.
+"""Read roboverse's recorded trajectories for a replay, without their images.
 
-The converter (``data/convert/roboverse.py``) makes training data and is strict about every
-field; here an episode needs what a replay compares, in whatever sequences it was stored.
+The converter (``data/convert/roboverse.py``) makes training data and is strict about every field.
+Here an episode only needs the fields that a replay compares, in lists, tuples or arrays.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from ofrl_robot.evaluation.fidelity.replay import Recording
 
 
 def load_trajectories(file: Path) -> Sequence[Any]:
-    """The trajectories in ``file``, still unchecked; see :func:`parse_recording`.
+    """Return the trajectories in ``file``, not yet checked; see :func:`parse_recording`.
 
     Raises:
         HostilePickleError: the file asks to run code.
-        DatasetError: damaged, or not a list with at least one entry.
+        DatasetError: the file is damaged, or is not a list with at least one entry.
     """
     loaded = load_npy_objects(file)
     if not _is_sequence(loaded):
@@ -33,13 +33,15 @@ def load_trajectories(file: Path) -> Sequence[Any]:
 
 
 def parse_recording(raw: Any) -> Recording:
-    """Check one trajectory. Actions of 7 entries are padded with 0, as the collectors do.
+    """Check one trajectory and return it as arrays.
+
+    Actions of 7 entries are padded with 0, as roboverse's collection scripts do.
 
     Raises:
-        DatasetError: something that a replay needs is missing, ragged, or not finite.
+        DatasetError: a field that a replay needs is missing, ragged, or not finite.
     """
     if not isinstance(raw, dict):
-        raise DatasetError("no dict of lists")
+        raise DatasetError("it is not a dict of lists")
     before, after = (_sequence(raw, key) for key in ("observations", "next_observations"))
     actions = _rows(_sequence(raw, "actions"), "actions")
     rewards = _rows(_sequence(raw, "rewards"), "rewards", 1)
@@ -48,11 +50,11 @@ def parse_recording(raw: Any) -> Recording:
     if len(lengths) != 1:
         raise DatasetError("its lists differ in length")
     if lengths == {0}:
-        raise DatasetError("no step")
+        raise DatasetError("it has no steps")
     if actions.shape[1] == specs.WIDOWX_ACTION.size - 1:
         actions = np.pad(actions, ((0, 0), (0, 1)))
     if actions.shape[1] != specs.WIDOWX_ACTION.size:
-        raise DatasetError(f"actions of {actions.shape[1]} entries")
+        raise DatasetError(f"its actions have {actions.shape[1]} entries, not 7 or 8")
     observed = [before[0], *after]
     return Recording(
         actions=np.clip(actions, -1.0, 1.0),
@@ -70,21 +72,21 @@ def _is_sequence(value: Any) -> bool:
 
 def _sequence(raw: Dict[str, Any], key: str) -> Sequence[Any]:
     if key not in raw:
-        raise DatasetError(f"no {key}")
+        raise DatasetError(f"it has no {key}")
     if not _is_sequence(raw[key]):
-        raise DatasetError(f"{key} is no list")
+        raise DatasetError(f"field {key} is not a list")
     return raw[key]
 
 
 def _observed(observations: Sequence[Any], key: str, size: int) -> np.ndarray:
-    """Column ``key`` of the observations, float64 (len, size)."""
+    """Return column ``key`` of the observations, float64 (len, size)."""
     if not all(isinstance(o, dict) and key in o for o in observations):
-        raise DatasetError(f"observations without {key}")
+        raise DatasetError(f"its observations have no {key}")
     return _rows([o[key] for o in observations], key, size)
 
 
 def _infos(values: Any) -> Dict[str, np.ndarray]:
-    """The info entries that are one finite number at every step, float64 (T,) each."""
+    """Return the info entries that are one finite number at every step, float64 (T,) each."""
     if not (_is_sequence(values) and len(values) and all(isinstance(v, dict) for v in values)):
         return {}
     columns = {}
@@ -97,18 +99,18 @@ def _infos(values: Any) -> Dict[str, np.ndarray]:
 
 
 def _rows(values: Sequence[Any], name: str, size: int = 0) -> np.ndarray:
-    """Float64 (len, size), finite; any size when 0."""
+    """Return values as finite float64 (len, size); ``size`` 0 allows any."""
     rows = _numbers(values)
     if rows is None or (size and len(rows) and rows.shape[1] != size):
-        raise DatasetError(f"{name} are no equal rows of numbers")
+        raise DatasetError(f"field {name} is not rows of numbers of equal length")
     finite = np.isfinite(rows).all(axis=1)
     if not finite.all():
-        raise DatasetError(f"{name} not finite at step {int(np.argmin(finite))}")
+        raise DatasetError(f"field {name} is not finite at step {int(np.argmin(finite))}")
     return rows
 
 
 def _numbers(values: Sequence[Any]) -> Optional[np.ndarray]:
-    """Float64 (len, width) from scalars or vectors, None when they are not numbers."""
+    """Return scalars or vectors as float64 (len, width), None if they are not numbers."""
     try:
         rows = [np.asarray(value, np.float64).reshape(-1) for value in values]
         return np.array(rows, np.float64).reshape(len(rows), -1 if rows else 0)

@@ -1,4 +1,4 @@
-"""Whether a recorded episode happens again here: its actions, fed to the embedded simulator."""
+"""Replay a recorded episode: feed its actions to the embedded simulator and compare."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from ofrl_robot.errors import SpecMismatchError
 from ofrl_robot.sim.simulation import EmbeddedSimulation
 from ofrl_robot.sim.tasks.base import is_grasped
 
-START_TOLERANCE_M = 0.02  # beyond it the recording begins in another scene than ours
-OPENING_TOLERANCE = 0.2  # restored to the same place: if it is not as open, its shell is not ours
-# What must have moved for the recorded arm to have touched it.
+START_TOLERANCE_M = 0.02  # farther away the recording begins in another scene
+OPENING_TOLERANCE = 0.2  # the same place is restored; a larger difference is another scene
+# Motion of an object or a drawer that shows that the recorded arm has touched it.
 OBJECT_MOVED_M = 1e-3
 DRAWER_MOVED_M = 5e-4
-# One held from the start swings in the fingers by up to 8 mm and falls by 9 cm when let go.
+# An object held from the start swings by up to 8 mm and falls by 9 cm when it is released.
 HELD_MOVED_M = 0.02
 DRAWERS = ("drawer", "drawer_top")
-# Info keys that tell one scene from another.
+# Info keys that differ between scenes.
 SCENE_KEYS = ("place_success", "drawer_x_pos", "drawer_top_x_pos", "button_pressed_percentage")
 
 
@@ -52,12 +52,13 @@ class Recording:
 
 @dataclasses.dataclass(frozen=True)
 class Outcome:
-    """How an episode ended.
+    """The end of an episode.
 
     Attributes:
-        success, success_any: the task's condition at the last step; at any step.
-        drawer_opened, drawer_opening: at the last step, whether the drawer counts as opened and
-            the part of its travel by which it is open; None without a drawer.
+        success: the task's condition at the last step.
+        success_any: the task's condition at any step.
+        drawer_opened: whether the drawer counts as opened at the last step; None without one.
+        drawer_opening: how far it is open then, as a fraction of its travel; None without one.
     """
 
     success: bool
@@ -68,14 +69,15 @@ class Outcome:
 
 @dataclasses.dataclass(frozen=True)
 class Replay:
-    """One episode beside its recording.
+    """The comparison of one episode with its recording.
 
     Attributes:
         errors_mm: (T,) distance between the end effectors after each step, mm.
         free_steps: steps before the one in which the arm first touched anything but the table,
-            in the recording or here, whichever is earlier. An object held from the start does
-            not count until it leaves the fingers.
-        recorded, replayed: how the two ended.
+            in the recording or in the replay. An object held from the start does not count
+            until it leaves the fingers.
+        recorded: the end of the recording.
+        replayed: the end of the replay.
     """
 
     errors_mm: np.ndarray
@@ -90,7 +92,7 @@ def replay(
     """Carry out the recorded actions from the recorded start.
 
     Args:
-        rng: places what no recording holds, such as a bottle.
+        rng: places the objects whose place is not recorded, such as a bottle.
 
     Raises:
         SpecMismatchError: the recording begins in another scene than the simulator's task.
@@ -119,7 +121,7 @@ def replay(
 
 
 def _first_state(recording: Recording) -> Dict[str, Any]:
-    """What ``EmbeddedSimulation.restore`` takes."""
+    """Return the state before the first action, as ``EmbeddedSimulation.restore`` takes it."""
     first: Dict[str, Any] = {
         "object_position": recording.object_positions[0],
         "object_orientation": recording.object_orientation,
@@ -127,7 +129,7 @@ def _first_state(recording: Recording) -> Dict[str, Any]:
     infos = recording.infos
     for name in DRAWERS:
         if f"{name}_x_pos" in infos:
-            # Infos follow actions, and no arm reaches a drawer within one step.
+            # Infos are recorded after an action; no arm reaches a drawer within one step.
             first[f"{name}_x_pos"] = float(infos[f"{name}_x_pos"][0])
     travel = _drawer_travel(infos)
     if travel is not None:
@@ -136,10 +138,11 @@ def _first_state(recording: Recording) -> Dict[str, Any]:
 
 
 def _drawer_travel(infos: Dict[str, np.ndarray]) -> Optional[float]:
-    """What counted as fully open, m: position over percentage, if any two positions differ.
+    """Return the travel of a fully open drawer in m: position over percentage opened.
 
-    One line fits both drawers: roboverse measures the top one by the bottom one's travel. It
-    fits to the last digit, so the tremor of a drawer that is left alone is enough.
+    The same line fits both drawers, because roboverse measures the top one by the bottom one's
+    travel. It fits to the last digit, so the tremor of a drawer at rest is enough. None if all
+    positions are equal.
     """
     names = [n for n in DRAWERS if f"{n}_x_pos" in infos and f"{n}_opened_percentage" in infos]
     if not names:
@@ -155,15 +158,15 @@ def _require_same_start(simulation: EmbeddedSimulation, recording: Recording) ->
     task, info, recorded = simulation.task.id, simulation.info(), recording.infos
     apart = np.linalg.norm(simulation.state()[:3] - recording.ee_positions[0])
     if apart > START_TOLERANCE_M:
-        raise SpecMismatchError(f"its arm begins {1e3 * apart:.0f} mm from ours")
+        raise SpecMismatchError(f"its arm begins {1e3 * apart:.0f} mm from the simulator's")
     if not recorded:
         return
     foreign = [key for key in SCENE_KEYS if key in recorded and key not in info]
     if foreign:
-        raise SpecMismatchError(f"its infos have {foreign[0]}, {task} has not")
+        raise SpecMismatchError(f"its infos have {foreign[0]}, which {task} does not have")
     missing = [key for key in SCENE_KEYS if key in info and key not in recorded]
     if missing:
-        raise SpecMismatchError(f"its infos lack {missing[0]} of {task}")
+        raise SpecMismatchError(f"its infos lack {missing[0]}, which {task} has")
     for name in DRAWERS:
         key = f"{name}_opened_percentage"
         if (
@@ -172,19 +175,19 @@ def _require_same_start(simulation: EmbeddedSimulation, recording: Recording) ->
             and abs(info[key] - recorded[key][0]) > OPENING_TOLERANCE
         ):
             raise SpecMismatchError(
-                f"its {name} begins {recorded[key][0]:.0%} open, ours {info[key]:.0%}"
+                f"its {name} begins {recorded[key][0]:.0%} open, the simulator's {info[key]:.0%}"
             )
 
 
 def _recorded_free_steps(recording: Recording) -> int:
-    """Steps before the one in which the target object or a drawer was moved."""
+    """Return the number of steps before the target object or a drawer was moved."""
     if recording.held_at_start:
         positions, tolerance = recording.object_positions - recording.ee_positions, HELD_MOVED_M
     else:
         positions, tolerance = recording.object_positions, OBJECT_MOVED_M
     moved = np.linalg.norm(positions[1:] - positions[0], axis=1) > tolerance
     if moved[0]:
-        moved[:] = False  # it rolls on its own, before the arm can be there: that tells nothing
+        moved[:] = False  # it rolls on its own, before the arm can be there
     for name in DRAWERS:
         x = recording.infos.get(f"{name}_x_pos")
         if x is not None:
@@ -193,7 +196,7 @@ def _recorded_free_steps(recording: Recording) -> int:
 
 
 def _outcome(successes: np.ndarray, info: Dict[str, Any]) -> Outcome:
-    """From the success at each step, (T,) bool, and the info after the last."""
+    """Return the outcome from the success at each step, (T,) bool, and the last info."""
     opened, opening = info.get("drawer_opened_success"), info.get("drawer_opened_percentage")
     return Outcome(
         success=bool(successes[-1]),

@@ -1,4 +1,4 @@
-"""How faithfully the embedded simulator repeats recorded roboverse episodes, and the report."""
+"""Replay a file of roboverse episodes on the embedded simulator, and report the agreement."""
 
 from __future__ import annotations
 
@@ -6,18 +6,21 @@ import dataclasses
 import json
 import os
 from pathlib import Path
-from typing import Any, Callable, Dict, List, Optional, Sequence
+from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
 
 import numpy as np
 
+from ofrl_robot import files
 from ofrl_robot.data.convert.roboverse import task_of
-from ofrl_robot.errors import ConfigError, DatasetError, OfrlError
+from ofrl_robot.errors import ConfigError, DatasetError, OfrlError, OutputError
 from ofrl_robot.evaluation.fidelity.recordings import load_trajectories, parse_recording
-from ofrl_robot.evaluation.fidelity.replay import Replay, replay
+from ofrl_robot.evaluation.fidelity.replay import Outcome, Replay, replay
 from ofrl_robot.sim.simulation import EmbeddedSimulation
 from ofrl_robot.sim.tasks import find
 
 LINE_WIDTH = 79
+_FREE_ERRORS = ("mean_mm", "median_mm", "p95_mm")  # of the steps before first contact
+_ALL_ERRORS = ("all_median_mm", "all_p95_mm")
 HEADER = (
     "               free    error of free steps, mm     drawer open, %      success\n"
     "episode steps steps    mean  median     p95       recorded  here  recorded here"
@@ -26,12 +29,13 @@ HEADER = (
 
 @dataclasses.dataclass(frozen=True)
 class Fidelity:
-    """All episodes of one file, by their number in it.
+    """The agreement for all episodes of one file.
 
     Attributes:
-        file, env: what was replayed, on which task.
-        replays: those that were replayed, in order.
-        skipped: why the others were not.
+        file: the file of recordings.
+        env: id of the task that they were replayed on.
+        replays: number of the episode in the file -> its replay, in order.
+        skipped: number of the episode -> why it could not be replayed.
     """
 
     file: Path
@@ -40,29 +44,28 @@ class Fidelity:
     skipped: Dict[int, str]
 
     def to_dict(self) -> Dict[str, Any]:
-        """What the report file holds.
+        """Return the contents of the report file.
 
         ``mean_mm``, ``median_mm``, ``p95_mm`` are over the steps before first contact of all
         episodes together, ``all_median_mm``, ``all_p95_mm`` over all steps. An agreement is
-        the fraction of episodes that end alike (``_any``: reach success at any step alike).
-        What there is nothing to tell of is None.
+        the fraction of episodes that end alike (``_any``: that both reach success at any step,
+        or both never). A value without any data is None.
         """
         pairs = [(r.recorded, r.replayed) for r in self.replays.values()]
-        drawers = [
-            (a, b) for a, b in pairs if a.drawer_opened is not None and b.drawer_opened is not None
-        ]
-        openings = [
-            abs(a.drawer_opening - b.drawer_opening)
-            for a, b in pairs
-            if a.drawer_opening is not None and b.drawer_opening is not None
-        ]
+        drawers = []
+        openings = []
+        for a, b in pairs:
+            if a.drawer_opened is not None and b.drawer_opened is not None:
+                drawers.append(a.drawer_opened == b.drawer_opened)
+            if a.drawer_opening is not None and b.drawer_opening is not None:
+                openings.append(abs(a.drawer_opening - b.drawer_opening))
         return {
             "file": self.file.name,
             "env": self.env,
             **_errors(list(self.replays.values())),
             "success_agreement": _mean([a.success == b.success for a, b in pairs]),
             "success_agreement_any": _mean([a.success_any == b.success_any for a, b in pairs]),
-            "drawer_agreement": _mean([a.drawer_opened == b.drawer_opened for a, b in drawers]),
+            "drawer_agreement": _mean(drawers),
             "drawer_opening_error_median": _percentile(openings, 50),
             "episodes": [
                 {
@@ -77,28 +80,23 @@ class Fidelity:
         }
 
     def lines(self) -> List[str]:
-        """The summary below the table."""
+        """Return the summary below the table."""
         found = self.to_dict()
+        mean, median, p95 = (_text(found[key], "{:.3f}") for key in _FREE_ERRORS)
+        all_median, all_p95 = (_text(found[key], "{:.3f}") for key in _ALL_ERRORS)
         lines = [
             f"{self.env}: episodes: {len(self.replays)} replayed, {len(self.skipped)} skipped",
-            "before contact: mean {}, median {}, p95 {} mm over {} of {} steps".format(
-                *[_text(found[key], "{:.3f}") for key in ("mean_mm", "median_mm", "p95_mm")],
-                found["free_steps"],
-                found["steps"],
-            ),
-            "all steps: median {}, p95 {} mm".format(
-                *[_text(found[key], "{:.3f}") for key in ("all_median_mm", "all_p95_mm")]
-            ),
-            "success agrees in {:.0%} at the last step, in {:.0%} at any step".format(
-                found["success_agreement"], found["success_agreement_any"]
-            ),
+            f"before contact: mean {mean}, median {median}, p95 {p95} mm over "
+            f"{found['free_steps']} of {found['steps']} steps",
+            f"all steps: median {all_median}, p95 {all_p95} mm",
+            f"success agrees in {found['success_agreement']:.0%} at the last step, in "
+            f"{found['success_agreement_any']:.0%} at any step",
         ]
         if found["drawer_agreement"] is not None:
+            apart = _text(found["drawer_opening_error_median"], "{:.1f}", 100.0)
             lines.append(
-                "drawer agrees in {:.0%}; its opening differs by {} % (median)".format(
-                    found["drawer_agreement"],
-                    _text(found["drawer_opening_error_median"], "{:.1f}", 100.0),
-                )
+                f"drawer agrees in {found['drawer_agreement']:.0%}; its opening differs by "
+                f"{apart} % (median)"
             )
         return lines
 
@@ -108,7 +106,7 @@ def replay_file(
 ) -> Fidelity:
     """Replay every episode of a roboverse .npy file on the embedded simulator.
 
-    The recordings are made with roboverse's stale gripper flag, so it is on here.
+    The recordings were made with roboverse's stale gripper flag, so the simulator has it, too.
 
     Args:
         env: task id; empty for the one in the file name.
@@ -132,8 +130,8 @@ def replay_file(
     try:
         for number, raw in enumerate(trajectories):
             try:
-                # Seeded by the number: what no recording holds, as a bottle, differs between
-                # episodes there too.
+                # Seeded by the number: the place of an object that is not recorded, such as a
+                # bottle, differs between episodes in roboverse, too.
                 rng = np.random.default_rng(number)
                 fidelity.replays[number] = replay(simulation, parse_recording(raw), rng)
                 show(_row(number, fidelity.replays[number]))
@@ -144,49 +142,37 @@ def replay_file(
         simulation.close()
     if not fidelity.replays:
         raise DatasetError(
-            f"no episode can be replayed on {task.spec.id}, the first for: {fidelity.skipped[0]}",
-            "check that --env is what it was recorded on",
+            f"no episode can be replayed on {task.spec.id}; of the first {fidelity.skipped[0]}",
+            "check that --env is the task of the recording",
             file,
         )
     return fidelity
 
 
 def require_writable(report: Path) -> None:
-    """Refuse a report file that could not be written, before the time is spent.
+    """Check that a report file can be written, before the time for the replay is spent.
 
     Raises:
-        ConfigError: it is a folder, or lies in one that cannot be written to or made.
+        OutputError: it is a folder, or its folder cannot be made or written to.
     """
     parent = next(p for p in report.absolute().parents if p.exists())
-    if report.is_dir() or not (parent.is_dir() and os.access(str(parent), os.W_OK)):
-        raise ConfigError("the report cannot be written there", "choose another --report", report)
+    if report.is_dir() or not (parent.is_dir() and os.access(parent, os.W_OK)):
+        raise OutputError("the report cannot be written there", "choose another --report", report)
 
 
 def write_report(fidelity: Fidelity, report: Path) -> None:
     """Write ``fidelity.to_dict()`` as JSON; a reader sees the old file or the whole new one.
 
     Raises:
-        DatasetError: it cannot be written.
+        OutputError: the disk refuses.
     """
-    temporary = report.with_name(f".{report.name}.{os.getpid()}.tmp")
-    try:
-        report.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            temporary.write_text(f"{json.dumps(fidelity.to_dict(), indent=2, allow_nan=False)}\n")
-            os.replace(str(temporary), str(report))
-        finally:
-            if temporary.exists():
-                temporary.unlink()
-    except OSError as error:
-        raise DatasetError(
-            f"the report cannot be written ({error.strerror or error})",
-            "choose another --report",
-            report,
-        ) from error
+    files.make_folder(report.parent)
+    text = json.dumps(fidelity.to_dict(), indent=2, allow_nan=False)
+    files.write_whole(report, f"{text}\n")
 
 
 def _errors(replays: Sequence[Replay]) -> Dict[str, Any]:
-    """Counts of steps and errors of the end effector, over all ``replays`` together."""
+    """Return the steps and the errors of the end effector over all ``replays`` together."""
     free = np.concatenate([r.errors_mm[: r.free_steps] for r in replays])
     every = np.concatenate([r.errors_mm for r in replays])
     return {
@@ -209,14 +195,19 @@ def _percentile(values: Sequence[Any], percent: float) -> Optional[float]:
 
 
 def _row(number: int, one: Replay) -> str:
+    """Return the line of the table below ``HEADER`` for one episode."""
     errors = _errors([one])
-    millimetres = [_text(errors[key], "{:.3f}") for key in ("mean_mm", "median_mm", "p95_mm")]
-    ends = (one.recorded, one.replayed)
-    opened = [_text(end.drawer_opening, "{:.1f}", 100.0) for end in ends]
-    success = ["yes" if end.success else "no" for end in ends]
-    return "{:7d} {:5d} {:5d} {:>7} {:>7} {:>7}       {:>8} {:>5}  {:>8} {:>4}".format(
-        number, errors["steps"], errors["free_steps"], *millimetres, *opened, *success
+    mean, median, p95 = (_text(errors[key], "{:.3f}") for key in _FREE_ERRORS)
+    recorded, replayed = (_end(outcome) for outcome in (one.recorded, one.replayed))
+    return (
+        f"{number:7d} {errors['steps']:5d} {errors['free_steps']:5d} {mean:>7} {median:>7} "
+        f"{p95:>7}       {recorded[0]:>8} {replayed[0]:>5}  {recorded[1]:>8} {replayed[1]:>4}"
     )
+
+
+def _end(outcome: Outcome) -> Tuple[str, str]:
+    """Return the opening of the drawer and the success as text."""
+    return _text(outcome.drawer_opening, "{:.1f}", 100.0), "yes" if outcome.success else "no"
 
 
 def _text(value: Optional[float], form: str, scale: float = 1.0) -> str:

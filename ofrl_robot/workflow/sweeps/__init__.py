@@ -1,1 +1,1 @@
-"""Sweeps: many runs of one recipe, here or on a Ray cluster."""
+"""Sweeps: many runs of one recipe, on this computer or on a Ray cluster."""

@@ -1,31 +1,29 @@
-"""Where the runs of a sweep are made: processes of this computer here, Ray in ray_executor."""
+"""Executors start the runs of a sweep; this one as processes of this computer."""
 
 from __future__ import annotations
 
-import contextlib
-import signal
 import subprocess
 import sys
 from pathlib import Path
 from typing import Dict, Optional, Protocol, Sequence
 
-from ofrl_robot.errors import ConfigError
+from ofrl_robot import files
+from ofrl_robot.processes import exit_code_text, terminate
 
 PROMPT = "$ ofrl "  # before the flags, at the head of what a run adds to its log
-END_TIMEOUT = 10.0  # s that a process has to end after SIGTERM
 
 
 class Executor(Protocol):
-    """Makes runs in processes of their own."""
+    """Starts each run in a process of its own."""
 
     def submit(self, name: str, words: Sequence[str], log: Path) -> None:
-        """Start ``ofrl WORDS``, all it prints added to ``log``, or have it start when it can."""
+        """Start ``ofrl WORDS`` now or when there is room; append its output to ``log``."""
 
     def ended(self) -> Dict[str, str]:
-        """Those that ended since the last call, with how: "" for well, else a few words."""
+        """Return the runs that ended since the last call: name -> "" if good, else how it ended."""
 
     def close(self) -> None:
-        """End all that still run, and wait for it."""
+        """End all runs that are still running, and wait for them."""
 
 
 class LocalExecutor:
@@ -35,27 +33,36 @@ class LocalExecutor:
         self._processes: Dict[str, subprocess.Popen] = {}
 
     def submit(self, name: str, words: Sequence[str], log: Path) -> None:
+        """Start ``ofrl WORDS`` and append its output to ``log``."""
         self._processes[name] = start(words, log)
 
     def ended(self) -> Dict[str, str]:
-        codes = {name: process.poll() for name, process in self._processes.items()}
-        endings = {name: ending(code) for name, code in codes.items() if code is not None}
-        for name in endings:
-            del self._processes[name]
+        """Return the runs that ended since the last call, see :class:`Executor`."""
+        endings = {}
+        for name, process in list(self._processes.items()):
+            code = process.poll()
+            if code is not None:
+                endings[name] = ending(code)
+                del self._processes[name]
         return endings
 
     def close(self) -> None:
-        end(*self._processes.values())
+        """End all runs that are still running, and wait for them."""
+        terminate(list(self._processes.values()))
         self._processes.clear()
 
 
 def start(words: Sequence[str], log: Path, folder: Optional[Path] = None) -> subprocess.Popen:
-    """``ofrl WORDS`` in ``folder`` (default: here), by the interpreter that runs this.
+    """Start ``ofrl WORDS`` in ``folder`` (default: here), with the interpreter that runs this.
 
-    Stays in the terminal's group, so that Ctrl-C reaches it also where its parent is killed.
+    The child stays in the terminal's process group, so that Ctrl-C reaches it even after its
+    parent was killed.
+
+    Raises:
+        OutputError: the log cannot be written, or the process cannot be started.
     """
     try:
-        with open(str(log), "ab") as output:
+        with open(log, "ab") as output:
             output.write(f"\n{PROMPT}{' '.join(words)}\n".encode())
             output.flush()
             return subprocess.Popen(
@@ -63,27 +70,15 @@ def start(words: Sequence[str], log: Path, folder: Optional[Path] = None) -> sub
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
-                cwd=None if folder is None else str(folder),
+                cwd=folder,
             )
     except OSError as error:
-        raise ConfigError(
-            f"cannot be run ({error.strerror})", "choose another --out", log
-        ) from error
-
-
-def end(*processes: subprocess.Popen) -> None:
-    """SIGTERM, then SIGKILL; a run that is killed loses nothing up to its last checkpoint."""
-    for process in processes:
-        process.terminate()
-    for process in processes:
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(END_TIMEOUT)
-        process.kill()
-        process.wait()
+        raise files.output_error(error, log) from error
 
 
 def ending(code: int) -> str:
-    """How a process with this return code ended, "" for well."""
-    if code < 0:
-        return f"killed by {signal.Signals(-code).name}"
-    return f"exit code {code}" if code else ""
+    """Return how a process with this return code ended, "" for a good end."""
+    if code == 0:
+        return ""
+    text = exit_code_text(code)
+    return f"killed by {text}" if code < 0 else text

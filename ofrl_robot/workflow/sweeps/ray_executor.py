@@ -1,7 +1,8 @@
-"""The runs of a sweep on a Ray cluster. Ray itself is imported only where it is asked for.
+"""An executor that starts the runs of a sweep on a Ray cluster.
 
-Each run is one Ray task that starts the same ``ofrl train`` on its node, with the same paths: the
-nodes share the file system with this computer and have ofrl_robot installed.
+Ray is imported only when such an executor is made. Each run is one Ray task that starts the same
+``ofrl train`` on its node, with the same paths: the nodes share the file system with this computer
+and have ofrl_robot installed.
 """
 
 from __future__ import annotations
@@ -13,29 +14,33 @@ from pathlib import Path
 from typing import Any, Dict, Sequence
 
 from ofrl_robot.errors import ConfigError
-from ofrl_robot.processes import available_cores
-from ofrl_robot.workflow.sweeps.executors import end, ending, start
+from ofrl_robot.processes import available_cores, terminate
+from ofrl_robot.workflow.sweeps.executors import ending, start
 
-LOCAL = "local"  # address of a cluster that is started on this computer, for the sweep only
+LOCAL = "local"  # address of a cluster on this computer that lives as long as the sweep
 _CONNECT_TIMEOUT = 5.0  # s
-_POLL = 0.1  # s between two looks of a task at its process
-_OBJECT_STORE = 80 << 20  # bytes; only exit codes pass, and 75 MiB is the least that Ray takes
+_POLL = 0.1  # s between two checks of a task on its process
+_CANCEL_TIMEOUT = 15.0  # s that cancelled tasks have to end their processes
+_OBJECT_STORE = 80 << 20  # bytes; only exit codes pass through it; Ray refuses less than 75 MiB
 
 
 class RayExecutor:
     """Hands every run to the cluster, which starts it when it has the cores.
 
     Args:
-        address: of the cluster, as ``ray.init`` takes it, or ``local``.
-        cores, gpus: that one run takes. A ``local`` cluster has all that this computer has.
+        address: of the cluster, as ``ray.init`` takes it, or ``local`` (all cores of this
+            computer).
+        cores: CPU cores of one run.
+        gpus: GPUs of one run.
 
-    Raises ConfigError where there is no such cluster, or no node of it is large enough.
+    Raises:
+        ConfigError: there is no such cluster, or no node of it is large enough for a run.
     """
 
     def __init__(self, address: str, cores: int, gpus: int) -> None:
         _require_listener(address)
         self._ray = ray = _import_ray(address)
-        options = {"address": address}
+        options: Dict[str, Any] = {"address": address}
         if address == LOCAL:
             options.update(
                 num_cpus=max(cores, available_cores()),
@@ -56,9 +61,11 @@ class RayExecutor:
             raise
 
     def submit(self, name: str, words: Sequence[str], log: Path) -> None:
+        """Hand ``ofrl WORDS`` to the cluster; its output is appended to ``log``."""
         self._running[name] = self._task.remote(list(words), str(log.resolve()), os.getcwd())
 
     def ended(self) -> Dict[str, str]:
+        """Return the runs that ended since the last call, see ``Executor``."""
         names = {reference: name for name, reference in self._running.items()}
         if not names:
             return {}
@@ -69,27 +76,32 @@ class RayExecutor:
         return endings
 
     def close(self) -> None:
+        """Cancel all runs that are still running, and disconnect from the cluster."""
         left = list(self._running.values())
         for reference in left:
             self._ray.cancel(reference)  # a KeyboardInterrupt in the task, which ends its process
         if left:
-            self._ray.wait(left, num_returns=len(left), timeout=15)
+            self._ray.wait(left, num_returns=len(left), timeout=_CANCEL_TIMEOUT)
         self._running.clear()
         self._ray.shutdown()
 
     def _ending(self, reference: Any) -> str:
         try:
             return ending(self._ray.get(reference))
-        except Exception as error:  # of any kind: the node is gone, the folder is not there
+        except Exception as error:  # any kind: a lost node, a missing folder
             lines = [line for line in str(error).splitlines() if line.strip()] or [repr(error)]
             return f"lost by Ray ({lines[-1].strip()})"
 
 
 def _import_ray(address: str) -> Any:
-    """The module; for a local cluster in such a way that nothing of it listens to the network."""
+    """Return the module; a local cluster is kept from listening on the network.
+
+    Raises:
+        ConfigError: Ray is not installed.
+    """
     if address == LOCAL:
-        # Read when Ray is imported. Off, it takes 127.0.0.1 for an address, as on other systems;
-        # else it makes the computer's own of it and listens on all interfaces.
+        # Ray reads this when it is imported. With "0" it uses 127.0.0.1 as given; otherwise it
+        # replaces 127.0.0.1 by the computer's own address and listens on all interfaces.
         os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     try:
@@ -102,18 +114,18 @@ def _import_ray(address: str) -> Any:
 
 
 def _run(words: Sequence[str], log: str, folder: str) -> int:
-    """The task: returns the exit code of ``ofrl WORDS``."""
+    """Run ``ofrl WORDS`` as a Ray task; return its exit code."""
     process = start(words, Path(log), Path(folder))
     try:
-        while process.poll() is None:  # a wait() would not hear of a cancellation
+        while process.poll() is None:  # a cancellation does not interrupt wait()
             time.sleep(_POLL)
     finally:
-        end(process)
+        terminate([process])
     return process.returncode
 
 
 def _require_listener(address: str) -> None:
-    """Raise ConfigError where nobody listens at HOST:PORT: Ray would try for minutes."""
+    """Raise ConfigError if nothing listens at HOST:PORT; Ray would try for minutes."""
     host, colon, port = address.rpartition("://")[2].rpartition(":")
     if colon and port.isdigit():
         try:
@@ -123,19 +135,20 @@ def _require_listener(address: str) -> None:
 
 
 def _no_cluster(address: str, error: Exception) -> ConfigError:
+    reason = str(error).partition("\n")[0]
     return ConfigError(
-        "no Ray cluster at {} ({})".format(address, str(error).split("\n")[0]),
+        f"no Ray cluster at {address} ({reason})",
         "give --ray local, auto, HOST:PORT or ray://HOST:PORT",
     )
 
 
 def _require_large_node(nodes: Sequence[Dict], address: str, needed: Dict[str, int]) -> None:
-    """Raise ConfigError where no node can ever run a task: Ray would wait for one for good."""
-    nodes = [node["Resources"] for node in nodes if node["Alive"]]
-    if not any(all(node.get(k, 0) >= v for k, v in needed.items()) for node in nodes):
-        raise ConfigError(
-            "no node of the Ray cluster {} has {CPU} cores and {GPU} GPUs".format(
-                address, **needed
-            ),
-            "lower --threads, or add a node",
-        )
+    """Raise ConfigError if no node can ever run a task; Ray would wait for one forever."""
+    for node in nodes:
+        resources = node["Resources"]
+        if node["Alive"] and all(resources.get(k, 0) >= count for k, count in needed.items()):
+            return
+    raise ConfigError(
+        f"no node of the Ray cluster {address} has {needed['CPU']} cores and {needed['GPU']} GPUs",
+        "lower --threads, or add a node",
+    )

@@ -94,20 +94,20 @@ def put_observed(key, value):
 
 
 WRONG = {
-    "NaN action": (put("actions", 1, np.full(8, np.nan)), "actions not finite at step 1"),
-    "short action": (put("actions", 1, np.zeros(4)), "actions are no equal rows"),
-    "words": (put("actions", 1, "left"), "actions are no equal rows"),
-    "short actions": (lambda r: r.update(actions=[np.zeros(6)] * STEPS), "actions of 6 entries"),
-    "infinite state": (put_observed("state", np.full(10, np.inf)), "state not finite at step 2"),
-    "short state": (put_observed("state", np.zeros(3)), "state are no equal rows"),
+    "NaN action": (put("actions", 1, np.full(8, np.nan)), "actions is not finite at step 1"),
+    "short action": (put("actions", 1, np.zeros(4)), "actions is not rows of numbers"),
+    "words": (put("actions", 1, "left"), "actions is not rows of numbers"),
+    "short actions": (lambda r: r.update(actions=[np.zeros(6)] * STEPS), "its actions have 6 entries"),
+    "infinite state": (put_observed("state", np.full(10, np.inf)), "state is not finite at step 2"),
+    "short state": (put_observed("state", np.zeros(3)), "state is not rows of numbers"),
     "no object": (lambda r: r["next_observations"][0].pop("object_position"),
-                  "without object_position"),
-    "observation is no dict": (put("observations", 0, 3), "without state"),
-    "huge reward": (put("rewards", 0, 10**400), "rewards are no"),
+                  "observations have no object_position"),
+    "observation is no dict": (put("observations", 0, 3), "observations have no state"),
+    "huge reward": (put("rewards", 0, 10**400), "rewards is not rows"),
     "list too short": (lambda r: r["rewards"].pop(), "differ in length"),
     "infos too short": (lambda r: r["env_infos"].pop(), "differ in length"),
     "no actions": (lambda r: r.pop("actions"), "no actions"),
-    "actions are a number": (lambda r: r.update(actions=3), "actions is no list"),
+    "actions are a number": (lambda r: r.update(actions=3), "actions is not a list"),
     "empty": (lambda r: r.update({key: [] for key in list(r)}), "no step"),
 }  # fmt: skip
 
@@ -121,7 +121,7 @@ def test_what_cannot_be_replayed_says_why(raw, change, text):
 
 @pytest.mark.parametrize("raw", [None, [1, 2], 3])
 def test_a_trajectory_is_a_dict(raw):
-    with pytest.raises(DatasetError, match="no dict"):
+    with pytest.raises(DatasetError, match="not a dict"):
         parse_recording(raw)
 
 

@@ -107,7 +107,7 @@ def test_another_scene_is_refused(grasp):
         replayed(DRAWER, grasp)
     with pytest.raises(SpecMismatchError, match="place_success"):
         replayed(GRASP, record("Widow250PickTray-v0", steps=2))
-    with pytest.raises(SpecMismatchError, match="arm begins 30 mm from ours"):
+    with pytest.raises(SpecMismatchError, match="arm begins 30 mm from the simulator"):
         path = grasp.ee_positions + [0.0, 0.03, 0.0]
         replayed(GRASP, dataclasses.replace(grasp, ee_positions=path))
     drawer = record(DRAWER, steps=2)

@@ -91,8 +91,10 @@ def test_bad_episodes_are_skipped_with_a_reason(ofrl, tmp_path, trajectories, wr
     assert code == 0 and "episodes: 1 replayed, 3 skipped" in out
     assert [e["episode"] for e in found["episodes"]] == [1]
     reasons = {s["episode"]: s["reason"] for s in found["skipped"]}
-    assert "actions not finite at step 4" in reasons[0]
-    assert "arm begins 173 mm from ours" in reasons[2] and "no observations" in reasons[3]
+    assert "actions is not finite at step 4" in reasons[0]
+    assert (
+        "arm begins 173 mm from the simulator's" in reasons[2] and "no observations" in reasons[3]
+    )
     assert all(reason[:40] in out for reason in reasons.values())
 
 
@@ -101,7 +103,7 @@ def test_bad_episodes_are_skipped_with_a_reason(ofrl, tmp_path, trajectories, wr
     [
         (
             ["FILE", "--env", DRAWER],
-            f"infos lack drawer_x_pos of {DRAWER}; check that --env",
+            f"infos lack drawer_x_pos, which {DRAWER} has; check that --env",
         ),
         (["FILE", "--env", "Widow250Fly-v0"], "unknown simulated task 'Widow250Fly-v0'"),
         (["UNNAMED"], "no task id in the file name; pass --env Widow250"),

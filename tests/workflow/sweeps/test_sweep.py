@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -11,11 +12,18 @@ import time
 
 import pytest
 
+from ofrl_robot.algos.config import config_class
 from ofrl_robot.cli import main
-from ofrl_robot.errors import ConfigError
-from ofrl_robot.workflow.sweeps import sweep
+from ofrl_robot.cli import sweep as cli_sweep
+from ofrl_robot.cli.parsing import parse_quietly
+from ofrl_robot.errors import CheckpointError, ConfigError
+from ofrl_robot.training import run_folder
+from ofrl_robot.workflow.flags import to_flags
+from ofrl_robot.workflow.sweeps import plan, run_queue
 from ofrl_robot.workflow.sweeps.executors import ending
-from ofrl_robot.workflow.sweeps.sweep import FAILED, Job, Point, Result, grid, run_all, tabulate
+from ofrl_robot.workflow.sweeps.grid import Point, grid
+from ofrl_robot.workflow.sweeps.run_queue import Job, run_all
+from ofrl_robot.workflow.sweeps.table import FAILED, Result, tabulate
 
 FLAGS = ["--steps", "4", "--batch-size", "8", "--checkpoint-every", "2", "--probe-size", "20",
          "--log-every", "1", "--threads", "1", "--precision", "fp32", "--latent", "8",
@@ -41,14 +49,15 @@ def test_a_grid_is_every_combination_and_the_last_axis_varies_fastest():
     assert [point.name for point in points] == [
         "cql_weight=1,seed=0", "cql_weight=1,seed=1", "cql_weight=5,seed=0", "cql_weight=5,seed=1"
     ]  # fmt: skip
-    assert points[3].flags == ["--cql-weight", "5", "--seed", "1"]
+    assert to_flags(points[3].settings) == ["--cql-weight", "5", "--seed", "1"]
 
 
 def test_switches_lists_and_paths_become_flags_and_safe_names():
-    assert Point({"clip_targets": "false"}).flags == ["--no-clip-targets"]
-    assert Point({"clip_targets": "true"}).flags == ["--clip-targets"]
-    (narrow, _) = grid(["hidden=16  8,32 16"])
-    assert narrow.flags == ["--hidden", "16", "8"] and narrow.name == "hidden=16-8"
+    assert to_flags(Point({"clip_targets": "false"}).settings) == ["--no-clip-targets"]
+    assert to_flags(Point({"clip_targets": "true"}).settings) == ["--clip-targets"]
+    assert to_flags({"target_entropy": -1e-05}) == ["--target-entropy=-1e-05"]
+    narrow, _ = grid(["hidden=16  8,32 16"])
+    assert to_flags(narrow.settings) == ["--hidden", "16", "8"] and narrow.name == "hidden=16-8"
     assert Point({"prior": "../a b/c"}).name == "prior=..-a-b-c"
 
 
@@ -56,9 +65,9 @@ def test_switches_lists_and_paths_become_flags_and_safe_names():
     ("axes", "message"),
     [
         ([], "nothing to vary"),
-        (["seed"], "cannot vary 'seed'"),
-        (["=1"], "cannot vary '=1'"),
-        (["seed=0,,1"], "cannot vary"),
+        (["seed"], "--vary 'seed' is not NAME=VALUE"),
+        (["=1"], "--vary '=1' is not NAME=VALUE"),
+        (["seed=0,,1"], "--vary 'seed=0,,1' is not NAME=VALUE"),
         (["seed=0", "seed=1"], "seed is varied twice"),
         (["seed=0,0"], "2 runs would be named seed=0"),
         (["prior=a/b,a-b"], "2 runs would be named prior=a-b"),
@@ -124,7 +133,7 @@ def test_a_sweep_makes_its_runs_goes_on_where_they_were_and_names_what_failed(
     chosen = json.loads((run / "selected.json").read_text())
     assert (sound["verdict"], int(sound["step"])) == (chosen["verdict"], chosen["step"])
     assert float(sound["data_q"]) == next(
-        row["data_q"] for row in sweep.run_folder.read_metrics(run) if row["step"] == chosen["step"]
+        row["data_q"] for row in run_folder.read_metrics(run) if row["step"] == chosen["step"]
     )
     assert float(sound["steps/s"]) > 0 and not sound["error"]
     assert failed["verdict"] == FAILED and "diverged at step" in failed["error"]
@@ -137,7 +146,7 @@ def test_a_sweep_makes_its_runs_goes_on_where_they_were_and_names_what_failed(
     assert code == 0 and "1 of 1 runs are finished already" in out
     assert (run / "metrics.csv").stat().st_mtime_ns == written
     code, _, _ = ofrl_sweep(capsys, *words, "--steps", 6)
-    assert code == 0 and sweep.run_folder.checkpoint_steps(run) == [2, 4, 6]
+    assert code == 0 and run_folder.checkpoint_steps(run) == [2, 4, 6]
     assert "resumed after step 4" in (folder / "critic_lr=1e-3.log").read_text()
 
     code, _, err = ofrl_sweep(capsys, *words, "--steps", 6, "--seed", 5)
@@ -154,17 +163,17 @@ def test_an_interrupted_sweep_leaves_no_process_and_its_runs_go_on(make_dataset,
     )
     run = tmp_path / "try" / "seed=0"
     try:
-        while len(sweep.run_folder.checkpoint_steps(run)) < 2 and running.poll() is None:
+        while len(run_folder.checkpoint_steps(run)) < 2 and running.poll() is None:
             time.sleep(0.05)
         running.send_signal(signal.SIGTERM)
         _, err = running.communicate()
     finally:
         running.kill()
     assert running.returncode == 130 and err == "ofrl: interrupted\n"
-    done = sweep.run_folder.checkpoint_steps(run)
-    with sweep.run_folder.one_trainer(run):  # nobody trains it any more
+    done = run_folder.checkpoint_steps(run)
+    with run_folder.one_trainer(run):  # nobody trains it any more
         pass
-    assert sweep.state(run, 100000) == sweep.UNFINISHED
+    assert plan.state(run, 100000) == plan.UNFINISHED
     words[words.index("100000")] = str(done[-1])
     code, _, err = ofrl_sweep(capsys, *words)
     assert code == 2 and f"steps 100000 != {done[-1]}" in err  # not silently shortened
@@ -190,7 +199,7 @@ class Recorded:
 
 
 def test_jobs_run_so_many_at_a_time_and_a_failure_does_not_stop_the_others(tmp_path, monkeypatch):
-    monkeypatch.setattr(sweep, "_POLL", 0.0)
+    monkeypatch.setattr(run_queue, "_POLL", 0.0)
     (tmp_path / "b").write_text(
         "$ ofrl x\nofrl: old\n\n$ ofrl x\nnoise\nofrl: no room; free some\n"
     )
@@ -203,16 +212,57 @@ def test_jobs_run_so_many_at_a_time_and_a_failure_does_not_stop_the_others(tmp_p
 
 def test_a_run_that_said_nothing_is_named_by_how_it_ended(tmp_path):
     log = tmp_path / "log"
-    assert sweep.error_text(log, ending(-9)) == "killed by SIGKILL"
+    assert run_queue.error_text(log, ending(-9)) == "killed by SIGKILL"
     log.write_text("$ ofrl train\nofrl: old\n\n$ ofrl train\nSegmentation fault\n")
-    assert sweep.error_text(log, ending(3)) == "exit code 3; last line: Segmentation fault"
+    assert run_queue.error_text(log, ending(3)) == "exit code 3; last line: Segmentation fault"
     assert ending(0) == ""
 
 
+def test_escape_sequences_of_a_log_do_not_reach_the_terminal(tmp_path):
+    log = tmp_path / "log"
+    log.write_text("$ ofrl train\nofrl: \x1b[2Jno such task \x9b31m\n")
+    assert run_queue.error_text(log, ending(2)) == "\\x1b[2Jno such task \\x9b31m"
+
+
+def test_the_rate_comes_from_the_times_of_the_checkpoints(make_run, metrics):
+    run = make_run(metrics([0.0, 0.1, 0.2, 0.3]))
+    assert plan.steps_per_second(run.parent) is None
+    for step, second in ((500, 100), (1000, 150), (1500, 4000), (2000, 4050)):  # resumed at 1000
+        os.utime(run_folder.checkpoint_path(run, step), (second, second))
+    assert plan.steps_per_second(run) == 10.0
+    for step in (1000, 1500, 2000):
+        run_folder.checkpoint_path(run, step).unlink()
+    assert plan.steps_per_second(run) is None  # one checkpoint has no interval
+
+
+def test_a_run_whose_config_names_no_threads_is_refused_in_one_line(make_run, metrics):
+    run = make_run(metrics([0.0]))
+    with pytest.raises(CheckpointError, match="names no number of threads"):
+        plan._threads_of(run)
+
+
+def test_settings_that_differ_from_their_defaults_reach_every_run(make_dataset, tmp_path, capsys):
+    words = [make_dataset(), *FLAGS, "--out", tmp_path, "--name", "try", "--actor-lr=1e-05"]
+    command = tyro_sweep([*words, "--bottleneck", "--vary", "seed=0,1", "--bottleneck-size", 8])
+    settings = command._settings()
+    assert settings["hidden"] == (16,) and settings["actor_lr"] == 1e-05
+    runs = plan.plan_runs(
+        grid(["seed=0,1"]), [str(words[0])], settings, tmp_path, 1, cli_sweep._read_config
+    )
+    assert [run.config.train.seed for run in runs] == [0, 1]
+    assert all(run.config.nets.bottleneck_size == 8 for run in runs)
+    assert all(run.config.algo_config.warm_start_steps == 1 for run in runs)
+
+
+def tyro_sweep(words):
+    form = cli_sweep.Sweep[config_class("cql")]
+    return parse_quietly(form, [str(word) for word in words])
+
+
 def test_the_last_step_is_that_of_the_last_whole_row(tmp_path):
-    assert sweep.last_step(tmp_path) == 0
+    assert plan.last_step(tmp_path) == 0
     (tmp_path / "train.csv").write_text("step,loss\n50,0.1\n100,0.2\n15")
-    assert sweep.last_step(tmp_path) == 100
+    assert plan.last_step(tmp_path) == 100
 
 
 def test_the_table_has_the_columns_that_its_runs_have():
