@@ -24,7 +24,7 @@ from sensor_msgs.msg import Image, JointState, Joy
 from std_msgs.msg import String
 
 from ofrl_robot.control.signals import AppliedAction, Tick
-from ofrl_robot.data.convert.importing import applied_at, tick_at
+from ofrl_robot.data.convert.writing import applied_at, tick_at
 from ofrl_robot.data.datasets import labels
 from ofrl_robot.data.episodes.reader import (
     Dataset,

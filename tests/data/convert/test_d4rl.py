@@ -187,10 +187,10 @@ def _header(shape, fortran=False):
 @pytest.mark.parametrize(
     "data, text",
     [
-        (b"", "no .npz file"), (pickle.dumps({"a": 1}), "no .npz file"),
-        (_npz({"actions.npy": b"nonsense"}), "actions.npy is unreadable"),
+        (b"", "not an .npz file"), (pickle.dumps({"a": 1}), "not an .npz file"),
+        (_npz({"actions.npy": b"nonsense"}), "actions.npy cannot be read"),
         (_npz({"actions.npy": _header((2**40,))}), "more data than it can hold"),
-        (_npz({"actions.npy": _header((3, 2), True) + bytes(48)}), "stored by columns"),
+        (_npz({"actions.npy": _header((3, 2), True) + bytes(48)}), "in Fortran order"),
         (_npz({"actions.npy": _header((3, 2)) + bytes(48)}), "has no rewards"),
         (_npz({"rewards.npy": _header((3,)) + bytes(24)}), "has no actions"),
         (_npz({f"{n}.npy": _header((3 - (n == "rewards"), 2)) + bytes(48)
@@ -207,11 +207,11 @@ def test_other_files_are_refused(tmp_path, data, text):
 
 def test_options_that_do_not_fit(tmp_path, make):
     make.episode(tmp_path / "data")
-    with pytest.raises(ConfigError, match="no observation 'wrist', there is state, image"):
+    with pytest.raises(ConfigError, match="--observations is 'wrist'; pass state or image"):
         export(tmp_path / "data", tmp_path / "out.npz", observations="wrist")
-    with pytest.raises(ConfigError, match="--rate"):
-        convert(write(tmp_path / "hop.npz", arrays()), tmp_path / "out", rate=0.0)
-    with pytest.raises(ConfigError, match="num_traj is below 0"):
+    with pytest.raises(ConfigError, match="pass --rate HZ"):
+        convert(write(tmp_path / "hop.npz", arrays()), tmp_path / "out", rate=None)
+    with pytest.raises(ConfigError, match="--num-traj is -1"):
         export(tmp_path / "data", tmp_path / "out.npz", num_traj=-1)
 
 

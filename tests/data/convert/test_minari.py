@@ -9,7 +9,7 @@ from PIL import Image
 from ofrl_robot.data.convert.formats import export_dataset, import_dataset
 from ofrl_robot.data.convert.options import MinariExport, MinariImport
 from ofrl_robot.data.episodes.reader import open_dataset, read_episode
-from ofrl_robot.errors import ConfigError, DatasetError, OfrlError
+from ofrl_robot.errors import ConfigError, DatasetError, OfrlError, OutputError
 
 LOW, HIGH = [-2.0, -2.0], [2.0, 2.0]
 
@@ -200,7 +200,7 @@ def test_an_action_space_that_is_not_symmetric_keeps_its_ends(tmp_path):
 @pytest.mark.parametrize(
     "metadata, options, error, text",
     [
-        ({}, {"rate": 0.0}, ConfigError, "--rate"),
+        ({}, {"rate": None}, ConfigError, "--rate"),
         ({"action_space": json.dumps({"type": "Discrete", "n": 3})}, {}, DatasetError, "Discrete"),
         ({"action_space": "nonsense"}, {}, DatasetError, "action space"),
         ({"action_space": json.dumps({"type": "Box", "low": [-1] * 3, "high": [1] * 3})}, {},
@@ -239,8 +239,8 @@ def _bomb(file):
     "change, text",
     [
         (_goes_on, "goes on after its end"), (_torn_image, "image 2 is damaged"),
-        (_other_size, "image 2 is 41x32"), (_bomb, "65500x65500 pixels|no JPEG"),
-        (lambda f: f["episode_1"].pop("rewards"), "unreadable"),
+        (_other_size, "image 2 is 41x32"), (_bomb, "65500x65500 pixels|not a JPEG"),
+        (lambda f: f["episode_1"].pop("rewards"), "cannot be read"),
         (lambda f: f["episode_1/observations/robot"].pop("pos"), "differ in state_names"),
     ],
 )  # fmt: skip
@@ -256,7 +256,7 @@ def test_other_folders_are_refused(tmp_path):
         convert(tmp_path / "missing", tmp_path / "out")
     source = foreign(tmp_path / "lift-v1")
     (source / "data" / "metadata.json").write_text("{")
-    with pytest.raises(DatasetError, match="no JSON"):
+    with pytest.raises(ConfigError, match="not valid JSON"):
         convert(source, tmp_path / "out")
 
 
@@ -266,6 +266,6 @@ def test_an_export_needs_an_id_and_a_new_folder(tmp_path, make, state_of):
         with pytest.raises(ConfigError, match="--id"):
             export(tmp_path / "data", out, **options)
     before = state_of(tmp_path)
-    with pytest.raises(DatasetError, match="holds episodes already"):
+    with pytest.raises(OutputError, match="is not empty"):
         export(tmp_path / "data", tmp_path / "data", id="grasp-v0")
     assert state_of(tmp_path) == before
