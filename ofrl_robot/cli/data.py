@@ -48,7 +48,7 @@ class DataVerify:
     """Processes to check in, 0 for one a core."""
 
     def run(self) -> None:
-        from ofrl_robot.data.verify.dataset_check import dataset_check as verify
+        from ofrl_robot.data.verify import dataset_check as verify
         from ofrl_robot.data.verify.episode_check import DAMAGE, WARNING
         from ofrl_robot.data.verify.report import write_json
         from ofrl_robot.data.verify.thresholds import load_limits

@@ -63,7 +63,8 @@ def test_a_tree_of_trajectories(tmp_path, caplog):
     assert "images2, left out" in caplog.text and "lmdb left out" in caplog.text
     dataset = open_dataset(tmp_path / "out")
     assert dataset.lengths == [3, 5, 2]  # traj2 before traj10
-    assert dataset.action_spec == ACTION
+    assert dataset.action_spec == ACTION and ACTION.frame == "base"
+    assert dataset.observation_spec.state_frame == "base"
     assert dataset.observation_spec.state_names == STATE_NAMES
     assert [c.name for c in dataset.observation_spec.cameras] == ["images0", "images1"]
     meta = dataset.metas[0]

@@ -91,6 +91,43 @@ def test_layout_is_d4rls(tmp_path, make, suffix):
 
 
 @SUFFIXES
+def test_images_of_d3rlpy_have_their_channels_first_and_come_back(
+    tmp_path, make, require_same, suffix
+):
+    folder, path = make.full_dataset(tmp_path / "data"), tmp_path / f"flat{suffix}"
+    export(folder, path, observations="wrist", channels_first=True)
+    frames = [read_episode(p).images["wrist"] for p in open_dataset(folder).paths]
+    table = tables.open_table(path)
+    for name, rows in (
+        ("observations", [f[:-1] for f in frames]),
+        ("next_observations", [f[1:] for f in frames]),
+    ):
+        expected = np.concatenate(rows).transpose(0, 3, 1, 2)
+        np.testing.assert_array_equal(table.read(name), expected)
+    table.close()
+    import_dataset(path, tmp_path / "back", D4rlImport())
+    require_same(folder, tmp_path / "back")
+
+
+def test_a_frame_of_reference_can_be_given(tmp_path):
+    path = write(tmp_path / "hop.npz", arrays())
+    for frame in ("unknown", "world", "base"):
+        convert(path, tmp_path / frame, frame=frame)
+        dataset = open_dataset(tmp_path / frame)
+        assert (dataset.action_spec.frame, dataset.observation_spec.state_frame) == (frame, frame)
+    convert(path, tmp_path / "out")
+    assert open_dataset(tmp_path / "out").action_spec.frame == "unknown"
+
+
+def test_observations_that_no_episode_can_hold_are_named(tmp_path, caplog):
+    flat = arrays()
+    for name in ("observations", "next_observations"):
+        flat[f"{name}/pos"], flat[f"{name}/depth"] = flat.pop(name), np.zeros((STARTS[-1], 4, 4))
+    convert(write(tmp_path / "depth.hdf5", flat), tmp_path / "out")
+    assert caplog.text.count("observations/depth is neither an RGB image nor a vector") == 1
+
+
+@SUFFIXES
 @pytest.mark.parametrize("images", [False, True])
 def test_a_foreign_file(tmp_path, suffix, images):
     flat = arrays(images)

@@ -111,6 +111,34 @@ def test_layout_is_minaris(tmp_path, make):
                 np.testing.assert_array_equal(group[name], getattr(episode, name))
 
 
+def test_success_is_where_minari_users_look_for_it(tmp_path, make):
+    """At the last step of infos/success; nothing for an episode without a label."""
+    folder, out = make.full_dataset(tmp_path / "data"), tmp_path / "arm-v0"
+    export(folder, out)
+    labels = [m.success for m in open_dataset(folder).metas]
+    assert labels == [1, 0, -1]
+    with h5py.File(str(out / "data" / "main_data.hdf5"), "r+") as file:
+        for number, label in enumerate(labels):
+            group = file[f"episode_{number}"]
+            steps = len(group["actions"])
+            if label == -1:
+                assert "success" not in group["infos"]
+            else:
+                expected = [False] * steps + [bool(label)]
+                assert group["infos/success"][:].tolist() == expected
+            del group.attrs["format_version"]  # now it is a foreign file
+    convert(out, tmp_path / "back")
+    metas = open_dataset(tmp_path / "back").metas
+    assert [m.success for m in metas] == labels
+    assert metas[0].label_source == "minari infos/success at last step"
+
+
+def test_a_frame_of_reference_can_be_given(tmp_path):
+    convert(foreign(tmp_path / "lift-v1"), tmp_path / "out", frame="base")
+    dataset = open_dataset(tmp_path / "out")
+    assert (dataset.action_spec.frame, dataset.observation_spec.state_frame) == ("base", "base")
+
+
 def test_real_minari_loads_it(tmp_path, make, monkeypatch):
     minari = pytest.importorskip("minari", minversion="0.5.4", exc_type=ImportError)
     folder = make.full_dataset(tmp_path / "data")

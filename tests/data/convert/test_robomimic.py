@@ -205,6 +205,69 @@ def test_the_rate_is_never_made_up(tmp_path, make):
         convert(tmp_path / "own.hdf5", tmp_path / "back", rate=10.0)
 
 
+def test_a_frame_of_reference_can_be_given_for_foreign_files_only(tmp_path, make):
+    path = foreign(tmp_path / "low.hdf5")
+    for frame in ("unknown", "world", "base"):
+        convert(path, tmp_path / frame, frame=frame)
+        dataset = open_dataset(tmp_path / frame)
+        assert (dataset.action_spec.frame, dataset.observation_spec.state_frame) == (frame, frame)
+    folder = make.full_dataset(tmp_path / "data")
+    export(folder, tmp_path / "own.hdf5")
+    with pytest.raises(ConfigError, match="own.hdf5.*--frame cannot change them"):
+        convert(tmp_path / "own.hdf5", tmp_path / "back", frame="world")
+    convert(tmp_path / "own.hdf5", tmp_path / "back")
+    back, data = open_dataset(tmp_path / "back"), open_dataset(folder)
+    assert back.action_spec.frame == data.action_spec.frame
+    assert back.observation_spec.state_frame == data.observation_spec.state_frame
+
+
+@pytest.mark.parametrize("rate", ["0", "NaN", "-20", "1e-300", "Infinity", '"20"', "[20]"])
+def test_a_control_rate_that_no_robot_has_is_refused(tmp_path, rate):
+    def change(file):
+        file["data"].attrs["env_args"] = f'{{"env_kwargs": {{"control_freq": {rate}}}}}'
+
+    path = foreign(tmp_path / "odd.hdf5", change=change)
+    with pytest.raises(ConfigError, match="odd.hdf5: stores a control rate.*pass --rate HZ"):
+        convert(path, tmp_path / "out")
+    assert convert(path, tmp_path / "out", rate=20.0) == 3
+
+
+def _attribute(name, value):
+    return lambda group: group.attrs.update({name: value})
+
+
+def _entry(name, value):
+    def change(group):
+        group[name][0] = value
+
+    return change
+
+
+def _narrow(group):
+    actions = group.pop("actions")[:]
+    group["actions"] = actions[:, :4]
+
+
+@pytest.mark.parametrize(
+    "change, text",
+    [
+        (_attribute("control_rate_hz", 0.0), "control rate is 0.0"),
+        (_attribute("control_rate_hz", float("nan")), "control rate is nan"),
+        (_attribute("control_rate_hz", "fast"), "control rate is 'fast'"),
+        (_entry("actions", 1e30), r"an action of 1e\+30 is beyond \[-1, 1\]"),
+        (_entry("actions", np.nan), "actions not finite"),
+        (_narrow, "actions is .*8 entries expected"),
+    ],
+)
+def test_an_exported_file_that_was_changed_is_refused(tmp_path, make, change, text):
+    export(make.full_dataset(tmp_path / "data"), tmp_path / "own.hdf5")
+    with h5py.File(str(tmp_path / "own.hdf5"), "r+") as file:
+        change(file["data/demo_1"])
+    with pytest.raises(DatasetError, match=f"demo_1: .*{text}"):
+        convert(tmp_path / "own.hdf5", tmp_path / "back")
+    assert not (tmp_path / "back").exists()
+
+
 def _dense(file):
     file["data/demo_5/rewards"][:] = [0.1, 0.2, 0.3, 0.4, 0.5]
 
