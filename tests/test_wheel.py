@@ -86,7 +86,7 @@ VERIFY = "import sys; from ofrl_robot.cli import main; sys.exit(main(sys.argv[1:
 @pytest.mark.slow
 def test_verbs_find_their_files_without_a_clone(installed, tmp_path, make_dataset):
     data = make_dataset()
-    done = run(installed, tmp_path, VERIFY, "data", "verify", str(data))
+    done = run(installed, tmp_path, VERIFY, "data", "verify", str(data), "--workers", "1")
     assert done.returncode == 0, done.stderr
     # with ROS on the path the bag is missing, without it ROS is
     done = run(installed, tmp_path, VERIFY, "data", "convert", "rosbag", "none.bag", "out")
