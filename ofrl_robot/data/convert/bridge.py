@@ -169,10 +169,10 @@ def _images(folder: Path, steps: int, late: int) -> np.ndarray:
     files = [folder / f"im_{i}.jpg" for i in range(late, steps + 1)]
     if (folder / f"im_{steps + 1}.jpg").exists():
         raise trajectory_error("has more images than observations", folder)
-    try:
-        return decode_jpegs([file.read_bytes() for file in files], folder)
-    except FileNotFoundError as error:
-        raise trajectory_error(f"lacks {Path(error.filename).name}", folder) from error
+    for file in files:
+        if not file.is_file():
+            raise trajectory_error(f"lacks {file.name}", folder)
+    return decode_jpegs([file.read_bytes() for file in files], folder)
 
 
 def _is_late(folder: Path) -> bool:

@@ -30,6 +30,8 @@ class ForeignFile:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        if path.exists() and not path.is_file():  # opening a FIFO would wait for ever
+            raise DatasetError("is not a regular file", "check the path", path)
         try:
             self.root = h5py.File(path, "r")
             self._budget = _FREE + _MAX_GROWTH * path.stat().st_size
@@ -59,7 +61,7 @@ class ForeignFile:
         """Return all datasets below ``group`` by their path in it."""
         found: Dict[str, h5py.Dataset] = {}
         for name, item in group.items():
-            self.pay(_LINK_BYTES)  # groups that lie in one another would take for ever
+            self.pay(_LINK_BYTES)  # groups that contain each other would take for ever
             if isinstance(item, h5py.Dataset):
                 found[prefix + name] = item
             elif isinstance(item, h5py.Group):

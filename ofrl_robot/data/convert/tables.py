@@ -65,6 +65,8 @@ class NpzTable:
 
     def __init__(self, path: Path) -> None:
         self._path = path
+        if path.exists() and not path.is_file():  # opening a FIFO would wait for ever
+            raise DatasetError("is not a regular file", "check the path", path)
         try:
             self._archive = zipfile.ZipFile(path)
         except FileNotFoundError as error:

@@ -46,6 +46,8 @@ def load_npy_objects(path: Path) -> Any:
         HostilePickleError: the pickle asks for anything but numpy arrays and plain containers.
         DatasetError: the file is damaged, or is something else.
     """
+    if path.exists() and not path.is_file():  # opening a FIFO would wait for ever
+        raise DatasetError("is not a regular file", "check the path", path)
     try:
         with open(path, "rb") as file:
             head = file.read(len(_NUMPY_MAGIC))

@@ -1,5 +1,6 @@
 """Flags of `ofrl data convert` and `ofrl data export`, as a user gives them."""
 
+import os
 import re
 import sys
 
@@ -31,6 +32,22 @@ def test_a_number_out_of_its_range_is_refused(tmp_path, capsys, format, flag, va
     line = refused(capsys, [*words, flag, value])
     assert line.startswith(f"ofrl: {flag} is {value}") and "; pass " in line
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    "format, name",
+    [("robomimic", "a.hdf5"), ("d4rl", "a.npz"), ("d4rl", "a.h5"), ("roboverse", "a.npy")]
+    + [("minari", "main_data.hdf5"), ("bridge", "traj0/obs_dict.pkl")],
+)
+def test_a_file_that_never_ends_is_refused(tmp_path, capsys, format, name):
+    """A FIFO: opening it would wait until another process writes to it."""
+    fifo = tmp_path / "in" / name
+    fifo.parent.mkdir(parents=True)
+    os.mkfifo(fifo)
+    source = fifo if format in ("robomimic", "d4rl", "roboverse") else tmp_path / "in"
+    words = ["data", "convert", format, str(source), str(tmp_path / "out")]
+    line = refused(capsys, [*words, "--task", "Widow250PickTray-v0"])
+    assert str(fifo) in line and "not a regular file" in line
 
 
 def test_an_unknown_frame_is_refused(tmp_path, capsys):

@@ -1,4 +1,4 @@
-"""What every import does, whatever the format, on a source that lives in memory."""
+"""What every import does, whatever the format, on a source in memory."""
 
 import json
 import os
@@ -25,7 +25,7 @@ def trajectory(steps=3, size=6, seed=0, width=2):
     rng = np.random.default_rng(seed)
     spec = ObservationSpec((CameraSpec("image", size, size),), ("a",), ("m",), "base")
     meta = converted_meta("arm", "Source-v0", 5.0, unnamed_actions(np.ones(width)), spec)
-    meta.success, meta.label_source = 1, "somebody"
+    meta.success, meta.label_source = 1, "an operator"
     return converted_episode(
         meta, {"image": rng.integers(0, 256, (steps + 1, size, size, 3), np.uint8)},
         rng.normal(size=(steps + 1, 1)), rng.uniform(-1, 1, (steps, width)), np.ones(steps), True,
@@ -178,7 +178,7 @@ def test_an_existing_file_is_never_replaced(tmp_path):
     out = tmp_path / "out.h5"
     with pytest.raises(OutputError, match="exists by now"), new_file(out) as building:
         building.write_bytes(b"ours")
-        out.write_bytes(b"mine")  # somebody was quicker
+        out.write_bytes(b"mine")  # another process was quicker
     with pytest.raises(OutputError, match="exists already"), new_file(out):
         pass
     assert out.read_bytes() == b"mine" and [p.name for p in tmp_path.iterdir()] == ["out.h5"]

@@ -108,7 +108,7 @@ WRONG = {
     "reward in words": (_set("rewards", 0, "1"), "reward"),
     "complex reward": (_set("rewards", 0, np.complex64(1)), "reward"),
     "goes on after the end": (_set("terminals", 1, True), "step 1.*terminal"),
-    "observation is no dict": (_set("observations", 0, [1]), "observation"),
+    "observation is not a dict": (_set("observations", 0, [1]), "observation"),
 }  # fmt: skip
 
 
