@@ -93,7 +93,7 @@ def task_of(file: Path) -> str:
     found = _TASK.search(file.name)
     if not found:
         raise ConfigError(
-            "the file name holds no task id (Widow250...-v0)",
+            "no task id in the file name",
             "name the task, for example --task Widow250PickTray-v0",
             file,
         )
