@@ -1,5 +1,6 @@
 """Flags of `ofrl data convert` and `ofrl data export`, as a user gives them."""
 
+import math
 import os
 import re
 import sys
@@ -8,7 +9,10 @@ import numpy as np
 import pytest
 
 from ofrl_robot.cli import main
+from ofrl_robot.data.convert.formats import import_dataset
+from ofrl_robot.data.convert.options import D4rlImport, MinariImport, RobomimicImport
 from ofrl_robot.data.episodes.reader import open_dataset
+from ofrl_robot.errors import ConfigError
 from ofrl_robot.specs import WORLD
 
 
@@ -20,18 +24,31 @@ def refused(capsys, words):
     return lines[0]
 
 
-@pytest.mark.parametrize("format", ["robomimic", "minari", "d4rl"])
-@pytest.mark.parametrize(
-    "flag, value",
-    [("--action-scale", v) for v in ("inf", "nan", "0", "-1")]
-    + [("--rate", v) for v in ("1e-300", "0", "inf", "nan", "-5", "1001")]
-    + [("--num-traj", "-1"), ("--image-size", "-1"), ("--image-size", "1000000")],
+OUT_OF_RANGE = (
+    [("action_scale", v) for v in (math.inf, math.nan, 0.0, -1.0)]
+    + [("rate", v) for v in (1e-300, 0.0, math.inf, math.nan, -5.0, 1001.0)]
+    + [("num_traj", -1), ("image_size", -1), ("image_size", 1000000)]
 )
-def test_a_number_out_of_its_range_is_refused(tmp_path, capsys, format, flag, value):
+
+
+@pytest.mark.parametrize("options", [RobomimicImport, MinariImport, D4rlImport])
+@pytest.mark.parametrize("name, value", OUT_OF_RANGE)
+def test_a_number_out_of_its_range_is_refused(tmp_path, options, name, value):
+    flag = "--" + name.replace("_", "-")
+    with pytest.raises(ConfigError, match=f"^{flag} is .*; pass "):
+        import_dataset(tmp_path / "in", tmp_path / "out", options(**{name: value}))
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    "format, flag, value",
+    [("robomimic", "--rate", "0"), ("minari", "--action-scale", "nan")]
+    + [("d4rl", "--action-scale", "inf"), ("d4rl", "--rate", "1e-300")],
+)
+def test_it_is_refused_in_one_line(tmp_path, capsys, format, flag, value):
     words = ["data", "convert", format, str(tmp_path / "in.npz"), str(tmp_path / "out")]
     line = refused(capsys, [*words, flag, value])
     assert line.startswith(f"ofrl: {flag} is {value}") and "; pass " in line
-    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize(
