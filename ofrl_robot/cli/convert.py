@@ -1,14 +1,13 @@
-"""Verbs that turn other people's data into episodes and back: data convert, data export."""
+"""Verbs ``data convert`` and ``data export``: other formats into episodes and back."""
 
 from __future__ import annotations
 
 import dataclasses
-import importlib
-import sys
 from pathlib import Path
-from typing import Annotated, Any, Generic, Literal, TypeVar, Union
+from typing import Any, Generic, Literal, TypeVar, Union
 
 import tyro
+from typing_extensions import Annotated
 
 from ofrl_robot.cli.progress import file_bar
 from ofrl_robot.data.convert.options import (
@@ -30,7 +29,7 @@ Conversion = TypeVar("Conversion")  # options of one format
 
 @dataclasses.dataclass(frozen=True)
 class Import(Generic[Conversion]):
-    """Read one format."""
+    """Convert from one format."""
 
     source: Positional[Path]
     """File or folder to read."""
@@ -39,6 +38,7 @@ class Import(Generic[Conversion]):
     conversion: Conversion
 
     def run(self) -> None:
+        """Convert, and print how many episodes were written."""
         from ofrl_robot.data.convert.formats import import_dataset
 
         with file_bar("converting") as on_trajectory:
@@ -52,7 +52,7 @@ class Import(Generic[Conversion]):
 
 @dataclasses.dataclass(frozen=True)
 class RosbagImport:
-    """ROS 1 bag of the robot's topics, recorded while collecting. Needs ROS."""
+    """ROS 1 bag of the robot's topics, recorded during a collection. Needs ROS."""
 
     source: Positional[Path]
     """Bag to read."""
@@ -62,7 +62,8 @@ class RosbagImport:
     """Namespace of the robot's topics (empty: the only one in the bag)."""
 
     def run(self) -> None:
-        bag = ros_module("bag")
+        """Convert, and print what was left out and how many episodes were written."""
+        bag = _bag_module()
         with file_bar("messages") as on_message:
             made = bag.import_bag(self.source, self.out, self.namespace, on_message)
         for line in made.left_out:
@@ -72,7 +73,7 @@ class RosbagImport:
 
 @dataclasses.dataclass(frozen=True)
 class DataConvert:
-    """Turn somebody else's data into episodes. Nothing in it is ever executed."""
+    """Convert data of another project into episodes. No content of a file is executed."""
 
     command: Union[
         Annotated[
@@ -88,12 +89,13 @@ class DataConvert:
     ]
 
     def run(self) -> None:
+        """Run the chosen format's command."""
         self.command.run()
 
 
 @dataclasses.dataclass(frozen=True)
 class Export(Generic[Conversion]):
-    """Write one format."""
+    """Export to one format."""
 
     dataset: Positional[Path]
     """Dataset folder."""
@@ -102,6 +104,7 @@ class Export(Generic[Conversion]):
     conversion: Conversion
 
     def run(self) -> None:
+        """Export, and print how many episodes were written."""
         from ofrl_robot.data.convert.formats import export_dataset
 
         with file_bar("exporting") as on_episode:
@@ -120,10 +123,11 @@ class RosbagExport:
     namespace: str = ""
     """Namespace of the topics (empty: the name of the robot)."""
     compression: Literal["none", "bz2", "lz4"] = "none"
-    """Compression of the bag, without loss."""
+    """Lossless compression of the bag."""
 
     def run(self) -> None:
-        bag = ros_module("bag")
+        """Export, and print how many episodes were written."""
+        bag = _bag_module()
         with file_bar("exporting") as on_episode:
             count = bag.export_bag(
                 self.dataset, self.out, self.namespace, self.compression, on_episode
@@ -133,7 +137,7 @@ class RosbagExport:
 
 @dataclasses.dataclass(frozen=True)
 class DataExport:
-    """Write a dataset so that other people's tools read it."""
+    """Export a dataset to a format that other tools read."""
 
     command: Union[
         Annotated[
@@ -145,19 +149,29 @@ class DataExport:
     ]
 
     def run(self) -> None:
+        """Run the chosen format's command."""
         self.command.run()
 
 
-def ros_module(name: str) -> Any:
-    """A module of the clone's ros/, the only place that knows ROS."""
-    folder = str(Path(__file__).resolve().parents[2] / "ros")
-    sys.path.insert(0, folder)
+def _bag_module() -> Any:
+    """Import the module for ROS bags.
+
+    Raises:
+        ConfigError: it cannot be imported; the message names the import that failed.
+    """
     try:
-        return importlib.import_module(name)
+        import ofrl_ros.bag
     except ImportError as error:
+        package = (error.name or "").partition(".")[0]
+        if package == "ofrl_robot":
+            raise  # a defect of this package
+        if package == "ofrl_ros":
+            raise ConfigError(
+                f"the package ofrl_ros cannot be imported ({error})",
+                "install ofrl_robot again: pip install . in its clone",
+            ) from error
         raise ConfigError(
             f"ROS cannot be imported ({error})",
-            "source it in the clone first: . scripts/env.sh",
+            "source it first, for example . scripts/env.sh",
         ) from error
-    finally:
-        sys.path.remove(folder)
+    return ofrl_ros.bag

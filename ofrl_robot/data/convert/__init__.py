@@ -1,1 +1,1 @@
-"""Readers of other projects' files. Nothing that lies in such a file is ever executed."""
+"""Readers and writers of other projects' file formats. No content of a file is ever executed."""

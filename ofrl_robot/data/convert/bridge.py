@@ -1,18 +1,19 @@
-"""BridgeData: folders of raw trajectories, as the WidowX collectors of Berkeley's lab write them.
+"""Read BridgeData: folders of raw trajectories, as Berkeley's WidowX collectors write them.
 
 ``<...>/2022-01-01_00-00-00/raw/traj_group0/traj0/`` holds ``images0/im_0.jpg`` and so on (one
 folder per camera, T+1 images), ``obs_dict.pkl`` (a dict of arrays of T+1 rows) and
-``policy_out.pkl`` (a list of T dicts). The pickles are read, never executed; those of ROS objects
-(``agent_data.pkl``) are not looked at.
+``policy_out.pkl`` (a list of T dicts). The pickles are read, never executed. Pickles of ROS
+objects (``agent_data.pkl``) are not opened.
 
-Actions come in m and rad per step and a gripper from 0 (closed) to 1 (open); the robot clipped
-them to +-0.05 m and +-0.25 rad, and so they are stored, the unclipped as ``actions_requested``.
-Until 2021-07-23 images came one step late: of such trajectories the first observation and the last
-action are left out, as the lab does.
+Actions are in m and rad per step in the frame of the arm's base; the gripper goes from 0 (closed)
+to 1 (open). The robot clipped actions to +-0.05 m and +-0.25 rad, so the clipped ones are stored
+as ``actions`` and the unclipped ones as ``actions_requested``. Until 2021-07-23 images came one
+step late: the first observation and the last action of such trajectories are dropped, as the
+authors do.
 
-Lost: depth, joint positions, velocities and efforts (of the state only ``full_state`` is taken),
-language, cameras that not all trajectories have, and whole trajectories kept in lmdb. There are no
-rewards and no word on success: rewards are 0 and success is unknown.
+Not converted: depth, joint positions, velocities and efforts (the state is ``full_state``),
+language, cameras that some trajectories lack, and trajectories stored in lmdb. The data has neither
+rewards nor success labels: rewards are 0 and success is unknown.
 """
 
 from __future__ import annotations
@@ -29,7 +30,12 @@ import numpy as np
 from ofrl_robot.data.convert.importing import Source
 from ofrl_robot.data.convert.jpeg import decode_jpegs
 from ofrl_robot.data.convert.options import BridgeImport
-from ofrl_robot.data.convert.trajectory import bad, converted_episode, converted_meta, numbers
+from ofrl_robot.data.convert.trajectory import (
+    converted_episode,
+    converted_meta,
+    numbers,
+    trajectory_error,
+)
 from ofrl_robot.data.convert.unpickle import load_npy_objects
 from ofrl_robot.data.episodes.reader import Episode
 from ofrl_robot.errors import DatasetError
@@ -55,36 +61,41 @@ _log = logging.getLogger(__name__)
 
 
 class BridgeFolder(Source):
-    """All trajectories below a folder, whatever lies between.
+    """All trajectories below a folder, at any depth.
 
-    Raises DatasetError where there is none.
+    Raises:
+        DatasetError: there are none.
     """
 
     def __init__(self, path: Path, _: BridgeImport) -> None:
         self.path = path
         self._folders = _trajectories(path)
         if not self._folders:
-            raise DatasetError("no folder traj0 or the like below", "check the path", path)
+            raise DatasetError("contains no folder traj0 (or traj1, ...)", "check the path", path)
         self.names = [str(folder) for folder in self._folders]
         cameras = [_cameras(folder) for folder in self._folders]
         self._cameras = sorted(set.intersection(*cameras))
         left_out = sorted(set.union(*cameras) - set(self._cameras))
         if left_out:
-            _log.warning("not all trajectories have %s, left out", ", ".join(left_out))
+            _log.warning("some trajectories lack %s, left out", ", ".join(left_out))
 
     def read(self, number: int) -> Episode:
+        """Return one trajectory."""
         folder, where = self._folders[number], self.names[number]
         observed, asked = (load_npy_objects(folder / name) for name in _PICKLES)
         if not isinstance(observed, dict) or not isinstance(asked, list):
-            raise bad("its pickles are no dict and no list", where)
+            raise trajectory_error("obs_dict.pkl must hold a dict and policy_out.pkl a list", where)
         if "full_state" not in observed:
-            raise bad("obs_dict.pkl has no full_state", where)
+            raise trajectory_error("obs_dict.pkl has no full_state", where)
         state = numbers(observed["full_state"], "full_state", where)
         actions = numbers([_action(entry, where) for entry in asked], "actions", where)
         steps = len(actions)
         if state.shape != (steps + 1, len(STATE_NAMES)) or actions.shape[1:] != (ACTION.size,):
-            text = "{} states for {} actions, 7 entries each and one more state expected"
-            raise bad(text.format(state.shape, actions.shape), where)
+            raise trajectory_error(
+                f"full_state is {state.shape} and actions are {actions.shape}, "
+                "7 entries each and one more state expected",
+                where,
+            )
         stamps = _stamps(observed.get("time_stamp"), steps, where)
         late = int(_is_late(folder))
         images = {name: _images(folder / name, steps, late) for name in self._cameras}
@@ -92,24 +103,26 @@ class BridgeFolder(Source):
             CameraSpec(name, *map(int, frames.shape[1:3])) for name, frames in images.items()
         )
         requested = _unit(actions)[: steps - late]
-        meta = converted_meta(
-            ROBOT, _task(folder), CONTROL_RATE_HZ, ACTION,
-            ObservationSpec(cameras, STATE_NAMES, STATE_UNITS, BASE),
-        )  # fmt: skip
+        observations = ObservationSpec(cameras, STATE_NAMES, STATE_UNITS, BASE)
         return converted_episode(
-            meta, images, state[late:], np.clip(requested, -1.0, 1.0), np.zeros(len(requested)),
-            terminated=False, stamps=None if stamps is None else stamps[late:],
+            converted_meta(ROBOT, _task(folder), CONTROL_RATE_HZ, ACTION, observations),
+            images,
+            state[late:],
+            np.clip(requested, -1.0, 1.0),
+            np.zeros(len(requested)),
+            terminated=False,
+            stamps=None if stamps is None else stamps[late:],
             requested=requested,
-        )  # fmt: skip
+        )
 
 
 def _trajectories(path: Path) -> List[Path]:
-    """Folders ``traj*``, in order of their names, numbers in these as numbers."""
+    """Return the folders ``traj*`` below ``path``; traj2 comes before traj10."""
     found = []
-    for folder, below, _ in os.walk(str(path)):
+    for folder, below, _ in os.walk(path):
         if _TRAJECTORY.fullmatch(os.path.basename(folder)):
             found.append(Path(folder))
-            below.clear()  # thousands of images
+            below.clear()  # nothing but thousands of images
         if "lmdb" in below:
             _log.warning("%s/lmdb left out", folder)
             below.remove("lmdb")
@@ -117,6 +130,7 @@ def _trajectories(path: Path) -> List[Path]:
 
 
 def _by_numbers(text: str) -> List[Any]:
+    """Return a sort key that compares the numbers in a text as numbers."""
     parts = re.split(r"(\d+)", text)
     return [int(part) if i % 2 else part for i, part in enumerate(parts)]
 
@@ -128,38 +142,41 @@ def _cameras(folder: Path) -> set:
 def _action(entry: Any, where: str) -> Any:
     action = entry.get("actions") if isinstance(entry, dict) else entry
     if not isinstance(action, np.ndarray):
-        raise bad("policy_out.pkl has an entry without actions", where)
+        raise trajectory_error("an entry of policy_out.pkl has no array of actions", where)
     return action
 
 
 def _unit(actions: np.ndarray) -> np.ndarray:
-    """In units of the action spec, (T, 7); not clipped yet."""
+    """Return actions (T, 7) in units of the action spec, not clipped."""
     unit = actions / np.array(ACTION.scale)
     unit[:, -1] = 2.0 * actions[:, -1] - 1.0
     return unit
 
 
 def _stamps(value: Any, steps: int, where: str) -> Any:
-    """int64 ns (T+1,) from seconds; None where there are none."""
+    """Return int64 ns (T+1,) from seconds, or None from None."""
     if value is None:
         return None
     seconds = numbers(value, "time_stamp", where)
-    if seconds.shape != (steps + 1,) or np.abs(seconds).max() > 9e9:
-        raise bad(f"time_stamp is {seconds.shape}, ({steps + 1},) expected", where)
+    if seconds.shape != (steps + 1,):
+        raise trajectory_error(f"time_stamp is {seconds.shape}, ({steps + 1},) expected", where)
+    if np.abs(seconds).max() > 9e9:
+        raise trajectory_error("time_stamp is beyond the year 2255", where)
     return np.round(seconds * 1e9).astype(np.int64)
 
 
 def _images(folder: Path, steps: int, late: int) -> np.ndarray:
     files = [folder / f"im_{i}.jpg" for i in range(late, steps + 1)]
     if (folder / f"im_{steps + 1}.jpg").exists():
-        raise bad("more images than observations", folder)
-    try:
-        return decode_jpegs([file.read_bytes() for file in files], folder)
-    except FileNotFoundError as error:
-        raise bad(f"no {Path(error.filename).name}", folder) from error
+        raise trajectory_error("has more images than observations", folder)
+    for file in files:
+        if not file.is_file():
+            raise trajectory_error(f"lacks {file.name}", folder)
+    return decode_jpegs([file.read_bytes() for file in files], folder)
 
 
 def _is_late(folder: Path) -> bool:
+    """Return whether the images of a trajectory came one step late, by its dated folder."""
     for parent in folder.parents:
         date = _DATE.fullmatch(parent.name)
         if date:
@@ -168,7 +185,7 @@ def _is_late(folder: Path) -> bool:
 
 
 def _task(folder: Path) -> str:
-    """The folder two above the dated one, e.g. set_table in toykitchen2/set_table/00/2022-..."""
+    """Return the folder two above the dated one: set_table in toykitchen2/set_table/00/2022-..."""
     for parent in folder.parents:
         if _DATE.fullmatch(parent.name):
             return parent.parent.parent.name or "bridge"

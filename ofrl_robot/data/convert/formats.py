@@ -1,4 +1,7 @@
-"""The formats by their names: who reads, who writes. ROS bags have a place of their own."""
+"""Table of formats: which class reads each one, which function writes it.
+
+ROS bags are read and written by ``ofrl_ros.bag``, since they need ROS.
+"""
 
 from __future__ import annotations
 
@@ -8,8 +11,8 @@ from typing import Any, Callable, Dict, Optional, Type
 
 from ofrl_robot.data.convert import bridge, d4rl, minari, options, robomimic, roboverse
 from ofrl_robot.data.convert.importing import Imported, Progress, Source, import_episodes
-from ofrl_robot.data.datasets.dataset import Dataset, open_dataset
-from ofrl_robot.errors import ConfigError, DatasetError, OfrlError
+from ofrl_robot.data.datasets.dataset import open_dataset
+from ofrl_robot.errors import DatasetError, OfrlError
 from ofrl_robot.files import require_new_folder
 
 _SOURCES: Dict[Type[options.ImportOptions], Callable[[Path, Any], Source]] = {
@@ -29,13 +32,16 @@ _EXPORTS: Dict[Type[options.ExportOptions], Callable[..., int]] = {
 def import_dataset(
     source: Path, out: Path, how: options.ImportOptions, progress: Optional[Progress] = None
 ) -> Imported:
-    """Turn ``source`` into episodes in ``out``; the class of ``how`` says which format it is.
+    """Convert ``source`` into episodes in ``out``; the class of ``how`` names the format.
 
-    Raises as :func:`~.importing.import_episodes`; ``out`` is complete or as it was.
+    ``out`` is complete, or as it was before.
+
+    Raises:
+        ConfigError: an option is out of its range, or must be given for this source.
+        DatasetError: ``source`` cannot be read.
+        OfrlError: as :func:`~.importing.import_episodes`.
     """
-    for name in ("num_traj", "image_size", "rate", "action_scale"):
-        if getattr(how, name, 0) < 0:
-            raise ConfigError(f"{name} is below 0")
+    options.require_valid(how)
     require_new_folder(out)  # before gigabytes are loaded
     with contextlib.closing(_open(source, how)) as opened:
         return import_episodes(opened, out, how, progress)
@@ -46,22 +52,25 @@ def _open(source: Path, how: options.ImportOptions) -> Source:
         return _SOURCES[type(how)](source, how)
     except OfrlError:
         raise
-    except Exception as error:  # as when a trajectory is read: a damaged file raises anything
-        raise DatasetError(
-            f"unreadable ({type(error).__name__}: {ascii(str(error)):.100})",
-            "get it again",
-            source,
-        ) from error
+    except Exception as error:  # a damaged file makes h5py, Pillow and numpy raise anything
+        text = f"{type(error).__name__}: {ascii(str(error)):.100}"
+        raise DatasetError(f"cannot be read ({text})", "get the file again", source) from error
 
 
 def export_dataset(
     folder: Path, out: Path, how: options.ExportOptions, progress: Optional[Progress] = None
 ) -> int:
-    """Write the episodes of ``folder`` in another format, the class of ``how``; returns how many.
+    """Write the episodes of ``folder`` in another format; the class of ``how`` names it.
 
-    ``out`` is complete or does not exist.
+    ``out`` is complete or is not created.
+
+    Returns:
+        The number of episodes written.
+
+    Raises:
+        ConfigError: an option is out of its range.
+        DatasetError: an episode is damaged.
+        OutputError: ``out`` exists or cannot be written.
     """
-    if how.num_traj < 0:
-        raise ConfigError("num_traj is below 0")
-    dataset: Dataset = open_dataset(folder)
-    return _EXPORTS[type(how)](dataset, out, how, progress)
+    options.require_valid(how)
+    return _EXPORTS[type(how)](open_dataset(folder), out, how, progress)

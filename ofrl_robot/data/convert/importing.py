@@ -1,4 +1,4 @@
-"""Trajectories of any source into a dataset folder, one at a time; the source says how to read."""
+"""Convert the trajectories of any source into a dataset folder, one at a time."""
 
 from __future__ import annotations
 
@@ -7,31 +7,32 @@ import dataclasses
 import json
 import logging
 from pathlib import Path
-from typing import Any, Callable, Dict, List, Optional, Sequence
+from typing import Any, Callable, Dict, Iterator, List, Optional, Sequence
 
 import numpy as np
 
-from ofrl_robot.control.signals import HOLD, HUMAN, POLICY, AppliedAction, Tick
 from ofrl_robot.data.convert.options import ImportOptions
-from ofrl_robot.data.convert.trajectory import bad
+from ofrl_robot.data.convert.trajectory import ACTION_TOLERANCE, trajectory_error
+from ofrl_robot.data.convert.writing import write_episode
 from ofrl_robot.data.datasets.splits import SPLITS
 from ofrl_robot.data.episodes import schema
 from ofrl_robot.data.episodes.reader import Episode
-from ofrl_robot.data.episodes.writer import EpisodeWriter
 from ofrl_robot.errors import DatasetError, HostilePickleError, OfrlError, SpecMismatchError
-from ofrl_robot.files import new_folder
+from ofrl_robot.files import new_folder, write_whole
 from ofrl_robot.images import prepare
 from ofrl_robot.specs import CameraSpec, require_same
 
 Progress = Callable[[int, int], None]  # called with (trajectories done, in all)
+_ROWS_PER_STEP = ("rewards", "terminals", "timeouts", "actions_requested", "limited")
 _log = logging.getLogger(__name__)
 
 
 class Source(abc.ABC):
-    """Trajectories in somebody else's format, read one at a time.
+    """Trajectories in a foreign format, read one at a time.
 
     Attributes:
-        path: where it lies. names: one per trajectory, in order, for messages.
+        path: file or folder of the source.
+        names: one per trajectory, in order, for messages.
     """
 
     path: Path
@@ -39,19 +40,19 @@ class Source(abc.ABC):
 
     @abc.abstractmethod
     def read(self, number: int) -> Episode:
-        """One trajectory. Where it has no step, nothing but that is looked at."""
+        """Return one trajectory. If it has no step, only its length is used."""
 
     def splits(self) -> Dict[str, List[str]]:
-        """Names of trajectories by split, where the format knows such."""
+        """Return the names of trajectories by split; empty if the format has no splits."""
         return {}
 
-    def close(self) -> None:  # noqa: B027 (most have nothing to let go)
-        """Let go of the files."""
+    def close(self) -> None:  # noqa: B027 (most sources have nothing to close)
+        """Close the files."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Imported:
-    """What came of an import: episodes written; trajectories without a step; bad ones."""
+    """Counts of an import: episodes written, trajectories without a step, unusable ones."""
 
     episodes: int
     empty: int
@@ -63,23 +64,26 @@ def import_episodes(
 ) -> Imported:
     """Write the trajectories of ``source`` as episodes into ``out``, a new or empty folder.
 
-    ``out`` appears complete or not at all. Trajectories without a single step are left out.
+    ``out`` is complete or is not created. Trajectories without a step are skipped.
 
-    Raises DatasetError naming the trajectory that cannot be used (unless ``options.skip_bad``),
-    SpecMismatchError where two have different actions or observations, HostilePickleError in any
-    case where one asks to run code.
+    Raises:
+        DatasetError: a trajectory cannot be used (skipped with ``options.skip_bad``), or none has
+            a step.
+        SpecMismatchError: two trajectories have different actions or observations (skipped with
+            ``options.skip_bad``).
+        HostilePickleError: a trajectory asks to run code; never skipped.
+        OutputError: ``out`` is not empty or cannot be written.
     """
     names = list(source.names)[: options.num_traj or None]
     done: Dict[str, str] = {}  # trajectory: episode file
-    empty = bad_ones = 0
+    empty = bad = 0
     first: Optional[schema.EpisodeMeta] = None
     with new_folder(out) as folder:
         for number, name in enumerate(names):
             try:
                 episode = _read(source, number)
                 if len(episode):
-                    _check(episode, name)
-                    episode = _changed(episode, options)
+                    episode = _apply_options(episode, options)
                     first = first or episode.meta
                     _require_same_specs(episode.meta, first, name)
             except HostilePickleError:
@@ -88,7 +92,7 @@ def import_episodes(
                 if not options.skip_bad:
                     raise
                 _log.warning("left out: %s", error)
-                bad_ones += 1
+                bad += 1
             else:
                 if len(episode):
                     done[name] = write_episode(episode, folder, len(done)).name
@@ -99,131 +103,108 @@ def import_episodes(
         if empty:
             _log.warning("%s: skipped %d trajectories without a step", source.path, empty)
         if not done:
-            raise DatasetError("no trajectory with a single step", "check the path", source.path)
+            raise DatasetError("has no trajectory with a step", "check the path", source.path)
         _write_splits(source.splits(), done, folder)
-    return Imported(len(done), empty, bad_ones)
-
-
-def write_episode(episode: Episode, folder: Path, index: int) -> Path:
-    """Write an episode under number ``index``, as if it were recorded now; returns its path."""
-    meta = episode.meta
-    meta = dataclasses.replace(meta, recorded=meta.recorded or meta.created)
-    writer = EpisodeWriter(folder, meta, index)
-    try:
-        for step in range(len(episode)):
-            tick = tick_at(episode, step)
-            writer.observe(tick)
-            writer.act(applied_at(episode, step, tick))
-        writer.observe(tick_at(episode, len(episode)))
-        path = writer.finish(meta.success, meta.label_source, meta.abort_reason)
-    except BaseException:
-        writer.discard()
-        raise
-    assert path is not None  # it has a step
-    return path
+    return Imported(len(done), empty, bad)
 
 
 def _read(source: Source, number: int) -> Episode:
+    """Return a trajectory. Raise DatasetError, naming it, if it is damaged in any way."""
+    where = source.names[number]
     try:
-        return source.read(number)
+        episode = source.read(number)
+        if len(episode):
+            _require_usable(episode, where)
+        return episode
     except OfrlError:
         raise
-    except Exception as error:  # what is damaged makes h5py, Pillow and numpy raise nearly anything
-        raise bad(
-            f"unreadable ({type(error).__name__}: {ascii(str(error)):.100})",
-            source.names[number],
-        ) from error
+    except Exception as error:  # a damaged file makes h5py, Pillow and numpy raise anything
+        text = f"{type(error).__name__}: {ascii(str(error)):.100}"
+        raise trajectory_error(f"cannot be read ({text})", where) from error
 
 
-def _check(episode: Episode, where: str) -> None:
-    """Refuse what ``ofrl data verify`` would call damage."""
-    steps = len(episode)
-    rows: Dict[str, Sequence[Any]] = {f"images of {k}": v for k, v in episode.images.items()}
-    rows["states"] = episode.state
-    wrong = [name for name, found in rows.items() if len(found) != steps + 1]
-    wrong += [
-        name
-        for name in ("rewards", "terminals", "timeouts", "actions_requested", "limited")
-        if len(getattr(episode, name)) != steps
-    ]
-    wrong += [
-        f"timestamps of {name}"
-        for name, stamps in episode.timestamps.items()
-        if len(stamps) != steps + (name not in schema.ACTION_STAMPS)
-    ]
+def _require_usable(episode: Episode, where: str) -> None:
+    """Raise DatasetError for an episode that ``ofrl data verify`` would call damaged."""
+    wrong = list(_wrong_lengths(episode))
     if wrong:
-        raise bad(f"{', '.join(wrong)} do not fit its {steps} actions", where)
+        text = f"{', '.join(wrong)} do not fit its {len(episode)} actions"
+        raise trajectory_error(text, where)
+    widths = {
+        "actions": (episode.actions, episode.meta.action_spec.size),
+        "actions_requested": (episode.actions_requested, episode.meta.action_spec.size),
+        "state": (episode.state, len(episode.meta.observation_spec.state_names)),
+    }
+    for name, (rows, width) in widths.items():
+        if np.shape(rows)[1:] != (width,):
+            raise trajectory_error(f"{name} is {np.shape(rows)}, {width} entries expected", where)
     for camera in episode.meta.observation_spec.cameras:
         shapes = {np.shape(frame) for frame in episode.images[camera.name]}
         if shapes != {camera.shape}:
-            raise bad(f"images of {camera.name} are {sorted(shapes)}", where)
+            raise trajectory_error(f"images of {camera.name} are {sorted(shapes)}", where)
     for name in ("state", "actions", "rewards"):
         if not np.isfinite(getattr(episode, name)).all():
-            raise bad(f"{name} not finite", where)
+            raise trajectory_error(f"{name} not finite", where)
+    worst = float(np.abs(episode.actions).max(initial=0.0))
+    if worst > 1 + ACTION_TOLERANCE:
+        raise trajectory_error(f"an action of {worst:.4g} is beyond [-1, 1]", where)
+    rate = episode.meta.control_rate_hz
+    if not (isinstance(rate, (int, float)) and 0 < rate < np.inf):
+        raise trajectory_error(f"its control rate is {ascii(rate):.40} Hz", where)
     ends = episode.terminals | episode.timeouts
     if ends[:-1].any():
-        raise bad("goes on after its end", f"{where}, step {int(np.argmax(ends))}")
+        raise trajectory_error("goes on after its end", f"{where}, step {int(np.argmax(ends))}")
 
 
-def _changed(episode: Episode, options: ImportOptions) -> Episode:
-    """The episode with what the options ask for."""
+def _wrong_lengths(episode: Episode) -> Iterator[str]:
+    """Yield the names of arrays that do not fit the number of actions."""
+    steps = len(episode)
+    for name, frames in episode.images.items():
+        if len(frames) != steps + 1:
+            yield f"images of {name}"
+    if len(episode.state) != steps + 1:
+        yield "states"
+    for name in _ROWS_PER_STEP:
+        if len(getattr(episode, name)) != steps:
+            yield name
+    for name, stamps in episode.timestamps.items():
+        if len(stamps) != steps + (name not in schema.ACTION_STAMPS):
+            yield f"timestamps of {name}"
+
+
+def _apply_options(episode: Episode, options: ImportOptions) -> Episode:
+    """Return the episode with the task, rewards and image size that the options ask for."""
     meta = dataclasses.replace(episode.meta, task=options.task or episode.meta.task)
     episode = dataclasses.replace(episode, meta=meta)
     if options.zero_rewards:
-        # what was a success at the source's task is none at the task that this is prior data for
-        meta.success, meta.label_source = schema.UNKNOWN, ""
+        # a success at the source's task is not one at the task that this is prior data for
+        meta.success = schema.UNKNOWN
+        meta.label_source = ""
         episode.rewards = np.zeros(len(episode))
     if options.image_size:
         side, spec = options.image_size, meta.observation_spec
         cameras = tuple(dataclasses.replace(c, height=side, width=side) for c in spec.cameras)
         meta.observation_spec = dataclasses.replace(spec, cameras=cameras)
         episode.images = {
-            name: np.stack([prepare(frame, CameraSpec(name, side, side)) for frame in frames])
-            for name, frames in episode.images.items()
+            name: _resized(name, frames, side) for name, frames in episode.images.items()
         }
     return episode
 
 
+def _resized(name: str, frames: Sequence[np.ndarray], side: int) -> np.ndarray:
+    spec = CameraSpec(name, side, side)
+    return np.stack([prepare(frame, spec) for frame in frames])
+
+
 def _require_same_specs(meta: schema.EpisodeMeta, first: schema.EpisodeMeta, name: str) -> None:
-    fix = "convert those that are alike, or leave the others out with --skip-bad"
+    fix = "convert trajectories with equal specs only, or skip the others with --skip-bad"
     require_same(meta.action_spec, first.action_spec, name, "those before", fix)
     require_same(meta.observation_spec, first.observation_spec, name, "those before", fix)
 
 
-def tick_at(episode: Episode, step: int) -> Tick:
-    """The tick of a step, from the rows of an episode."""
-    stamps = {name: int(rows[step]) for name, rows in episode.timestamps.items()
-              if name not in schema.ACTION_STAMPS}  # fmt: skip
-    return Tick(
-        stamp_ns=stamps.get("obs", 0),
-        step=step,
-        images={name: frames[step] for name, frames in episode.images.items()},
-        state=episode.state[step],
-        reward=float(episode.rewards[step - 1]) if step else 0.0,
-        terminated=bool(step and episode.terminals[step - 1]),
-        truncated=bool(step and episode.timeouts[step - 1]),
-        image_stamps_ns={name: stamps[name] for name in episode.images if name in stamps},
-        state_stamp_ns=stamps.get("state"),
-    )
-
-
-def applied_at(episode: Episode, step: int, tick: Tick) -> AppliedAction:
-    """What was applied in answer to the tick of a step."""
-    held = episode.held is not None and bool(episode.held[step])
-    human = bool(episode.intervention[step])
-    applied = episode.timestamps.get("applied")
-    return AppliedAction(
-        stamp_ns=tick.stamp_ns,
-        action=episode.actions[step],
-        requested=episode.actions_requested[step],
-        source=HOLD if held else HUMAN if human else POLICY,
-        reasons=("limited at the source",) if episode.limited[step] else (),
-        intervention=human,
-        applied_ns=None if applied is None else int(applied[step]),
-    )
-
-
 def _write_splits(splits: Dict[str, List[str]], done: Dict[str, str], folder: Path) -> None:
-    files = {split: [done[n] for n in names if n in done] for split, names in splits.items()}
+    """Write the splits of the source by the names of the episode files."""
+    files: Dict[str, Any] = {
+        split: [done[name] for name in names if name in done] for split, names in splits.items()
+    }
     if files:
-        (folder / SPLITS).write_text(json.dumps(files, indent=1))
+        write_whole(folder / SPLITS, json.dumps(files, indent=1))

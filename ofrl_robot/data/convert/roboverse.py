@@ -1,10 +1,11 @@
-"""roboverse's scripted trajectories (a pickled .npy), which are COG's training data too.
+"""Read roboverse's scripted trajectories (a pickled .npy), which are also COG's training data.
 
-Such a file is an object array of trajectories; each is a dict of seven lists of T entries
-(``_KEYS``). Images are stored twice there (observations and next_observations) and once here.
+The file is an object array of trajectories. Each is a dict of seven lists of T entries
+(``_KEYS``). Images are stored twice in the file (observations and next_observations) and once
+here. Poses and actions are in roboverse's world frame.
 
-Lost: agent_infos, env_infos and all of an observation but image and state. Actions become
-float32. The file has no times, seeds or settings of the simulator: stamps are those of roboverse's
+Not converted: agent_infos, env_infos, and everything of an observation but image and state. Actions
+become float32. The file has no times, seeds or simulator settings: stamps are those of roboverse's
 control rate.
 """
 
@@ -18,7 +19,7 @@ import numpy as np
 
 from ofrl_robot.data.convert.importing import Source
 from ofrl_robot.data.convert.options import RoboverseImport
-from ofrl_robot.data.convert.trajectory import bad, converted_episode, converted_meta
+from ofrl_robot.data.convert.trajectory import converted_episode, converted_meta, trajectory_error
 from ofrl_robot.data.convert.unpickle import load_npy_objects
 from ofrl_robot.data.episodes.reader import Episode
 from ofrl_robot.data.episodes.schema import FAILURE, SUCCESS
@@ -36,8 +37,15 @@ LABEL_SOURCE = "roboverse reward at last step"
 ROBOT, CAMERA = "roboverse", "image"
 CONTROL_RATE_HZ = 24.0  # an ordinary roboverse step: 10 substeps of 1/240 s
 
-_KEYS = ("observations", "actions", "rewards", "next_observations", "terminals", "agent_infos",
-         "env_infos")  # fmt: skip
+_KEYS = (
+    "observations",
+    "actions",
+    "rewards",
+    "next_observations",
+    "terminals",
+    "agent_infos",
+    "env_infos",
+)
 _RENDERING_NOISE = 2  # levels of 255
 _TASK = re.compile(r"Widow250[A-Za-z0-9]*-v\d+")
 
@@ -45,8 +53,10 @@ _TASK = re.compile(r"Widow250[A-Za-z0-9]*-v\d+")
 class RoboverseFile(Source):
     """The trajectories in one file. It is loaded whole, as a pickle must be.
 
-    Raises ConfigError when the task is neither given nor in the file name, HostilePickleError
-    when the file asks to run code, DatasetError when it is no list.
+    Raises:
+        ConfigError: the task is neither given nor in the file name.
+        HostilePickleError: the file asks to run code.
+        DatasetError: the file does not hold a list.
     """
 
     def __init__(self, path: Path, options: RoboverseImport) -> None:
@@ -55,49 +65,58 @@ class RoboverseFile(Source):
         self._trajectories = load_npy_objects(path)
         loaded = self._trajectories
         if not isinstance(loaded, (list, np.ndarray)) or getattr(loaded, "ndim", 1) != 1:
-            raise DatasetError("not a list of trajectories", "check the path", path)
+            raise DatasetError("does not hold a list of trajectories", "check the path", path)
         self.names = [f"{path}: trajectory {i}" for i in range(len(loaded))]
         self._budget = path.stat().st_size
 
     def read(self, number: int) -> Episode:
+        """Return one trajectory."""
         episode = _episode(self._trajectories[number], self.names[number], self._task)
         # a small file can refer to one image a million times: that would fill the disk
         images = episode.images[CAMERA]
         self._budget -= sum(image.nbytes for image in images[: len(episode)])
         if self._budget < 0:
             raise DatasetError(
-                "declares more than the file has: the same images many times",
-                "nothing was written; get the file again",
+                "refers to the same images many times: more data than the file has",
+                "get the file again",
                 self.path,
             )
         return episode
 
 
 def task_of(file: Path) -> str:
-    """Task id in a file name such as ``scripted_Widow250PickTray-v0_2021-06-01.npy``."""
+    """Return the task id in a file name such as ``scripted_Widow250PickTray-v0_2021-06-01.npy``.
+
+    Raises:
+        ConfigError: the name holds none.
+    """
     found = _TASK.search(file.name)
     if not found:
-        raise ConfigError("no task id in the file name", "pass --task Widow250...-v0", file)
+        raise ConfigError(
+            "no task id in the file name",
+            "name the task, for example --task Widow250PickTray-v0",
+            file,
+        )
     return found.group()
 
 
 def _episode(raw: Any, where: str, task: str) -> Episode:
-    """Check one trajectory, raising DatasetError that names the step."""
+    """Return one trajectory. Raise DatasetError, naming the step, if it is damaged."""
     if not isinstance(raw, dict):
-        raise bad("is no dict", where)
+        raise trajectory_error("is not a dict", where)
     missing = [key for key in _KEYS if key not in raw]
     if missing:
-        raise bad(f"has no {', '.join(missing)}", where)
+        raise trajectory_error(f"has no {', '.join(missing)}", where)
     lengths = {key: len(raw[key]) if isinstance(raw[key], list) else None for key in _KEYS}
     steps = lengths["actions"]
     if steps is None or set(lengths.values()) != {steps}:
-        raise bad(f"its lists differ in length: {lengths}", where)
+        raise trajectory_error(f"its lists differ in length: {lengths}", where)
 
     before = [_observation(o, where, t) for t, o in enumerate(raw["observations"])]
     after = [_observation(o, where, t) for t, o in enumerate(raw["next_observations"])]
     for t in range(steps - 1):
         if not _same(after[t], before[t + 1]):
-            raise bad(f"next_observations[{t}] is not observations[{t + 1}]", where)
+            raise trajectory_error(f"next_observations[{t}] is not observations[{t + 1}]", where)
     terminals = [_number(v, "terminal", where, t) for t, v in enumerate(raw["terminals"])]
     if any(terminals[:-1]):
         raise _bad_step("goes on after the terminal", where, int(np.flatnonzero(terminals)[0]))
@@ -122,7 +141,7 @@ def _episode(raw: Any, where: str, task: str) -> Episode:
 
 def _observation(value: Any, where: str, step: int) -> Tuple[np.ndarray, np.ndarray]:
     if not isinstance(value, dict) or "image" not in value or "state" not in value:
-        raise _bad_step("observation without image and state", where, step)
+        raise _bad_step("an observation has no image or no state", where, step)
     return (
         _image(value["image"], where, step),
         _vector(value["state"], len(WIDOWX_STATE_NAMES), "state", where, step),
@@ -130,9 +149,10 @@ def _observation(value: Any, where: str, step: int) -> Tuple[np.ndarray, np.ndar
 
 
 def _same(after: Tuple[np.ndarray, np.ndarray], before: Tuple[np.ndarray, np.ndarray]) -> bool:
-    """Whether two (image, state) show one moment: roboverse renders it twice.
+    """Return whether two (image, state) show the same moment.
 
-    In 1 of 15 recorded files a pixel was rounded to the other side, one level up or down.
+    roboverse renders each moment twice. In 1 of 15 recorded files a pixel was rounded to the other
+    side, one level up or down.
     """
     if after[0].shape != before[0].shape or not np.array_equal(after[1], before[1]):
         return False
@@ -140,7 +160,7 @@ def _same(after: Tuple[np.ndarray, np.ndarray], before: Tuple[np.ndarray, np.nda
 
 
 def _image(value: Any, where: str, step: int) -> np.ndarray:
-    """uint8 (H, W, 3); a flat image is taken as square, rows first, as the collectors set it."""
+    """Return uint8 (H, W, 3). A flat image is square, rows first, as the collectors store it."""
     if isinstance(value, np.ndarray) and value.dtype == np.uint8 and value.size > 0:
         if value.ndim == 3 and value.shape[2] == 3:
             return value
@@ -161,7 +181,7 @@ def _action(value: Any, where: str, step: int) -> np.ndarray:
 
 def _vector(value: Any, size: int, name: str, where: str, step: int) -> np.ndarray:
     if not (isinstance(value, np.ndarray) and value.shape == (size,) and value.dtype.kind in "fiu"):
-        raise _bad_step(f"{name} is no vector of {size} numbers", where, step)
+        raise _bad_step(f"{name} is not a vector of {size} numbers", where, step)
     vector = value.astype(np.float64)
     if not np.isfinite(vector).all():
         raise _bad_step(f"{name} is not finite", where, step)
@@ -170,14 +190,14 @@ def _vector(value: Any, size: int, name: str, where: str, step: int) -> np.ndarr
 
 def _number(value: Any, name: str, where: str, step: int) -> float:
     if not isinstance(value, (bool, int, float, np.integer, np.floating, np.bool_)):
-        raise _bad_step(f"{name} is no number", where, step)
+        raise _bad_step(f"{name} is not a number", where, step)
     if not abs(value) < 1e300:  # also catches NaN, and integers that no float can hold
         raise _bad_step(f"{name} is not finite", where, step)
     return float(value)
 
 
 def _bad_step(what: str, where: str, step: int) -> DatasetError:
-    return bad(what, f"{where}, step {step}")
+    return trajectory_error(what, f"{where}, step {step}")
 
 
 def _observation_spec(shape: Tuple[int, ...]) -> ObservationSpec:

@@ -1,4 +1,4 @@
-"""Named arrays in one file, .hdf5 or .npz alike: read in parts, written by appending rows."""
+"""Read and write named arrays in one file, .hdf5 or .npz, some rows at a time."""
 
 from __future__ import annotations
 
@@ -6,166 +6,197 @@ import math
 import shutil
 import zipfile
 from pathlib import Path
-from typing import Any, Dict, Union
+from typing import IO, Any, Dict, NamedTuple, Tuple, Union
 
 import numpy as np
 
+from ofrl_robot.data.convert.closing import close_on_error
 from ofrl_robot.data.convert.hdf5 import ForeignFile, NewFile
-from ofrl_robot.data.convert.trajectory import bad
+from ofrl_robot.data.convert.trajectory import trajectory_error
 from ofrl_robot.errors import DatasetError
 
 NPZ = ".npz"
 _MAX_GROWTH = 1100  # bytes read per byte of file; deflate reaches 1032
+_HEADERS = {
+    (1, 0): np.lib.format.read_array_header_1_0,
+    (2, 0): np.lib.format.read_array_header_2_0,
+}
 
 
 class Hdf5Table:
-    """Arrays of an HDF5 file by name. ``shapes``: their shapes."""
+    """Arrays of an HDF5 file.
+
+    Attributes:
+        shapes: shape of each array by its name.
+    """
 
     def __init__(self, path: Path) -> None:
         self._file = ForeignFile(path)
-        try:
+        with close_on_error(self._file):
             self._data = self._file.datasets(self._file.root)
-        except BaseException:
-            self._file.close()
-            raise
         self.shapes = {name: data.shape or (1,) for name, data in self._data.items()}
 
     def read(self, name: str, rows: slice = slice(None)) -> np.ndarray:
+        """Return these rows of an array."""
         return self._file.read(self._data[name], rows)
 
     def close(self) -> None:
+        """Close the file."""
         self._file.close()
 
 
-class NpzTable:
-    """Arrays of an .npz by name, read forwards as they are asked for: none lies in memory whole.
+class _Member(NamedTuple):
+    """An array in an .npz that is being read."""
 
-    Raises DatasetError where it is no .npz, or holds Python objects, which would be pickled.
+    dtype: np.dtype
+    stream: IO[bytes]
+    data_start: int  # position in the stream, after the header
+
+
+class NpzTable:
+    """Arrays of an .npz, read forwards as they are asked for; none is in memory whole.
+
+    Attributes:
+        shapes: shape of each array by its name.
+
+    Raises:
+        DatasetError: the file is not an .npz, or holds Python objects, which are pickles.
     """
 
     def __init__(self, path: Path) -> None:
         self._path = path
+        if path.exists() and not path.is_file():  # opening a FIFO would wait for ever
+            raise DatasetError("is not a regular file", "check the path", path)
         try:
-            self._archive = zipfile.ZipFile(str(path))
+            self._archive = zipfile.ZipFile(path)
         except FileNotFoundError as error:
-            raise DatasetError("no such file", "check the path", path) from error
+            raise DatasetError("does not exist", "check the path", path) from error
         except (OSError, zipfile.BadZipFile) as error:
-            raise DatasetError(f"no .npz file ({error})", "check the path", path) from error
-        self.shapes = {}
-        self._members: Dict[str, Any] = {}  # by name: dtype, stream, where its data start
-        try:
+            raise DatasetError(f"is not an .npz file ({error})", "check the path", path) from error
+        self.shapes: Dict[str, Tuple[int, ...]] = {}
+        self._members: Dict[str, _Member] = {}
+        with close_on_error(self):
             for info in self._archive.infolist():
                 if info.filename.endswith(".npy"):
                     self._open(info)
-        except BaseException:
-            self.close()
-            raise
 
     def _open(self, info: zipfile.ZipInfo) -> None:
         name = info.filename[: -len(".npy")]
         try:
             stream = self._archive.open(info)
-            version = np.lib.format.read_magic(stream)
-            header = {
-                (1, 0): np.lib.format.read_array_header_1_0,
-                (2, 0): np.lib.format.read_array_header_2_0,
-            }[version]
-            shape, by_columns, dtype = header(stream)
-        except Exception as error:  # a damaged header makes numpy raise nearly anything
-            raise bad(f"{info.filename} is unreadable", self._path) from error
+            read_header = _HEADERS[np.lib.format.read_magic(stream)]
+            shape, fortran_order, dtype = read_header(stream)
+        except Exception as error:  # a damaged header makes numpy raise anything
+            raise trajectory_error(f"{info.filename} cannot be read", self._path) from error
         if dtype.hasobject:
             raise DatasetError(
-                f"{name} holds Python objects", "only plain arrays are read", self._path
+                f"{name} holds Python objects", "save it as a plain numpy array", self._path
             )
-        if by_columns and len(shape) > 1:
+        if fortran_order and len(shape) > 1:
             raise DatasetError(
-                f"{name} is stored by columns", "save np.ascontiguousarray of it",
-                self._path,
-            )  # fmt: skip
+                f"{name} is in Fortran order", "save np.ascontiguousarray of it", self._path
+            )
         size = dtype.itemsize * math.prod(shape)
         if size > info.file_size or info.file_size > _MAX_GROWTH * self._path.stat().st_size:
-            raise bad(f"{name} declares more data than it can hold", self._path)
+            raise trajectory_error(f"{name} declares more data than it can hold", self._path)
         self.shapes[name] = shape or (1,)
-        self._members[name] = dtype, stream, stream.tell()
+        self._members[name] = _Member(dtype, stream, stream.tell())
 
     def read(self, name: str, rows: slice = slice(None)) -> np.ndarray:
-        dtype, stream, start = self._members[name]
-        shape = self.shapes[name]
+        """Return these rows of an array."""
+        member, shape = self._members[name], self.shapes[name]
         first, end, _ = rows.indices(shape[0])
-        row_bytes = dtype.itemsize * math.prod(shape[1:])
-        stream.seek(start + first * row_bytes)
-        data = stream.read((end - first) * row_bytes)
-        return np.frombuffer(data, dtype).reshape((end - first,) + shape[1:])
+        row_bytes = member.dtype.itemsize * math.prod(shape[1:])
+        member.stream.seek(member.data_start + first * row_bytes)
+        data = member.stream.read((end - first) * row_bytes)
+        return np.frombuffer(data, member.dtype).reshape((end - first,) + shape[1:])
 
     def close(self) -> None:
-        for _, stream, _ in self._members.values():
-            stream.close()
+        """Close the file."""
+        for member in self._members.values():
+            member.stream.close()
         self._archive.close()
 
 
 class NewHdf5Table:
-    """Arrays that grow by rows, in an HDF5 file."""
+    """Arrays that grow by rows, in a new HDF5 file."""
 
     def __init__(self, path: Path) -> None:
         self._file = NewFile(path)
 
     def append(self, name: str, rows: np.ndarray) -> None:
+        """Append rows to an array; the first call creates it."""
         root = self._file.root
         if name in root:
             data = root[name]
             data.resize(len(data) + len(rows), axis=0)
             data[-len(rows) :] = rows
             return
-        chunks: Any = (1 if rows.ndim == 4 else 256,) + rows.shape[1:]
+        shape = rows.shape[1:]
+        chunks: Any = (1 if rows.ndim == 4 else 256,) + shape
         root.create_dataset(
-            name, data=rows, maxshape=(None,) + rows.shape[1:],
-            chunks=chunks if rows.size else True,
-        )  # fmt: skip
+            name, data=rows, maxshape=(None,) + shape, chunks=chunks if rows.size else True
+        )
 
     def flush(self) -> None:
+        """Write everything so far. Raise OSError when the disk refuses."""
         self._file.flush()
 
     def finish(self) -> None:
-        """Nothing to do: the arrays are in their place."""
+        """Do nothing: the arrays are already in the file."""
 
     def close(self) -> None:
+        """Close the file. Raise OSError when the disk refused something."""
         self._file.close()
 
 
+class _NewMember(NamedTuple):
+    """An array that is being written to an .npz."""
+
+    rows_file: IO[bytes]
+    dtype: np.dtype
+    row_shape: Tuple[int, ...]
+    count: int
+
+
 class NewNpzTable:
-    """Arrays that grow by rows, in files beside ``path`` until they are put together there."""
+    """Arrays that grow by rows, in files beside ``path`` until :meth:`finish` joins them there."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._arrays: Dict[str, Any] = {}  # by name: file, dtype, shape of a row, rows
+        self._members: Dict[str, _NewMember] = {}
 
     def append(self, name: str, rows: np.ndarray) -> None:
-        file, dtype, shape, count = self._arrays.get(name, (None, rows.dtype, rows.shape[1:], 0))
-        if file is None:
-            scratch = self._path.parent / f"{len(self._arrays)}.rows"
-            file = open(str(scratch), "w+b")  # noqa: SIM115 (closed in close)
-        file.write(np.ascontiguousarray(rows).tobytes())
-        self._arrays[name] = file, dtype, shape, count + len(rows)
+        """Append rows to an array; the first call creates it."""
+        member = self._members.get(name)
+        if member is None:
+            file = self._path.parent / f"{len(self._members)}.rows"
+            rows_file = open(file, "w+b")  # noqa: SIM115 (closed in close)
+            member = _NewMember(rows_file, rows.dtype, rows.shape[1:], 0)
+        member.rows_file.write(np.ascontiguousarray(rows).tobytes())
+        self._members[name] = member._replace(count=member.count + len(rows))
 
     def flush(self) -> None:
-        """Nothing to do: what the disk refuses is raised by the write itself."""
+        """Do nothing: a write that the disk refuses raises by itself."""
 
     def finish(self) -> None:
-        """Put the arrays together."""
-        with zipfile.ZipFile(str(self._path), "w", zipfile.ZIP_STORED) as archive:
-            for name, (file, dtype, shape, count) in self._arrays.items():
-                with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
-                    header = {
-                        "descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False,
-                        "shape": (count,) + shape,
-                    }  # fmt: skip
-                    np.lib.format.write_array_header_1_0(member, header)
-                    file.seek(0)
-                    shutil.copyfileobj(file, member, 2**20)
+        """Join the arrays in one file."""
+        with zipfile.ZipFile(self._path, "w", zipfile.ZIP_STORED) as archive:
+            for name, member in self._members.items():
+                header = {
+                    "descr": np.lib.format.dtype_to_descr(member.dtype),
+                    "fortran_order": False,
+                    "shape": (member.count,) + member.row_shape,
+                }
+                with archive.open(f"{name}.npy", "w", force_zip64=True) as stream:
+                    np.lib.format.write_array_header_1_0(stream, header)
+                    member.rows_file.seek(0)
+                    shutil.copyfileobj(member.rows_file, stream, 2**20)
 
     def close(self) -> None:
-        for file, _, _, _ in self._arrays.values():
-            file.close()
+        """Close the files of the rows."""
+        for member in self._members.values():
+            member.rows_file.close()
 
 
 Table = Union[Hdf5Table, NpzTable]
@@ -173,10 +204,10 @@ NewTable = Union[NewHdf5Table, NewNpzTable]
 
 
 def open_table(path: Path) -> Table:
-    """The arrays in ``path``, by its suffix. Raises DatasetError where it is no such file."""
+    """Open the arrays in ``path``; the suffix says how. Raise DatasetError for other files."""
     return NpzTable(path) if path.suffix == NPZ else Hdf5Table(path)
 
 
 def new_table(path: Path) -> NewTable:
-    """Arrays to write to ``path``, by its suffix."""
+    """Return a table to write to ``path``; the suffix says how."""
     return NewNpzTable(path) if path.suffix == NPZ else NewHdf5Table(path)

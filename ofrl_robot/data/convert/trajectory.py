@@ -1,39 +1,50 @@
-"""Between the arrays of somebody else's trajectory and an :class:`Episode`, in both directions."""
+"""Build an :class:`Episode` from the arrays of a foreign trajectory."""
 
 from __future__ import annotations
 
 import dataclasses
+import logging
 import re
 from pathlib import Path
-from typing import Any, Dict, Iterable, List, Mapping, Optional, Tuple
+from typing import Any, Dict, Iterable, List, Mapping, Optional, Set, Tuple
 
 import numpy as np
 
-from ofrl_robot.data.convert.options import FileOptions
+from ofrl_robot.data.convert.options import RATE_RANGE, FileOptions, is_rate
 from ofrl_robot.data.episodes import schema
 from ofrl_robot.data.episodes.reader import Episode
 from ofrl_robot.errors import ConfigError, DatasetError
 from ofrl_robot.specs import UNKNOWN_FRAME, ActionSpec, CameraSpec, ObservationSpec
 
 CONVERTED = "converted"  # the actor of every episode that was not recorded by this package
-STEP_ROWS = ("actions", "rewards", "terminals", "timeouts")  # what all formats hold
+ACTION_TOLERANCE = 1e-6  # rounding a 1 to float32 and back may exceed 1 by less than this
 
-_TOLERANCE = 1e-6  # of actions beyond 1: what float32 makes of 1
-_FIX = "mend the source, or leave such trajectories out with --skip-bad"
+_FIX = "repair the source, or skip such trajectories with --skip-bad"
+_log = logging.getLogger(__name__)
 
 
-def bad(what: str, where: object, fix: str = _FIX) -> DatasetError:
-    """The error for a trajectory that cannot be used."""
+def trajectory_error(what: str, where: object, fix: str = _FIX) -> DatasetError:
+    """Return the error to raise for a trajectory that cannot be used.
+
+    Args:
+        what: what is wrong, with the offending value.
+        where: file and trajectory.
+        fix: what the user can do.
+    """
     return DatasetError(what, fix, where)
+
+
+# -- observations ----------------------------------------------------------------------------
 
 
 @dataclasses.dataclass
 class Observed:
-    """Observations of a trajectory, sorted into what an episode holds.
+    """Observations of one trajectory, sorted into cameras and state.
 
     Attributes:
-        images: uint8 (rows, H, W, 3) per camera. state: float64 (rows, D).
-        spec: names of both; the units are not known.
+        images: uint8 (rows, H, W, 3) per camera.
+        state: float64 (rows, D).
+        spec: names of both; units are unknown.
         left_out: names of arrays that are neither (depth, text, images of one channel).
     """
 
@@ -43,10 +54,16 @@ class Observed:
     left_out: List[str]
 
 
-def sort_observations(arrays: Mapping[str, np.ndarray]) -> Observed:
-    """uint8 (rows, H, W, 3) is a camera, any other numbers (rows,) or (rows, n) are state.
+def sort_observations(arrays: Mapping[str, np.ndarray], frame: str = UNKNOWN_FRAME) -> Observed:
+    """Sort arrays into cameras and state.
 
-    The state is put together in the order of the names; entry i of ``eef_pos`` is ``eef_pos_i``.
+    An array of uint8 (rows, H, W, 3) is a camera. Any other numbers of shape (rows,) or (rows, n)
+    are joined to the state in the order of their names; entry i of ``eef_pos`` becomes
+    ``eef_pos_i``.
+
+    Args:
+        arrays: observations by name, each with one row per observation.
+        frame: frame of reference of the poses in the state.
     """
     images: Dict[str, np.ndarray] = {}
     columns: List[np.ndarray] = []
@@ -67,12 +84,12 @@ def sort_observations(arrays: Mapping[str, np.ndarray]) -> Observed:
             left_out.append(name)
     state = np.concatenate(columns, axis=1) if columns else np.zeros((rows, 0))
     cameras = tuple(CameraSpec(n, *map(int, a.shape[1:3])) for n, a in images.items())
-    spec = ObservationSpec(cameras, tuple(names), ("unknown",) * len(names), UNKNOWN_FRAME)
+    spec = ObservationSpec(cameras, tuple(names), ("unknown",) * len(names), frame)
     return Observed(images, state, spec, left_out)
 
 
 def _camera_name(name: str, taken: Iterable[str]) -> str:
-    """A name that a topic and a dataset beside ``obs/state`` can have."""
+    """Return a name that is valid for a ROS topic and for a dataset beside ``obs/state``."""
     name = re.sub(r"[^A-Za-z0-9_]", "_", name)
     name = "image" if name in ("state", "observations") else name
     while name in taken:
@@ -80,88 +97,162 @@ def _camera_name(name: str, taken: Iterable[str]) -> str:
     return name
 
 
-def unit_actions(actions: Any, scale: np.ndarray, where: object) -> np.ndarray:
-    """``actions / scale`` as float64 (T, A) in [-1, 1].
+class LeftOutWarnings:
+    """Warnings about observations that an episode cannot hold, one per name.
 
-    Raises DatasetError where an action is beyond that, naming the scale that would do.
+    Args:
+        prefix: where the observations are stored in the source, for the message ("obs/").
+    """
+
+    def __init__(self, prefix: str) -> None:
+        self._prefix = prefix
+        self._done: Set[str] = set()
+
+    def warn(self, names: Iterable[str]) -> None:
+        """Log a warning for each name that has not been named before."""
+        for name in sorted(set(names) - self._done):
+            _log.warning("%s%s is neither an RGB image nor a vector, left out", self._prefix, name)
+            self._done.add(name)
+
+
+# -- actions, numbers ------------------------------------------------------------------------
+
+
+def unit_actions(actions: Any, scale: np.ndarray, where: object) -> np.ndarray:
+    """Return ``actions / scale`` as float64 (T, A) in [-1, 1].
+
+    Args:
+        actions: (T, A) in the units of the source.
+        scale: (A,), the amount that an action of 1 stands for.
+        where: trajectory, for the message.
+
+    Raises:
+        DatasetError: an action is beyond [-1, 1]; the message names a sufficient scale.
     """
     unit = numbers(actions, "actions", where) / scale
     if unit.ndim != 2:
-        raise bad(f"actions are {unit.shape}, (steps, entries) expected", where)
+        raise trajectory_error(f"actions are {unit.shape}, (steps, entries) expected", where)
     worst = float(np.abs(unit).max()) if unit.size else 0.0
-    if worst > 1 + _TOLERANCE:
+    if worst > 1 + ACTION_TOLERANCE:
         needed = float(np.abs(unit * scale).max())
-        fix = f"say what an action of 1 stands for: --action-scale {needed:.3g} or more"
-        raise bad(f"an action of {worst:.4g} is beyond [-1, 1]", where, fix)
+        fix = f"pass the amount that an action of 1 stands for: --action-scale {needed:.3g} or more"
+        raise trajectory_error(f"an action of {worst:.4g} is beyond [-1, 1]", where, fix)
     return np.clip(unit, -1.0, 1.0)
 
 
 def numbers(value: Any, name: str, where: object) -> np.ndarray:
-    """``value`` as a finite float64 array, or DatasetError."""
+    """Return ``value`` as float64. Raise DatasetError unless it is all finite numbers."""
     array = np.asarray(value)
     if array.dtype.kind not in "fiub":
-        raise bad(f"{name} are no numbers but {array.dtype}", where)
+        raise trajectory_error(f"{name} are {array.dtype}, numbers expected", where)
     array = array.astype(np.float64)
     if not np.isfinite(array).all():
-        raise bad(f"{name} are not finite", where)
+        raise trajectory_error(f"{name} are not finite", where)
     return array
 
 
 def flat(value: Any, name: str, where: object) -> np.ndarray:
-    """Float64 (T,) from (T,) or (T, 1)."""
+    """Return float64 (T,) from (T,) or (T, 1). Raise DatasetError for other shapes."""
     array = numbers(value, name, where)
     if array.ndim == 2 and array.shape[1] == 1:
         array = array[:, 0]
     if array.ndim != 1:
-        raise bad(f"{name} are {array.shape}, one number per step expected", where)
+        raise trajectory_error(f"{name} are {array.shape}, one number per step expected", where)
     return array
 
 
-def unnamed_actions(scale: np.ndarray) -> ActionSpec:
-    """Spec of actions of which nothing is known but ``scale`` (A,)."""
+def unnamed_actions(scale: np.ndarray, frame: str = UNKNOWN_FRAME) -> ActionSpec:
+    """Return the spec of actions with unknown names and units, from their ``scale`` (A,)."""
     names = tuple(f"action_{i}" for i in range(len(scale)))
-    return ActionSpec(
-        names, ("unknown",) * len(scale), tuple(map(float, scale)), frame=UNKNOWN_FRAME
-    )
+    return ActionSpec(names, ("unknown",) * len(scale), tuple(map(float, scale)), frame=frame)
 
 
-def rate(options: FileOptions, found: Any, path: Path) -> float:
-    """Control rate in Hz: as told, or as ``found`` in the source; raises ConfigError without."""
-    value = options.rate or found
-    if not isinstance(value, (int, float, np.integer, np.floating)) or not 0 < value < 1e6:
-        raise ConfigError("does not say at what rate it was recorded", "pass --rate HZ", path)
+def control_rate(options: FileOptions, found: Any, path: Path) -> float:
+    """Return the control rate in Hz: the option if given, else ``found`` in the source.
+
+    Raises:
+        ConfigError: neither is there, or the one in the source is not a possible rate.
+    """
+    value = options.rate if options.rate is not None else found
+    if value is None:
+        raise ConfigError("does not store its control rate", "pass --rate HZ", path)
+    if not isinstance(value, (int, float, np.integer, np.floating)) or not is_rate(value):
+        text = ascii(str(value))[1:-1]
+        raise ConfigError(
+            f"stores a control rate of {text:.40} Hz, {RATE_RANGE} expected", "pass --rate HZ", path
+        )
     return float(value)
 
 
-def refuse_for_own(options: FileOptions, path: Path) -> None:
-    """Raise ConfigError where options are given that a file of this package answers itself."""
-    if options.rate or options.action_scale:
-        raise ConfigError("says its rate and its actions itself", "leave the flags out", path)
+# -- rewards and labels ----------------------------------------------------------------------
+
+
+def sparse_label(rewards: np.ndarray, sparse: bool, source: str) -> Dict[str, Any]:
+    """Return the fields ``success`` and ``label_source`` by the last reward, or none.
+
+    Args:
+        rewards: (T,) of one trajectory.
+        sparse: result of :func:`is_sparse` for the rewards of the whole source.
+        source: name of the format, for ``label_source``.
+    """
+    if not sparse or not len(rewards):
+        return {}
+    success = schema.SUCCESS if rewards[-1] > 0 else schema.FAILURE
+    return {"success": success, "label_source": f"{source} reward at last step"}
+
+
+def is_sparse(values: Iterable[float]) -> bool:
+    """Return whether rewards are all 0 or 1, and not all 0, so that they mark success.
+
+    Args:
+        values: the distinct rewards of the whole source.
+    """
+    rewarded = False
+    for value in values:
+        if value not in (0.0, 1.0):
+            return False
+        rewarded = rewarded or value == 1.0
+    return rewarded
+
+
+# -- episodes --------------------------------------------------------------------------------
 
 
 def converted_meta(
-    robot: str, task: str, rate_hz: float, actions: ActionSpec, observations: ObservationSpec,
+    robot: str,
+    task: str,
+    rate_hz: float,
+    actions: ActionSpec,
+    observations: ObservationSpec,
     **fields: Any,
-) -> schema.EpisodeMeta:  # fmt: skip
-    """Metadata of an episode that this package did not record."""
+) -> schema.EpisodeMeta:
+    """Return the metadata of an episode that this package did not record."""
     return schema.EpisodeMeta(
         robot, task, actions, observations, float(rate_hz), actor=CONVERTED, **fields
     )
 
 
 def converted_episode(
-    meta: schema.EpisodeMeta, images: Dict[str, Any], state: np.ndarray, actions: np.ndarray,
-    rewards: np.ndarray, terminated: bool, stamps: Optional[np.ndarray] = None,
+    meta: schema.EpisodeMeta,
+    images: Dict[str, Any],
+    state: np.ndarray,
+    actions: np.ndarray,
+    rewards: np.ndarray,
+    terminated: bool,
+    stamps: Optional[np.ndarray] = None,
     requested: Optional[np.ndarray] = None,
-) -> Episode:  # fmt: skip
-    """An episode of T steps that ends with its last one.
+) -> Episode:
+    """Return an episode of T steps that ends with its last step.
 
     Args:
-        images: T+1 uint8 (H, W, 3) frames per camera. state: (T+1, D).
-        actions: (T, A). rewards: (T,).
-        terminated: the last step is a true terminal, not a timeout.
+        meta: attributes of the episode.
+        images: T+1 frames uint8 (H, W, 3) per camera.
+        state: (T+1, D).
+        actions: (T, A) in [-1, 1].
+        rewards: (T,).
+        terminated: whether the last step is a true terminal and not a timeout.
         stamps: int64 ns (T+1,); None for stamps at the control rate, starting at 0.
-        requested: (T, A), what was asked for where that differs from ``actions``.
+        requested: (T, A), the requested actions; None if they equal ``actions``.
     """
     steps = len(actions)
     last = np.arange(steps) == steps - 1
@@ -187,107 +278,20 @@ def converted_episode(
 def without_last_observation(
     observed: Observed, actions: np.ndarray, rewards: np.ndarray, terminated: bool
 ) -> Tuple[Observed, np.ndarray, np.ndarray]:
-    """(observations of T+1 rows, actions, rewards) where the source has but T observations.
+    """Complete a trajectory of T actions whose source stores only T observations.
 
-    After a terminal nothing counts, so there the last observation is repeated. After a timeout
-    the observation is needed and missing, so there the last transition is dropped.
+    After a terminal no value is bootstrapped, so the last observation is repeated there. After a
+    timeout the missing observation would be needed, so the last transition is dropped.
+
+    Returns:
+        Observations with one row more than there are actions, actions, rewards.
     """
     if not terminated:
         return observed, actions[:-1], rewards[:-1]
-    return (
-        dataclasses.replace(
-            observed,
-            images={name: _repeat_last(rows) for name, rows in observed.images.items()},
-            state=_repeat_last(observed.state),
-        ),
-        actions,
-        rewards,
-    )
+    images = {name: _repeat_last(rows) for name, rows in observed.images.items()}
+    complete = dataclasses.replace(observed, images=images, state=_repeat_last(observed.state))
+    return complete, actions, rewards
 
 
 def _repeat_last(rows: np.ndarray) -> np.ndarray:
     return np.concatenate([rows, rows[-1:]])
-
-
-def sparse_label(rewards: np.ndarray, sparse: bool, source: str) -> Dict[str, Any]:
-    """Fields ``success`` and ``label_source``: by the last reward, or unknown.
-
-    Args:
-        sparse: the rewards of the whole source are 0 or 1, and not all 0; of others nothing
-            can be told.
-    """
-    if not sparse or not len(rewards):
-        return {}
-    success = schema.SUCCESS if rewards[-1] > 0 else schema.FAILURE
-    return {"success": success, "label_source": f"{source} reward at last step"}
-
-
-def is_sparse(values: Iterable[float]) -> bool:
-    """Whether rewards (their distinct values) say by themselves what success is."""
-    rewarded = False
-    for value in values:
-        if value not in (0.0, 1.0):
-            return False
-        rewarded = rewarded or value == 1.0
-    return rewarded
-
-
-# An episode of this package that went through another format and comes back. Its arrays keep the
-# names that they have in an episode file.
-
-
-def arrays_of(episode: Episode) -> Dict[str, np.ndarray]:
-    """All arrays of an episode by their names in its file, ``obs/*`` with T+1 rows."""
-    arrays = {f"obs/{name}": images for name, images in episode.images.items()}
-    arrays["obs/state"] = episode.state
-    arrays.update({name: getattr(episode, name) for name in STEP_ROWS})
-    for name in ("actions_requested", "limited", "intervention", "held"):
-        if getattr(episode, name) is not None:
-            arrays[name] = getattr(episode, name)
-    arrays.update({f"timestamps/{name}": rows for name, rows in episode.timestamps.items()})
-    return arrays
-
-
-def has_final_row(name: str) -> bool:
-    """Whether an array has a row for the observation after the last action."""
-    room, _, leaf = name.partition("/")
-    return room == "obs" or (room == "timestamps" and leaf not in schema.ACTION_STAMPS)
-
-
-def is_own(attributes: Mapping[str, Any]) -> bool:
-    """Whether a trajectory carries the metadata of an episode of this package."""
-    return "format_version" in attributes
-
-
-def require_own(attributes: Mapping[str, Any], own: bool, where: object) -> None:
-    """Raise DatasetError where one trajectory is from this package and the first is not."""
-    if is_own(attributes) != own:
-        raise bad("some episodes are from this package, some are not", where)
-
-
-def own_episode(
-    attributes: Mapping[str, Any], arrays: Mapping[str, np.ndarray], where: object
-) -> Episode:
-    """Inverse of :func:`arrays_of`. Raises DatasetError naming what is missing."""
-    meta = schema.EpisodeMeta.from_attrs(dict(attributes), where)
-    cameras = [camera.name for camera in meta.observation_spec.cameras]
-    needed = [*STEP_ROWS, "obs/state", *(f"obs/{name}" for name in cameras)]
-    missing = [name for name in needed if name not in arrays]
-    if missing:
-        raise bad(f"has no {', '.join(missing)}", where)
-    none = np.zeros(len(arrays["actions"]), bool)
-    return Episode(
-        meta=meta,
-        images={name: arrays[f"obs/{name}"] for name in cameras},
-        state=arrays["obs/state"],
-        actions_requested=arrays.get("actions_requested", arrays["actions"]),
-        limited=arrays.get("limited", none),
-        intervention=arrays.get("intervention", none),
-        held=arrays.get("held", none),
-        timestamps={
-            name.partition("/")[2]: rows
-            for name, rows in arrays.items()
-            if name.startswith("timestamps/")
-        },
-        **{name: arrays[name] for name in STEP_ROWS},
-    )

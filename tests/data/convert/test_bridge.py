@@ -64,7 +64,8 @@ def test_a_tree_of_trajectories(tmp_path, caplog):
     assert "images2, left out" in caplog.text and "lmdb left out" in caplog.text
     dataset = open_dataset(tmp_path / "out")
     assert dataset.lengths == [3, 5, 2]  # traj2 before traj10
-    assert dataset.action_spec == ACTION
+    assert dataset.action_spec == ACTION and ACTION.frame == "base"
+    assert dataset.observation_spec.state_frame == "base"
     assert dataset.observation_spec.state_names == STATE_NAMES
     assert [c.name for c in dataset.observation_spec.cameras] == ["images0", "images1"]
     meta = dataset.metas[0]
@@ -136,20 +137,20 @@ def test_nothing_in_a_pickle_runs_not_even_with_skip_bad(tmp_path, monkeypatch, 
 
 
 BAD = {
-    "no image": (lambda f, o, p: (f / "images1" / "im_3.jpg").unlink(), "no im_3.jpg"),
+    "no image": (lambda f, o, p: (f / "images1" / "im_3.jpg").unlink(), "lacks im_3.jpg"),
     "image too many": (
         lambda f, o, p: (f / "images1" / "im_4.jpg").write_bytes(b""), "more images than",
     ),
     "torn image": (
-        lambda f, o, p: (f / "images0" / "im_1.jpg").write_bytes(b"\xff\xd8\xff"), "no JPEG",
+        lambda f, o, p: (f / "images0" / "im_1.jpg").write_bytes(b"\xff\xd8\xff"), "not a JPEG",
     ),
     "no full_state": (lambda f, o, p: o.pop("full_state"), "no full_state"),
     "short state": (lambda f, o, p: o.update(full_state=o["full_state"][:-1]), "one more state"),
     "NaN state": (lambda f, o, p: o.update(full_state=o["full_state"] * np.nan), "not finite"),
-    "text for state": (lambda f, o, p: o.update(full_state=["a"] * 4), "no numbers"),
+    "text for state": (lambda f, o, p: o.update(full_state=["a"] * 4), "numbers expected"),
     "5-D actions": (lambda f, o, p: [e.update(actions=e["actions"][:5]) for e in p], "7 entries"),
-    "ragged actions": (lambda f, o, p: p[1].update(actions=np.zeros(3)), "unreadable"),
-    "no actions": (lambda f, o, p: p[1].pop("actions"), "without actions"),
+    "ragged actions": (lambda f, o, p: p[1].update(actions=np.zeros(3)), "cannot be read"),
+    "no actions": (lambda f, o, p: p[1].pop("actions"), "no array of actions"),
     "endless stamps": (lambda f, o, p: o.update(time_stamp=np.full(4, 1e300)), "time_stamp"),
     "stamps short": (lambda f, o, p: o.update(time_stamp=np.zeros(2)), "time_stamp"),
 }  # fmt: skip
@@ -171,5 +172,5 @@ def test_a_missing_pickle_and_an_empty_tree(tmp_path):
     with pytest.raises(DatasetError, match="policy_out.pkl: No such file"):
         convert(tmp_path / "in", tmp_path / "out")
     (tmp_path / "empty").mkdir()
-    with pytest.raises(DatasetError, match="no folder traj0"):
+    with pytest.raises(DatasetError, match="contains no folder traj0"):
         convert(tmp_path / "empty", tmp_path / "out")

@@ -92,6 +92,43 @@ def test_layout_is_d4rls(tmp_path, make, suffix):
 
 
 @SUFFIXES
+def test_images_of_d3rlpy_have_their_channels_first_and_come_back(
+    tmp_path, make, require_same, suffix
+):
+    folder, path = make.full_dataset(tmp_path / "data"), tmp_path / f"flat{suffix}"
+    export(folder, path, observations="wrist", channels_first=True)
+    frames = [read_episode(p).images["wrist"] for p in open_dataset(folder).paths]
+    table = tables.open_table(path)
+    for name, rows in (
+        ("observations", [f[:-1] for f in frames]),
+        ("next_observations", [f[1:] for f in frames]),
+    ):
+        expected = np.concatenate(rows).transpose(0, 3, 1, 2)
+        np.testing.assert_array_equal(table.read(name), expected)
+    table.close()
+    import_dataset(path, tmp_path / "back", D4rlImport())
+    require_same(folder, tmp_path / "back")
+
+
+def test_a_frame_of_reference_can_be_given(tmp_path):
+    path = write(tmp_path / "hop.npz", arrays())
+    for frame in ("unknown", "world", "base"):
+        convert(path, tmp_path / frame, frame=frame)
+        dataset = open_dataset(tmp_path / frame)
+        assert (dataset.action_spec.frame, dataset.observation_spec.state_frame) == (frame, frame)
+    convert(path, tmp_path / "out")
+    assert open_dataset(tmp_path / "out").action_spec.frame == "unknown"
+
+
+def test_observations_that_no_episode_can_hold_are_named(tmp_path, caplog):
+    flat = arrays()
+    for name in ("observations", "next_observations"):
+        flat[f"{name}/pos"], flat[f"{name}/depth"] = flat.pop(name), np.zeros((STARTS[-1], 4, 4))
+    convert(write(tmp_path / "depth.hdf5", flat), tmp_path / "out")
+    assert caplog.text.count("observations/depth is neither an RGB image nor a vector") == 1
+
+
+@SUFFIXES
 @pytest.mark.parametrize("images", [False, True])
 def test_a_foreign_file(tmp_path, suffix, images):
     flat = arrays(images)
@@ -188,10 +225,10 @@ def _header(shape, fortran=False):
 @pytest.mark.parametrize(
     "data, text",
     [
-        (b"", "no .npz file"), (pickle.dumps({"a": 1}), "no .npz file"),
-        (_npz({"actions.npy": b"nonsense"}), "actions.npy is unreadable"),
+        (b"", "not an .npz file"), (pickle.dumps({"a": 1}), "not an .npz file"),
+        (_npz({"actions.npy": b"nonsense"}), "actions.npy cannot be read"),
         (_npz({"actions.npy": _header((2**40,))}), "more data than it can hold"),
-        (_npz({"actions.npy": _header((3, 2), True) + bytes(48)}), "stored by columns"),
+        (_npz({"actions.npy": _header((3, 2), True) + bytes(48)}), "in Fortran order"),
         (_npz({"actions.npy": _header((3, 2)) + bytes(48)}), "has no rewards"),
         (_npz({"rewards.npy": _header((3,)) + bytes(24)}), "has no actions"),
         (_npz({f"{n}.npy": _header((3 - (n == "rewards"), 2)) + bytes(48)
@@ -208,11 +245,11 @@ def test_other_files_are_refused(tmp_path, data, text):
 
 def test_options_that_do_not_fit(tmp_path, make):
     make.episode(tmp_path / "data")
-    with pytest.raises(ConfigError, match="no observation 'wrist', there is state, image"):
+    with pytest.raises(ConfigError, match="--observations is 'wrist'; pass state or image"):
         export(tmp_path / "data", tmp_path / "out.npz", observations="wrist")
-    with pytest.raises(ConfigError, match="--rate"):
-        convert(write(tmp_path / "hop.npz", arrays()), tmp_path / "out", rate=0.0)
-    with pytest.raises(ConfigError, match="num_traj is below 0"):
+    with pytest.raises(ConfigError, match="pass --rate HZ"):
+        convert(write(tmp_path / "hop.npz", arrays()), tmp_path / "out", rate=None)
+    with pytest.raises(ConfigError, match="--num-traj is -1"):
         export(tmp_path / "data", tmp_path / "out.npz", num_traj=-1)
 
 

@@ -1,4 +1,4 @@
-"""What every import does, whatever the format, on a source that lives in memory."""
+"""What every import does, whatever the format, on a source in memory."""
 
 import json
 import os
@@ -17,7 +17,7 @@ from ofrl_robot.data.convert.options import ImportOptions
 from ofrl_robot.data.convert.trajectory import converted_episode, converted_meta, unnamed_actions
 from ofrl_robot.data.datasets.dataset import open_dataset
 from ofrl_robot.data.episodes.reader import read_episode
-from ofrl_robot.errors import DatasetError, HostilePickleError, SpecMismatchError
+from ofrl_robot.errors import DatasetError, HostilePickleError, OutputError, SpecMismatchError
 from ofrl_robot.files import new_file, new_folder
 from ofrl_robot.specs import CameraSpec, ObservationSpec
 
@@ -26,7 +26,7 @@ def trajectory(steps=3, size=6, seed=0, width=2):
     rng = np.random.default_rng(seed)
     spec = ObservationSpec((CameraSpec("image", size, size),), ("a",), ("m",), "base")
     meta = converted_meta("arm", "Source-v0", 5.0, unnamed_actions(np.ones(width)), spec)
-    meta.success, meta.label_source = 1, "somebody"
+    meta.success, meta.label_source = 1, "an operator"
     return converted_episode(
         meta, {"image": rng.integers(0, 256, (steps + 1, size, size, 3), np.uint8)},
         rng.normal(size=(steps + 1, 1)), rng.uniform(-1, 1, (steps, width)), np.ones(steps), True,
@@ -92,7 +92,7 @@ def changed(**fields):
 
 BAD = {
     "a reader's word": (DatasetError("torn", "", "memory: 1"), "torn"),
-    "anything else": (RuntimeError("out of cheese"), "unreadable .*cheese"),
+    "anything else": (RuntimeError("out of cheese"), "cannot be read .*cheese"),
     "NaN state": (changed(state=np.full((4, 1), np.nan)), "state not finite"),
     "NaN reward": (changed(rewards=np.full(3, np.nan)), "rewards not finite"),
     "rewards short": (changed(rewards=np.ones(2)), "rewards do not fit its 3 actions"),
@@ -126,7 +126,7 @@ def test_a_hostile_trajectory_is_never_merely_left_out(tmp_path):
 
 
 def test_nothing_to_convert_is_an_error(tmp_path):
-    with pytest.raises(DatasetError, match="memory: no trajectory"):
+    with pytest.raises(DatasetError, match="memory: has no trajectory"):
         run(tmp_path / "out", trajectory(steps=0), DatasetError("torn"), skip_bad=True)
     assert list(tmp_path.iterdir()) == []
 
@@ -154,7 +154,7 @@ def test_one_trajectory_at_a_time_is_in_memory(tmp_path, monkeypatch):
 @pytest.mark.parametrize("interruption", [KeyboardInterrupt, OSError(28, "No space left")])
 @pytest.mark.parametrize("new", [new_folder, new_file])
 def test_what_is_broken_off_leaves_nothing(tmp_path, new, interruption):
-    with pytest.raises((KeyboardInterrupt, DatasetError)):
+    with pytest.raises((KeyboardInterrupt, OutputError)):
         with new(tmp_path / "deep" / "out") as building:
             assert building.parent.exists() and not (tmp_path / "deep" / "out").exists()
             raise interruption
@@ -177,10 +177,10 @@ def test_what_is_killed_leaves_nothing_under_the_name(tmp_path):
 
 def test_an_existing_file_is_never_replaced(tmp_path):
     out = tmp_path / "out.h5"
-    with pytest.raises(DatasetError, match="exists by now"), new_file(out) as building:
+    with pytest.raises(OutputError, match="exists by now"), new_file(out) as building:
         building.write_bytes(b"ours")
-        out.write_bytes(b"mine")  # somebody was quicker
-    with pytest.raises(DatasetError, match="exists already"), new_file(out):
+        out.write_bytes(b"mine")  # another process was quicker
+    with pytest.raises(OutputError, match="exists already"), new_file(out):
         pass
     assert out.read_bytes() == b"mine" and [p.name for p in tmp_path.iterdir()] == ["out.h5"]
 

@@ -10,7 +10,7 @@ from ofrl_robot.data.convert.formats import export_dataset, import_dataset
 from ofrl_robot.data.convert.options import MinariExport, MinariImport
 from ofrl_robot.data.datasets.dataset import open_dataset
 from ofrl_robot.data.episodes.reader import read_episode
-from ofrl_robot.errors import ConfigError, DatasetError, OfrlError
+from ofrl_robot.errors import ConfigError, DatasetError, OfrlError, OutputError
 
 LOW, HIGH = [-2.0, -2.0], [2.0, 2.0]
 
@@ -112,6 +112,34 @@ def test_layout_is_minaris(tmp_path, make):
                 np.testing.assert_array_equal(group[name], getattr(episode, name))
 
 
+def test_success_is_where_minari_users_look_for_it(tmp_path, make):
+    """At the last step of infos/success; nothing for an episode without a label."""
+    folder, out = make.full_dataset(tmp_path / "data"), tmp_path / "arm-v0"
+    export(folder, out)
+    labels = [m.success for m in open_dataset(folder).metas]
+    assert labels == [1, 0, -1]
+    with h5py.File(str(out / "data" / "main_data.hdf5"), "r+") as file:
+        for number, label in enumerate(labels):
+            group = file[f"episode_{number}"]
+            steps = len(group["actions"])
+            if label == -1:
+                assert "success" not in group["infos"]
+            else:
+                expected = [False] * steps + [bool(label)]
+                assert group["infos/success"][:].tolist() == expected
+            del group.attrs["format_version"]  # now it is a foreign file
+    convert(out, tmp_path / "back")
+    metas = open_dataset(tmp_path / "back").metas
+    assert [m.success for m in metas] == labels
+    assert metas[0].label_source == "minari infos/success at last step"
+
+
+def test_a_frame_of_reference_can_be_given(tmp_path):
+    convert(foreign(tmp_path / "lift-v1"), tmp_path / "out", frame="base")
+    dataset = open_dataset(tmp_path / "out")
+    assert (dataset.action_spec.frame, dataset.observation_spec.state_frame) == ("base", "base")
+
+
 def test_real_minari_loads_it(tmp_path, make, monkeypatch):
     minari = pytest.importorskip("minari", minversion="0.5.4", exc_type=ImportError)
     folder = make.full_dataset(tmp_path / "data")
@@ -201,7 +229,7 @@ def test_an_action_space_that_is_not_symmetric_keeps_its_ends(tmp_path):
 @pytest.mark.parametrize(
     "metadata, options, error, text",
     [
-        ({}, {"rate": 0.0}, ConfigError, "--rate"),
+        ({}, {"rate": None}, ConfigError, "--rate"),
         ({"action_space": json.dumps({"type": "Discrete", "n": 3})}, {}, DatasetError, "Discrete"),
         ({"action_space": "nonsense"}, {}, DatasetError, "action space"),
         ({"action_space": json.dumps({"type": "Box", "low": [-1] * 3, "high": [1] * 3})}, {},
@@ -240,8 +268,8 @@ def _bomb(file):
     "change, text",
     [
         (_goes_on, "goes on after its end"), (_torn_image, "image 2 is damaged"),
-        (_other_size, "image 2 is 41x32"), (_bomb, "65500x65500 pixels|no JPEG"),
-        (lambda f: f["episode_1"].pop("rewards"), "unreadable"),
+        (_other_size, "image 2 is 41x32"), (_bomb, "65500x65500 pixels|not a JPEG"),
+        (lambda f: f["episode_1"].pop("rewards"), "cannot be read"),
         (lambda f: f["episode_1/observations/robot"].pop("pos"), "differ in state_names"),
     ],
 )  # fmt: skip
@@ -257,7 +285,7 @@ def test_other_folders_are_refused(tmp_path):
         convert(tmp_path / "missing", tmp_path / "out")
     source = foreign(tmp_path / "lift-v1")
     (source / "data" / "metadata.json").write_text("{")
-    with pytest.raises(DatasetError, match="no JSON"):
+    with pytest.raises(ConfigError, match="not valid JSON"):
         convert(source, tmp_path / "out")
 
 
@@ -267,6 +295,6 @@ def test_an_export_needs_an_id_and_a_new_folder(tmp_path, make, state_of):
         with pytest.raises(ConfigError, match="--id"):
             export(tmp_path / "data", out, **options)
     before = state_of(tmp_path)
-    with pytest.raises(DatasetError, match="holds episodes already"):
+    with pytest.raises(OutputError, match="is not empty"):
         export(tmp_path / "data", tmp_path / "data", id="grasp-v0")
     assert state_of(tmp_path) == before

@@ -9,7 +9,7 @@ from ofrl_robot.data.convert.options import RobomimicExport, RobomimicImport
 from ofrl_robot.data.datasets.dataset import open_dataset
 from ofrl_robot.data.datasets.splits import read_splits
 from ofrl_robot.data.episodes.reader import read_episode
-from ofrl_robot.errors import ConfigError, DatasetError, OfrlError
+from ofrl_robot.errors import ConfigError, DatasetError, OfrlError, OutputError
 
 STEPS = (3, 5, 2)
 ENVIRONMENT = {"env_name": "Lift", "type": 1, "env_kwargs": {"control_freq": 20, "robots": ["P"]}}
@@ -202,8 +202,71 @@ def test_the_rate_is_never_made_up(tmp_path, make):
     convert(path, tmp_path / "out", rate=10.0)
     assert open_dataset(tmp_path / "out").metas[0].measured_rate_hz == pytest.approx(10.0)
     export(make.full_dataset(tmp_path / "data"), tmp_path / "own.hdf5")
-    with pytest.raises(ConfigError, match="says its rate and its actions itself"):
+    with pytest.raises(ConfigError, match="--rate cannot change them"):
         convert(tmp_path / "own.hdf5", tmp_path / "back", rate=10.0)
+
+
+def test_a_frame_of_reference_can_be_given_for_foreign_files_only(tmp_path, make):
+    path = foreign(tmp_path / "low.hdf5")
+    for frame in ("unknown", "world", "base"):
+        convert(path, tmp_path / frame, frame=frame)
+        dataset = open_dataset(tmp_path / frame)
+        assert (dataset.action_spec.frame, dataset.observation_spec.state_frame) == (frame, frame)
+    folder = make.full_dataset(tmp_path / "data")
+    export(folder, tmp_path / "own.hdf5")
+    with pytest.raises(ConfigError, match="own.hdf5.*--frame cannot change them"):
+        convert(tmp_path / "own.hdf5", tmp_path / "back", frame="world")
+    convert(tmp_path / "own.hdf5", tmp_path / "back")
+    back, data = open_dataset(tmp_path / "back"), open_dataset(folder)
+    assert back.action_spec.frame == data.action_spec.frame
+    assert back.observation_spec.state_frame == data.observation_spec.state_frame
+
+
+@pytest.mark.parametrize("rate", ["0", "NaN", "-20", "1e-300", "Infinity", '"20"', "[20]"])
+def test_a_control_rate_that_no_robot_has_is_refused(tmp_path, rate):
+    def change(file):
+        file["data"].attrs["env_args"] = f'{{"env_kwargs": {{"control_freq": {rate}}}}}'
+
+    path = foreign(tmp_path / "odd.hdf5", change=change)
+    with pytest.raises(ConfigError, match="odd.hdf5: stores a control rate.*pass --rate HZ"):
+        convert(path, tmp_path / "out")
+    assert convert(path, tmp_path / "out", rate=20.0) == 3
+
+
+def _attribute(name, value):
+    return lambda group: group.attrs.update({name: value})
+
+
+def _entry(name, value):
+    def change(group):
+        group[name][0] = value
+
+    return change
+
+
+def _narrow(group):
+    actions = group.pop("actions")[:]
+    group["actions"] = actions[:, :4]
+
+
+@pytest.mark.parametrize(
+    "change, text",
+    [
+        (_attribute("control_rate_hz", 0.0), "control rate is 0.0"),
+        (_attribute("control_rate_hz", float("nan")), "control rate is nan"),
+        (_attribute("control_rate_hz", "fast"), "control rate is 'fast'"),
+        (_entry("actions", 1e30), r"an action of 1e\+30 is beyond \[-1, 1\]"),
+        (_entry("actions", np.nan), "actions not finite"),
+        (_narrow, "actions is .*8 entries expected"),
+    ],
+)
+def test_an_exported_file_that_was_changed_is_refused(tmp_path, make, change, text):
+    export(make.full_dataset(tmp_path / "data"), tmp_path / "own.hdf5")
+    with h5py.File(str(tmp_path / "own.hdf5"), "r+") as file:
+        change(file["data/demo_1"])
+    with pytest.raises(DatasetError, match=f"demo_1: .*{text}"):
+        convert(tmp_path / "own.hdf5", tmp_path / "back")
+    assert not (tmp_path / "back").exists()
 
 
 def _dense(file):
@@ -289,7 +352,7 @@ def _no_demo(file):
     [
         (lambda f: f.pop("data"), "no group data"),
         (_no_demo, "no data/demo_0"),
-        (lambda f: f["data/demo_5"].pop("actions"), "demo_5.*unreadable"),
+        (lambda f: f["data/demo_5"].pop("actions"), "demo_5.*cannot be read"),
         (lambda f: f["data/demo_5"].pop("obs"), "no group /data/demo_5/obs"),
         (lambda f: f["data/demo_5/next_obs"].pop("gripper"), "demo_5.*next_obs lacks"),
         (lambda f: f["data/demo_5/obs"].pop("eef_pos"), "demo_5.*differ in state_names"),
@@ -318,6 +381,6 @@ def test_a_full_disk_leaves_nothing(tmp_path, make, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(journal.os, "pwrite", refuse)
-    with pytest.raises(DatasetError, match="No space left"):
+    with pytest.raises(OutputError, match="out.hdf5: cannot be written .No space left"):
         export(folder, tmp_path / "out.hdf5")
     assert [p.name for p in tmp_path.iterdir()] == ["data"]

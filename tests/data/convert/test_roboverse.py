@@ -9,7 +9,7 @@ from ofrl_robot.data.convert.options import RoboverseImport
 from ofrl_robot.data.convert.roboverse import LABEL_SOURCE
 from ofrl_robot.data.datasets.dataset import open_dataset
 from ofrl_robot.data.episodes.reader import read_episode
-from ofrl_robot.errors import ConfigError, DatasetError, SpecMismatchError
+from ofrl_robot.errors import ConfigError, DatasetError, OutputError, SpecMismatchError
 
 NAME = "scripted_Widow250PickTray-v0_2021-06-01T12.npy"
 
@@ -109,7 +109,7 @@ WRONG = {
     "reward in words": (_set("rewards", 0, "1"), "reward"),
     "complex reward": (_set("rewards", 0, np.complex64(1)), "reward"),
     "goes on after the end": (_set("terminals", 1, True), "step 1.*terminal"),
-    "observation is no dict": (_set("observations", 0, [1]), "observation"),
+    "observation is not a dict": (_set("observations", 0, [1]), "observation"),
 }  # fmt: skip
 
 
@@ -152,7 +152,7 @@ def test_images_of_two_sizes_are_refused(tmp_path, make, write):
 
 def test_a_small_file_cannot_fill_the_disk(tmp_path, make, write):
     """One trajectory referred to a thousand times: a few bytes each in the pickle."""
-    with pytest.raises(DatasetError, match="more than the file has"):
+    with pytest.raises(DatasetError, match="more data than the file has"):
         convert(write([make.trajectory(size=32)] * 1000), tmp_path / "out")
 
 
@@ -188,7 +188,7 @@ def test_an_occupied_folder_stays_as_it_is(tmp_path, make, write, state_of, occu
     path = write([make.trajectory()])
     before = state_of(tmp_path)
     for target in (out, out / occupied):
-        with pytest.raises(DatasetError, match="new folder"):
+        with pytest.raises(OutputError, match="new folder"):
             convert(path, target)
     assert state_of(tmp_path) == before
 
@@ -204,6 +204,6 @@ def test_a_failure_half_way_leaves_nothing(tmp_path, make, write, monkeypatch):
 
     monkeypatch.setattr(importing, "write_episode", fails_at_the_second)
     path = write([make.trajectory(), make.trajectory(seed=1)])
-    with pytest.raises(DatasetError, match="No space left"):
+    with pytest.raises(OutputError, match="No space left"):
         convert(path, tmp_path / "out")
     assert [p.name for p in tmp_path.iterdir()] == [NAME]

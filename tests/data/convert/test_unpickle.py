@@ -210,7 +210,7 @@ def test_a_bomb_takes_memory_in_proportion_to_its_size(tmp_path, data, text):
 
 
 def _require_plain(value):
-    """Walk all of it, as whoever uses it would."""
+    """Walk all of it, as code that uses it does."""
     assert type(value) in (
         bool, int, float, str, bytes, bytearray, type(None), list, tuple, dict, np.ndarray,
     ) or isinstance(value, np.generic) or issubclass(value, np.generic)  # fmt: skip

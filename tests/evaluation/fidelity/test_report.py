@@ -108,7 +108,7 @@ def test_bad_episodes_are_skipped_with_a_reason(ofrl, tmp_path, trajectories, wr
         (["FILE", "--env", "Widow250Fly-v0"], "unknown simulated task 'Widow250Fly-v0'"),
         (["UNNAMED"], "no task id in the file name; pass --env Widow250"),
         (["EMPTY", "--env", TASK], "holds no trajectory"),
-        (["TEXT", "--env", TASK], "no .npy file"),
+        (["TEXT", "--env", TASK], "neither an .npy file"),
         (["MISSING", "--env", TASK], "No such file"),
         (["FILE", "--report", "FOLDER"], "the report cannot be written there"),
         (["FILE", "--report", "TEXT/r.json"], "the report cannot be written there"),
