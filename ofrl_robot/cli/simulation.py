@@ -1,20 +1,27 @@
-"""Verbs that run the simulated robot: collect, evaluate, sim."""
+"""Define the verbs that run the simulated robot: collect, evaluate, sim."""
 
 from __future__ import annotations
 
 import dataclasses
 import functools
 from pathlib import Path
-from typing import Any, Literal, Optional, Tuple
+from typing import Annotated, Any, Optional, Tuple, Union
 
 import tyro
 
-from ofrl_robot.cli.progress import at_least, print_total, with_progress
+from ofrl_robot.cli.progress import (
+    at_least,
+    print_total,
+    require_seeds,
+    require_text,
+    with_progress,
+)
 from ofrl_robot.errors import ConfigError
 from ofrl_robot.policy.choice import MODE, ActionChoice
 from ofrl_robot.sim.options import SimOptions
 
 Positional = tyro.conf.Positional
+subcommand = tyro.conf.subcommand
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,7 +31,7 @@ class Collect:
     task: str
     """Simulator task id, e.g. Widow250SingleObjGrasp-v0."""
     out: Path
-    """Dataset folder; episodes are added to what lies there."""
+    """Dataset folder; new episodes are added to those in it."""
     episodes: int = 100
     """Episodes to record; failures are kept."""
     noise: float = 0.1
@@ -35,17 +42,19 @@ class Collect:
     policy: str = ""
     """Scripted policy (empty: the one that solves the task)."""
     workers: int = 1
-    """Processes to record in, 0 for one a core; the episodes are the same with any number."""
+    """Processes to record in, 0 for one per core; the episodes are the same with any number."""
     operator: str = ""
-    """Who collects, stored in every episode."""
+    """Name of the person who collects, stored in every episode."""
 
     def run(self) -> None:
+        """Record the episodes and print how many succeeded."""
         from ofrl_robot.processes import available_cores
         from ofrl_robot.recording.parallel import record_parallel
         from ofrl_robot.recording.session import episode_meta, record_episodes
 
         at_least("episodes", self.episodes, 1)
-        at_least("seed", self.seed, 0)
+        require_seeds(self.seed, self.episodes)
+        require_text("operator", self.operator)
         at_least("workers", self.workers, 0)
         robot, actor = self.robot_and_actor()
         meta = episode_meta(robot, actor.settings, actor="scripted", operator=self.operator)
@@ -53,7 +62,7 @@ class Collect:
         if workers == 1:
             record = functools.partial(record_episodes, robot, actor)
         else:
-            robot.close()  # was built to know its specs, and to refuse what cannot be built
+            robot.close()  # each process makes its own; this one gave the specs
             record = functools.partial(record_parallel, self.robot_and_actor, workers)
         try:
             successes = with_progress(record, self.out, self.episodes, self.seed, meta)
@@ -63,7 +72,7 @@ class Collect:
         print_total(self.out)
 
     def robot_and_actor(self) -> Tuple[Any, Any]:
-        """One of each, as every process that records needs them."""
+        """Return the pair that every recording process needs."""
         from ofrl_robot.robots.sim import SimRobot
         from ofrl_robot.teleop.scripted import ScriptedActor
 
@@ -82,15 +91,16 @@ class Evaluate:
     task: str = ""
     """Simulator task id (empty: the task of the training data)."""
     trials: int = 50
-    """Trials."""
+    """Number of trials."""
     seed: int = 1000000
     """Seed of the first trial; keep it away from the seeds of collection."""
     action_choice: ActionChoice = MODE
-    """How an action is taken from the policy: its mode, a sample, or (max_q) of 10 samples the one
-    with the largest Q by the checkpoint's critic."""
+    """How to choose an action: the mode of the policy, a sample of it, or (max_q) the one of 10
+    samples that has the largest Q-value."""
     sim: SimOptions = SimOptions(image_size=0)
 
     def run(self) -> None:
+        """Run the trials and print k/n."""
         from ofrl_robot.data.episodes.schema import episode_paths
         from ofrl_robot.policy.checkpoint import resolve_checkpoint
         from ofrl_robot.policy.policy import Policy
@@ -98,7 +108,7 @@ class Evaluate:
         from ofrl_robot.robots.sim import SimRobot
 
         at_least("trials", self.trials, 1)
-        at_least("seed", self.seed, 0)
+        require_seeds(self.seed, self.trials)
         if self.out.is_dir() and episode_paths(self.out):
             raise ConfigError("holds episodes already", "choose a new folder for trials", self.out)
         policy = Policy(resolve_checkpoint(self.policy), self.action_choice)
@@ -120,19 +130,18 @@ class Evaluate:
 
 
 @dataclasses.dataclass(frozen=True)
-class Sim:
-    """Hold the embedded simulator against recordings of the real roboverse."""
+class Replay:
+    """Replay recordings of the real roboverse and compare where they lead."""
 
-    job: Positional[Literal["replay"]]
-    """What to do: replay (feed the recorded actions and compare where they lead)."""
     file: Positional[Path]
     """Roboverse .npy file of scripted trajectories."""
-    env: str = ""
-    """Task id (empty: taken from the file name where it is there)."""
+    task: str = ""
+    """Simulator task id (empty: the one in the file name)."""
     report: Optional[Path] = None
     """JSON file to write."""
 
     def run(self) -> None:
+        """Replay every episode, print the errors and write the report."""
         from ofrl_robot.evaluation.fidelity.report import (
             replay_file,
             require_writable,
@@ -141,8 +150,24 @@ class Sim:
 
         if self.report is not None:
             require_writable(self.report)
-        fidelity = replay_file(self.file, self.env, print)
+        fidelity = replay_file(self.file, self.task, print)
         print("\n".join(fidelity.lines()))
         if self.report is not None:
             write_report(fidelity, self.report)
             print(f"report: {self.report}")
+
+
+# The second member is never shown: a union of one member would be no union of subcommands.
+Job = Union[Annotated[Replay, subcommand("replay")], Annotated[None, tyro.conf.Suppress]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Sim:
+    """Compare the embedded simulator with the real roboverse."""
+
+    command: Job
+
+    def run(self) -> None:
+        """Run the chosen job."""
+        assert self.command is not None
+        self.command.run()

@@ -123,7 +123,7 @@ def replay_file(
         try:
             env = task_of(file)
         except ConfigError as error:
-            raise ConfigError(error.what, "pass --env Widow250...-v0", file) from error
+            raise ConfigError(error.what, "pass --task Widow250...-v0", file) from error
     task = find(env)
     trajectories = load_trajectories(file)
     fidelity = Fidelity(file, task.spec.id, {}, {})
@@ -145,7 +145,7 @@ def replay_file(
     if not fidelity.replays:
         raise DatasetError(
             f"no episode can be replayed on {task.spec.id}, the first for: {fidelity.skipped[0]}",
-            "check that --env is what it was recorded on",
+            "check that --task is what it was recorded on",
             file,
         )
     return fidelity
