@@ -43,7 +43,7 @@ def ofrl(capsys):
         (["train", "DATA", "--critic-lr", "nan"], "critic_lr nan is not finite"),
         (["train", "DATA", "--latent", "-1"], "latent -1 is negative"),
         (["train", "DATA", "--threads", "-2"], "threads -2 is below 0"),
-        (["collect", "--task", "Fly-v0", "--out", "OUT"], "unknown simulated task 'Fly-v0'"),
+        (["collect", "--task", "Fly-v0", "--out", "OUT"], "simulated task 'Fly-v0' is unknown"),
         (["collect", "--task", TASK, "--out", "OUT", "--episodes", "0"], "episodes 0 is below 1"),
         (["collect", "--task", TASK, "--out", "OUT", "--noise", "-1"], "noise -1.0 is negative"),
         (["collect", "--task", TASK, "--out", "OUT", "--noise", "nan"], "noise nan is negative"),

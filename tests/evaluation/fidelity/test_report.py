@@ -103,7 +103,7 @@ def test_bad_episodes_are_skipped_with_a_reason(ofrl, tmp_path, trajectories, wr
             ["FILE", "--task", DRAWER],
             f"infos lack drawer_x_pos of {DRAWER}; check that --task",
         ),
-        (["FILE", "--task", "Widow250Fly-v0"], "unknown simulated task 'Widow250Fly-v0'"),
+        (["FILE", "--task", "Widow250Fly-v0"], "simulated task 'Widow250Fly-v0' is unknown"),
         (["UNNAMED"], "no task id in the file name; pass --task Widow250"),
         (["EMPTY", "--task", TASK], "holds no trajectory"),
         (["TEXT", "--task", TASK], "no .npy file"),
