@@ -144,7 +144,7 @@ class Imperfections:
             state[POSITION] += self._rng.normal(0.0, self._realism.position_noise_m, 3)
         return state
 
-    def _noisy(self, frame: np.ndarray) -> np.ndarray:
+    def _add_noise(self, frame: np.ndarray) -> np.ndarray:
         if self._realism.image_noise <= 0.0:
             return frame
         noisy = frame + self._rng.normal(0.0, self._realism.image_noise, frame.shape)
