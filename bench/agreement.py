@@ -30,8 +30,6 @@ from __future__ import annotations
 import argparse
 import functools
 import itertools
-import json
-import shutil
 import statistics
 import sys
 import tempfile
@@ -40,6 +38,7 @@ from pathlib import Path
 from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Sequence, Tuple
 
 import numpy as np
+from command import Command, write_json
 from contestant import Contestant, Order, serve
 
 EPISODE_STEPS = 40
@@ -52,7 +51,6 @@ DISCOUNT, LEARNING_RATE, TARGET_RATE = 0.95, 1e-3, 0.02
 CQL_WEIGHT, TEMPERATURE, LOG_STD = 0.1, 0.1, (-20.0, 2.0)
 
 TARGETS = ("plain", "max")
-PEERS_PYTHON = Path(__file__).resolve().parent.parent / ".bench-venv" / "bin" / "python"
 
 Act = Callable[[np.ndarray], np.ndarray]
 
@@ -372,10 +370,8 @@ def report(result: Dict[str, Any]) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    number = functools.partial(parser.add_argument, type=int, metavar="N")
+    command = Command(__doc__, serve_words=2)
+    number = command.number
     number("--episodes", default=200, help="of the data (default: 200)")
     number("--seeds", default=5, help="trainings of each (default: 5)")
     number("--steps", default=2000, help="gradient steps of a training (default: 2000)")
@@ -385,25 +381,19 @@ def main() -> None:
     )
     number("--hidden", nargs="+", default=[64, 64], help="units of the layers (default: 64 64)")
     number("--trials", default=100, help="that judge a training (default: 100)")
-    parser.add_argument("--targets", nargs="+", choices=TARGETS, default=list(TARGETS),
-                        help="see above (default: both)")  # fmt: skip
-    parser.add_argument("--first-weights", choices=("ours", "torch"), default="ours",
-                        help="of our CQL (default: ours)")  # fmt: skip
-    parser.add_argument("--json", metavar="FILE", help="write every run and p to it")
-    parser.add_argument(
-        "--peers-python", metavar="PATH",
-        default=str(PEERS_PYTHON if PEERS_PYTHON.is_file() else sys.executable),
-        help="interpreter that can import d3rlpy (default: that of bench/peers.sh, or this)",
+    command.parser.add_argument(
+        "--targets", nargs="+", choices=TARGETS, default=list(TARGETS),
+        help="see above (default: both)",
     )  # fmt: skip
-    parser.add_argument("--serve", nargs=2, help=argparse.SUPPRESS)
-    arguments = parser.parse_args()
+    command.parser.add_argument(
+        "--first-weights", choices=("ours", "torch"), default="ours",
+        help="of our CQL (default: ours)",
+    )  # fmt: skip
+    command.add_interpreter("--peers-python", "d3rlpy")
+    sizes = ("episodes", "seeds", "steps", "batch_size", "samples", "trials", "hidden")
+    arguments = command.parse(positive=sizes)
     if arguments.serve:
         return serve(functools.partial(prepare, *arguments.serve))
-    sizes = ("episodes", "seeds", "steps", "batch_size", "samples", "trials")
-    if min([getattr(arguments, name) for name in sizes] + arguments.hidden) < 1:
-        parser.error("numbers must be 1 or more")
-    if shutil.which(arguments.peers_python) is None:
-        parser.error(f"no such interpreter: {arguments.peers_python}")
     steps, data = collect(arguments.episodes)
     with tempfile.TemporaryDirectory(prefix="ofrl-bench-") as folder:
         file = str(Path(folder) / "transitions.npz")
@@ -415,8 +405,7 @@ def main() -> None:
         f"{arguments.steps} gradient steps a training"
     )
     print(report(result))
-    if arguments.json:
-        Path(arguments.json).write_text(f"{json.dumps(result, indent=2)}\n")
+    write_json(arguments.json, result)
 
 
 if __name__ == "__main__":

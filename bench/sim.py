@@ -1,17 +1,17 @@
-"""Speed of the simulator beside the real roboverse's, on one core, in one run.
+"""Measure the speed of the simulator beside the real roboverse, on one core, in one run.
 
-Each of both runs in a process of its own, pinned to the same core, and they take turns:
+Each of them runs in a process of its own, pinned to the same core, and they take turns:
 A B A B ... A turn is some timed resets and 200 timed steps with the same random actions, the
-picture included; the gripper is not toggled and the neutral action not used, which both would
-multiply the length of a step. Printed are the medians over all turns. The clock is the CPU
-time of the process: what else runs on the core does not count, and on an idle one it is the
-time that passes.
+image included. The gripper is not toggled and the neutral action is not used, because both would
+multiply the length of a step. The medians over all turns are printed. The clock is the CPU time
+of the process: other load on the core does not count, and on an idle core it is the time that
+passes.
 
     python bench/sim.py
     PYTHONPATH=path/to/roboverse python bench/sim.py --roboverse-python other/venv/bin/python
 
-Without roboverse only ours is measured. It is on no registry; the interpreter that imports it
-needs pybullet, numpy, and gym or gymnasium.
+Without roboverse only ours is measured. No registry has it; the interpreter that imports it needs
+pybullet, numpy, and gym or gymnasium.
 """
 
 from __future__ import annotations
@@ -19,15 +19,13 @@ from __future__ import annotations
 import argparse
 import functools
 import importlib
-import json
 import os
-import platform
-import shutil
 import statistics
 import sys
 import time
 from typing import Any, Callable, Dict, List, Optional, Tuple
 
+from command import Command, cpu_name, write_json
 from contestant import Contestant, Order, last_core, serve
 
 OURS, REAL = "ofrl_robot", "roboverse"
@@ -37,15 +35,15 @@ TASKS = (
     "Widow250DoubleDrawerOpenGraspNeutral-v0",
 )
 IMAGE_SIZE = 48
-RESETS = 3  # a turn
+RESETS = 3  # per turn
 WARM_UP = 10  # steps before anything is timed
 
 
-# -- a process that is measured: runs where only one of both packages is installed -----------
+# -- the process that is measured; only one of both packages is installed there ---------------
 
 
 def make_ours(task: str) -> Tuple[Callable[[int], Any], Callable[[Any], Any]]:
-    """(reset by seed, step) of our environment."""
+    """Return (reset by seed, step) of our environment."""
     from ofrl_robot import sim
 
     env = sim.make(task, image_size=IMAGE_SIZE)
@@ -53,7 +51,7 @@ def make_ours(task: str) -> Tuple[Callable[[int], Any], Callable[[Any], Any]]:
 
 
 def make_real(task: str) -> Tuple[Callable[[int], Any], Callable[[Any], Any]]:
-    """(reset by seed, step) of the real one; its class, as gym's wrappers refuse it today."""
+    """Return (reset by seed, step) of the real one, without gym's wrappers, which refuse it."""
     import numpy as np
 
     try:
@@ -75,7 +73,7 @@ def make_real(task: str) -> Tuple[Callable[[int], Any], Callable[[Any], Any]]:
 
 
 def prepare(side: str, task: str) -> Callable[[Order], Order]:
-    """The function that answers ``{"seed": s, "steps": n}`` with CPU seconds."""
+    """Return the function that answers ``{"seed": s, "steps": n}`` with CPU seconds."""
     import numpy as np
 
     def actions(seed: int, count: int) -> Any:
@@ -107,6 +105,7 @@ def prepare(side: str, task: str) -> Callable[[Order], Order]:
 
 
 def medians(turns: List[Order]) -> Dict[str, float]:
+    """Return steps/s and the time of a reset, each the median over all turns."""
     resets = [seconds for turn in turns for seconds in turn["resets"]]
     return {
         "steps_per_s": 1.0 / statistics.median(turn["step"] for turn in turns),
@@ -115,7 +114,7 @@ def medians(turns: List[Order]) -> Dict[str, float]:
 
 
 def compare(task: str, arguments: argparse.Namespace, core: Optional[int]) -> Dict[str, Any]:
-    """Medians of both sides of one task, and their ratios; only ours where the real one fails."""
+    """Return medians of both sides of a task and their ratios; only ours without roboverse."""
     pythons = {OURS: sys.executable, REAL: arguments.roboverse_python}
     sides = {}
     try:
@@ -141,35 +140,27 @@ def compare(task: str, arguments: argparse.Namespace, core: Optional[int]) -> Di
 
 
 def row(name: str, result: Dict[str, Any]) -> str:
+    """Return one line of the table."""
     text = f"{name:<42}"
     for side in (OURS, REAL):
         if side in result:
-            text += "{:7.0f} steps/s {:6.1f} ms |".format(*result[side].values())
+            steps, reset = result[side]["steps_per_s"], result[side]["reset_ms"]
+            text += f"{steps:7.0f} steps/s {reset:6.1f} ms |"
     if REAL in result:
-        text += " {times_the_steps_per_s:5.2f}x {times_faster_reset:6.1f}x".format(**result)
+        faster, resets = result["times_the_steps_per_s"], result["times_faster_reset"]
+        text += f" {faster:5.2f}x {resets:6.1f}x"
     return text
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--steps", type=int, default=200, help="a turn (default: 200)")
-    parser.add_argument("--repeats", type=int, default=5, help="turns of each (default: 5)")
-    parser.add_argument("--json", metavar="FILE", help="write medians and ratios to it")
-    parser.add_argument(
-        "--roboverse-python", metavar="PATH",
-        default=os.environ.get("ROBOVERSE_PYTHON") or sys.executable,
-        help="interpreter that can import roboverse (default: $ROBOVERSE_PYTHON, or this one)",
-    )  # fmt: skip
-    parser.add_argument("--serve", nargs=2, help=argparse.SUPPRESS)
-    arguments = parser.parse_args()
+    """Measure every task and print the table."""
+    command = Command(__doc__, serve_words=2)
+    command.number("--steps", default=200, help="a turn (default: 200)")
+    command.number("--repeats", default=5, help="turns of each (default: 5)")
+    command.add_interpreter("--roboverse-python", "roboverse", variable="ROBOVERSE_PYTHON")
+    arguments = command.parse(positive=("steps", "repeats"))
     if arguments.serve:
         return serve(functools.partial(prepare, *arguments.serve))
-    if arguments.steps < 1 or arguments.repeats < 1:
-        parser.error("--steps and --repeats must be 1 or more")
-    if shutil.which(arguments.roboverse_python) is None:
-        parser.error(f"no such interpreter: {arguments.roboverse_python}")
     core = last_core()
     print(
         f"{IMAGE_SIZE}x{IMAGE_SIZE} pixels, {arguments.repeats} turns of {arguments.steps} "
@@ -183,16 +174,14 @@ def main() -> None:
     errors = {r["roboverse_error"] for r in results.values() if "roboverse_error" in r}
     for error in sorted(errors):
         print(f"roboverse was not measured: {error}")
-    if arguments.json:
-        report = {
-            "image_size": IMAGE_SIZE,
-            "steps": arguments.steps,
-            "repeats": arguments.repeats,
-            "cpu": platform.processor() or platform.machine(),
-            "tasks": results,
-        }
-        with open(arguments.json, "w") as file:
-            file.write(f"{json.dumps(report, indent=2)}\n")
+    report = {
+        "image_size": IMAGE_SIZE,
+        "steps": arguments.steps,
+        "repeats": arguments.repeats,
+        "cpu": cpu_name(),
+        "tasks": results,
+    }
+    write_json(arguments.json, report)
 
 
 if __name__ == "__main__":

@@ -26,8 +26,6 @@ import argparse
 import functools
 import json
 import os
-import platform
-import shutil
 import statistics
 import sys
 import tempfile
@@ -35,9 +33,9 @@ import time
 from pathlib import Path
 from typing import Any, Callable, Dict, List, Sequence, Tuple
 
+from command import Command, cpu_name, write_json
 from contestant import Contestant, Order, serve
 
-PEERS_PYTHON = Path(__file__).resolve().parent.parent / ".bench-venv" / "bin" / "python"
 PRECISIONS = ("fp32", "bf16")
 ACTIONS, CHANNELS = 8, 16
 SIDES = (
@@ -377,10 +375,8 @@ def report(result: Dict[str, Any]) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    number = functools.partial(parser.add_argument, type=int, metavar="N")
+    command = Command(__doc__, serve_words=2)
+    number = command.number
     number("--batch-size", default=256, help="transitions (default: 256)")
     number("--d3rlpy-batch-size", default=128, help="of d3rlpy and ours beside it (default: 128)")
     number("--samples", default=4, help="actions of each of the three kinds (default: 4)")
@@ -391,22 +387,12 @@ def main() -> None:
     number("--feature-size", default=512, help="units of d3rlpy's linear layer (default: 512)")
     number("--threads", default=len(os.sched_getaffinity(0)), help="of each (default: all cores)")
     number("--repeats", default=5, help="turns of each (default: 5)")
-    parser.add_argument("--seconds", type=float, default=1.0, help="of a turn (default: 1)")
-    parser.add_argument("--json", metavar="FILE", help="write medians and ratios to it")
-    parser.add_argument(
-        "--peers-python", metavar="PATH",
-        default=str(PEERS_PYTHON if PEERS_PYTHON.is_file() else sys.executable),
-        help="interpreter that can import d3rlpy (default: that of bench/peers.sh, or this)",
-    )  # fmt: skip
-    parser.add_argument("--serve", nargs=2, help=argparse.SUPPRESS)
-    settings = parser.parse_args()
+    command.parser.add_argument("--seconds", type=float, default=1.0, help="of a turn (default: 1)")
+    command.add_interpreter("--peers-python", "d3rlpy")
+    settings = command.parse(positive=("batch_size", "samples", "repeats", "threads"))
     if settings.serve:
         side, words = settings.serve
         return serve(functools.partial(prepare, side, argparse.Namespace(**json.loads(words))))
-    if min([settings.batch_size, settings.samples, settings.repeats, settings.threads]) < 1:
-        parser.error("numbers must be 1 or more")
-    if shutil.which(settings.peers_python) is None:
-        parser.error(f"no such interpreter: {settings.peers_python}")
     load = os.getloadavg()[0]
     result = compare(settings)
     require_same_networks(result["medians"])
@@ -418,14 +404,13 @@ def main() -> None:
     used = "bf16" if result["by_precision"]["bf16"] else "fp32"
     result.update(result["by_precision"][used], precision=used, load_before=load)
     result["settings"] = vars(settings)
-    result["cpu"] = platform.processor() or platform.machine()
+    result["cpu"] = cpu_name()
     print(
         f"batch {settings.batch_size}, {settings.threads} threads, {1e-9 * flops:.1f} "
         f"GFLOP a step; load average before: {load:.2f}"
     )
     print(report(result), flush=True)
-    if settings.json:
-        Path(settings.json).write_text(f"{json.dumps(result, indent=2)}\n")
+    write_json(settings.json, result)
 
 
 if __name__ == "__main__":

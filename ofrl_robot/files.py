@@ -13,7 +13,7 @@ import os
 import shutil
 import stat
 from pathlib import Path
-from typing import Any, Iterator, Union
+from typing import Any, Iterator, Type, Union
 
 import yaml
 
@@ -151,8 +151,12 @@ def free_name(folder: Path, name: str) -> Path:
 # -- read ------------------------------------------------------------------------------------
 
 
-def read_yaml(path: Path) -> Any:
+def read_yaml(path: Path, loader: Type[yaml.SafeLoader] = yaml.SafeLoader) -> Any:
     """Read a YAML settings file: plain values only, no tags, no aliases.
+
+    Args:
+        path: file to read.
+        loader: SafeLoader, or a subclass that reads some words as other values.
 
     Raises:
         ConfigError: the file is missing, not a regular file, larger than 1 MiB, not YAML, nested
@@ -162,7 +166,7 @@ def read_yaml(path: Path) -> Any:
     text = _read_text(path, MAX_SETTINGS_BYTES)
     try:
         depth = 0
-        for event in yaml.parse(text, yaml.SafeLoader):
+        for event in yaml.parse(text, loader):
             depth += isinstance(event, (yaml.MappingStartEvent, yaml.SequenceStartEvent))
             depth -= isinstance(event, (yaml.MappingEndEvent, yaml.SequenceEndEvent))
             if isinstance(event, yaml.AliasEvent):
@@ -171,7 +175,7 @@ def read_yaml(path: Path) -> Any:
                 raise ConfigError(
                     f"is nested more than {MAX_DEPTH} levels deep", "use a flat file", path
                 )
-        return yaml.safe_load(text)
+        return yaml.load(text, loader)
     except (yaml.YAMLError, ValueError) as error:  # ValueError: a date such as 2026-13-45
         reason = " ".join(str(error).split())
         raise ConfigError(f"is not valid YAML ({reason:.200})", "fix the syntax", path) from error

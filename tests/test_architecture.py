@@ -148,7 +148,7 @@ def test_only_the_converter_that_disarms_pickles_knows_them():
 
 def test_the_cli_loads_nothing_heavy_before_a_verb_runs():
     """`ofrl --help` must be quick: torch and the simulator are imported inside the verbs."""
-    seen, todo = set(), [f"{PACKAGE}.cli"]
+    seen, todo = set(), [f"{PACKAGE}.cli.commands"]
     while todo:
         module = todo.pop()
         if module in seen or module not in MODULES:

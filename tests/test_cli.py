@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 
 import pytest
 
+from ofrl_robot import __version__
 from ofrl_robot.cli import main
 from ofrl_robot.data.datasets.dataset import open_dataset
 from ofrl_robot.policy.checkpoint import resolve_checkpoint
@@ -21,7 +23,7 @@ def ofrl(capsys):
         try:
             code = main([str(w) for w in words])
         except SystemExit as end:  # tyro's own answers
-            code = end.code
+            code = end.code or 0
         out, err = capsys.readouterr()
         assert "Traceback" not in out + err
         return code, out, err
@@ -41,12 +43,12 @@ def ofrl(capsys):
         (["train", "DATA", "--critic-lr", "nan"], "critic_lr nan is not finite"),
         (["train", "DATA", "--latent", "-1"], "latent -1 is negative"),
         (["train", "DATA", "--threads", "-2"], "threads -2 is below 0"),
-        (["collect", "--task", "Fly-v0", "--out", "OUT"], "unknown simulated task 'Fly-v0'"),
+        (["collect", "--task", "Fly-v0", "--out", "OUT"], "simulated task 'Fly-v0' is unknown"),
         (["collect", "--task", TASK, "--out", "OUT", "--episodes", "0"], "episodes 0 is below 1"),
         (["collect", "--task", TASK, "--out", "OUT", "--noise", "-1"], "noise -1.0 is negative"),
         (["collect", "--task", TASK, "--out", "OUT", "--noise", "nan"], "noise nan is negative"),
         (["collect", "--task", TASK, "--out", "OUT", "--image-size", "0"], "image_size 0"),
-        (["collect", "--task", TASK, "--out", "FILE"], "choose another out folder"),
+        (["collect", "--task", TASK, "--out", "FILE"], "cannot be written (File exists)"),
         (["collect", "--task", TASK, "--out", "OUT", "--seed", "-1"], "seed -1 is below 0"),
         (["diagnose", "OUT"], "no config.json, so not a run folder"),
         (["evaluate", "OUT", "--out", "TRIALS"], "no such run folder or checkpoint file"),
@@ -56,7 +58,8 @@ def ofrl(capsys):
         (["data", "info", "OUT"], "no such dataset folder"),
         (["data", "convert", "roboverse", "OUT", "TRIALS", "--task", TASK], "check the path"),
         (["train", "DATA", "--seed", "-1"], "seed -1 is below 0"),
-        (["train", "DATA", "--config"], "--config needs a file"),
+        (["train", "DATA", "--config"], "--config has no file; give a YAML file"),
+        (["train", "DATA", "--config", "FILE", "--config", "FILE"], "--config is given twice"),
         (["train"], "no dataset to train on; give its folder"),
         (["train", "DATA", "--task", "DATA"], "a dataset and --task name the same thing"),
         (["train", "--task", "DATA", "--prior", "DATA"], "prior and task data are the same folder"),
@@ -66,13 +69,33 @@ def ofrl(capsys):
         (["train", "DATA", "--dr3-weight", "1"], "dr3_weight does nothing without --dr3-feat"),
         (["train", "DATA", "--resume", "--name", "OUT"], "no such run to resume"),
         (["train", "DATA", "--steps", "2000"], "the warm start (2000 steps) fills the whole run"),
-        (["train", "DATA", "--config", "OUT"], "give a YAML file"),
+        (["train", "DATA", "--config", "OUT"], "OUT: does not exist"),
+        (["train", "DATA", "--config=OUT"], "OUT: does not exist"),
+        (["collect", "--task", TASK, "--out", "OUT", "--seed", 2**64], "seed 18446744073709551616"),
+        (
+            ["collect", "--task", TASK, "--out", "OUT", "--seed", 2**32 - 99],
+            "use 4294967196 or less",
+        ),
+        (
+            ["collect", "--task", TASK, "--out", "OUT", "--operator", "\udcff"],
+            "operator '\\udcff' is",
+        ),
+        (
+            ["collect", "--task", TASK, "--out", "OUT", "--operator", "a\x1b[2J"],
+            "is not plain text",
+        ),
+        (["evaluate", "OUT", "--out", "TRIALS", "--seed", 2**32], "seed 4294967296 of 50"),
+        (["collect", "--task", TASK, "--out", "LONG"], "File name too long"),
+        (["evaluate", "OUT", "--out", "LONG"], "File name too long"),
+        (["data", "info", "LONG"], "File name too long"),
     ],
 )
 def test_what_the_user_can_mend_is_one_line_and_exit_code_2(ofrl, tmp_path, words, message):
     (tmp_path / "FILE").write_text("not what you think")
-    places = ("DATA", "OUT", "TRIALS", "FILE")
-    code, _, err = ofrl(*[tmp_path / w if w in places else w for w in words])
+    places = {name: tmp_path / name for name in ("DATA", "OUT", "TRIALS", "FILE")}
+    places["LONG"] = tmp_path / ("x" * 300)
+    places["--config=OUT"] = f"--config={tmp_path / 'OUT'}"
+    code, _, err = ofrl(*[places.get(word, word) for word in words])
     assert code == 2
     assert err.startswith("ofrl: ") and err.count("\n") == 1 and message in err
     assert [p.name for p in tmp_path.iterdir()] == ["FILE"], "something was left behind"
@@ -99,7 +122,7 @@ def test_words_that_are_no_command_give_exit_code_2(ofrl, words):
 @pytest.mark.parametrize(
     ("words", "needed"),
     [
-        ([], ["collect", "train", "sweep", "diagnose", "evaluate", "report", "data"]),
+        ([], ["Record scripted episodes", "--version", "--tyro-print-completion bash"]),
         (["collect"], ["--episodes", "default: 100", "--noise", "default: 0.1"]),
         (["train"], ["--discount", "default: 0.99", "--steps", "default: 8000", "--hidden"]),
         (["train", "--algo", "bc"], ["--actor-lr", "--steps", "--prior", "--resume", "--wandb"]),
@@ -113,7 +136,9 @@ def test_words_that_are_no_command_give_exit_code_2(ofrl, words):
         (["data", "verify"], ["--repair", "--limits"]),
         (["data", "convert"], ["roboverse", "robomimic", "minari", "d4rl", "bridge", "rosbag"]),
         (["data", "convert", "roboverse"], ["--task", "--zero-rewards", "--num-traj"]),
-        (["sim"], ["replay", "--env", "--report"]),
+        (["sim"], ["replay"]),
+        (["sim", "replay"], ["--task", "--report"]),
+        (["info"], ["bug report"]),
     ],
 )
 def test_help_of_every_verb(ofrl, words, needed):
@@ -126,9 +151,74 @@ def test_help_of_every_verb(ofrl, words, needed):
         assert "--discount" not in flat
 
 
+def test_help_lists_the_verbs_in_the_order_of_the_path_on_one_line_each(ofrl):
+    _, out, _ = ofrl("--help")
+    rows = [line.strip("│ ").split() for line in out.splitlines() if "•" in line]
+    assert [row[1] for row in rows] == [
+        "collect", "data", "train", "diagnose", "report", "evaluate", "sweep", "sim", "info",
+    ]  # fmt: skip
+    assert all(row[-1].endswith(".") for row in rows)
+
+
 def test_version(ofrl):
     code, out, _ = ofrl("--version")
-    assert code == 0 and out.startswith("ofrl_robot ")
+    assert code == 0 and out == f"ofrl_robot {__version__}\n"
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh"])
+def test_tab_completion_knows_the_verbs(ofrl, shell):
+    code, out, _ = ofrl("--tyro-print-completion", shell)
+    assert code == 0
+    assert all(word in out for word in ("ofrl", "collect", "diagnose", "replay", "--episodes"))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("steps: true", "steps is True, which cannot be used (Missing value for argument"),
+        ("steps: many", "steps is 'many', which cannot be used"),
+        ("steps:", "steps is None, which cannot be used"),
+        ("steps: {a: 1}", "steps is {'a': 1}; give a number"),
+        ("hidden: [8, [8]]", "hidden is [8, [8]]; give a number"),
+        ("hidden: [8, --resume]", "hidden has the entry '--resume'"),
+        ("1: 2", "1 is not a setting (it is set to 2)"),
+        ("help: true", "'help' is not a setting (it is set to True)"),
+        ("a b: 1", "'a b' is not a setting"),
+        ("stepz: 9", "stepz is 9, which cannot be used (Unrecognized options"),
+        ("clip_targets: 5", "clip_targets is 5, which cannot be used"),
+        ("encoder: cogs", "encoder is 'cogs', which cannot be used (invalid choice"),
+        ("discount: 3", "discount is 3, which cannot be used (discount 3.0 is not in (0, 1))"),
+        ("algo: sac", "algo is 'sac', which cannot be used"),
+        ("- a", "is not a list of `name: value` lines"),
+        ("steps: &a [*a]", "uses a YAML alias"),
+        ("a: &a [1]\nb: &b [*a, *a]\nc: [*b, *b]", "uses a YAML alias"),
+        ("[" * 20000, "is nested more than 50 levels deep"),
+        ("x: " + "y" * (2 << 20), "bytes, at most"),
+    ],
+    ids=lambda text: text[:20],
+)
+def test_a_setting_of_a_file_that_cannot_be_used_is_named_with_its_file(
+    ofrl, tmp_path, text, message
+):
+    settings = tmp_path / "settings.yaml"
+    settings.write_text(text)
+    code, out, err = ofrl("train", tmp_path / "none", "--config", settings)
+    assert (code, out) == (2, "")
+    assert err.startswith(f"ofrl: {settings}: ") and message in err and err.count("\n") == 1
+
+
+def test_a_fifo_is_refused_as_a_settings_file(ofrl, tmp_path):
+    os.mkfifo(tmp_path / "fifo")
+    code, _, err = ofrl("train", "data", "--config", tmp_path / "fifo")
+    assert code == 2 and "is not a regular file" in err
+
+
+def test_a_typed_flag_that_is_wrong_is_not_blamed_on_the_file(ofrl, tmp_path):
+    settings = tmp_path / "settings.yaml"
+    settings.write_text("discount: 0.9\nsteps: 5\n")
+    for words in (["--discount", 3], ["--stepz", 4]):
+        code, _, err = ofrl("train", "data", "--config", settings, *words)
+        assert code == 2 and str(settings) not in err and str(words[0]).strip("-") in err
 
 
 def test_flags_win_over_the_config_file_and_its_unknown_names_are_refused(

@@ -1,8 +1,8 @@
-"""Every example runs as its first lines say."""
+"""Every example runs as a newcomer would run it."""
 
 from __future__ import annotations
 
-import runpy
+import subprocess
 import sys
 from pathlib import Path
 
@@ -14,29 +14,38 @@ from ofrl_robot.data.episodes.reader import read_episode
 EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
 
 
-@pytest.fixture
-def run(monkeypatch):
-    """Run an example as ``python examples/NAME WORDS...``."""
+def run_example(name: str, *words: object, folder: Path) -> str:
+    """Run ``examples/<name>`` in ``folder`` and return what it prints."""
+    done = subprocess.run(
+        [sys.executable, str(EXAMPLES / name), *map(str, words)],
+        cwd=folder,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout
+    return done.stdout
 
-    def run(name, *words):
-        monkeypatch.setattr(sys, "argv", [name, *map(str, words)])
-        runpy.run_path(str(EXAMPLES / name), run_name="__main__")
 
-    return run
+def test_custom_camera(tmp_path):
+    lines = run_example("custom_camera.py", folder=tmp_path).splitlines()
+    assert len(lines) == 3
+    assert all("raw (480, 640, 3), observation (48, 48, 3)" in line for line in lines)
+    assert len({line.split(",")[0] for line in lines}) > 1, "the bar moves"
 
 
-def test_custom_arm(run, tmp_path, capsys):
-    run("custom_arm.py", tmp_path / "point")
-    dataset = open_dataset(tmp_path / "point")
+def test_custom_arm(tmp_path):
+    text = run_example("custom_arm.py", "data", folder=tmp_path)
+    dataset = open_dataset(tmp_path / "data")
     assert len(dataset.paths) == 2 and dataset.metas[0].robot == "point"
-    assert capsys.readouterr().out.count("arrange the scene for: move down") == 2
+    assert text.count("arrange the scene for: move down") == 2
     episode = read_episode(dataset.paths[0])
     assert episode.state[:, 2].tolist() == pytest.approx([0.2 - 0.005 * k for k in range(6)])
     assert episode.meta.success == -1, "only a person can say whether it succeeded"
 
 
-def test_custom_teleop(run, tmp_path):
-    run("custom_teleop.py", tmp_path / "circle")
-    episode = read_episode(open_dataset(tmp_path / "circle").paths[0])
+def test_custom_teleop(tmp_path):
+    run_example("custom_teleop.py", "data", folder=tmp_path)
+    episode = read_episode(open_dataset(tmp_path / "data").paths[0])
     assert episode.held[3::4].all() and episode.held.sum() == len(episode) // 4
     assert episode.meta.environment["size"] == 0.3

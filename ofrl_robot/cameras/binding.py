@@ -1,7 +1,8 @@
-"""Which /dev/video* a V4L2 camera is: found anew at every opening, since the numbers move.
+"""Find the /dev/video* of a V4L2 camera by its serial number or USB port.
 
 The kernel numbers cameras in the order in which they appear, so after a reboot or a loose plug
-the wrist view can be the front view. A USB serial or a USB port cannot be mixed up.
+the wrist view can be the front view. A USB serial or a USB port cannot be mixed up. The device is
+looked up at every opening.
 """
 
 from __future__ import annotations
@@ -18,12 +19,12 @@ BY_CLASS = Path("sys/class/video4linux")
 
 @dataclasses.dataclass(frozen=True)
 class Binding:
-    """A V4L2 camera by one of three names; the others are empty (``index`` -1).
+    """One of three names of a V4L2 camera; the others are empty (``index`` -1).
 
     Attributes:
         serial: serial number of its USB device.
         path: name in /dev/v4l/by-path (the USB port), or an absolute path of a udev link.
-        index: number of /dev/video*, whichever camera that is today.
+        index: number of /dev/video*, whichever camera has it now.
         root: where ``/dev`` and ``/sys`` are.
     """
 
@@ -38,13 +39,17 @@ class Binding:
         return f"path {self.path}" if self.path else f"index {self.index}"
 
     def resolve(self) -> Path:
-        """The device node, e.g. /dev/video2. Raises CameraError saying what there is instead."""
+        """Return the device node, e.g. /dev/video2.
+
+        Raises:
+            CameraError: the camera is not there, or several match; names those that are there.
+        """
         if self.serial:
             return self._by_serial()
         node = self.root / BY_PATH / self.path if self.path else self._node(self.index)
         if not node.exists():
             there = self._names(BY_PATH) if self.path else self._names(BY_CLASS)
-            raise CameraError(f"no camera at {self}", _instead(there))
+            raise CameraError(f"no camera is at {self}", _instead(there))
         return node.resolve()
 
     def _by_serial(self) -> Path:
@@ -59,10 +64,10 @@ class Binding:
         if len(nodes) > 1:  # cheap cameras share one serial
             raise CameraError(
                 f"{len(nodes)} cameras have serial {self.serial} ({', '.join(nodes)})",
-                "bind them by path",
+                "bind them by path instead",
             )
         if not nodes:
-            raise CameraError(f"no camera with {self}", _instead(sorted(set(found) - {""})))
+            raise CameraError(f"no camera has {self}", _instead(sorted(set(found) - {""})))
         return self.root / "dev" / nodes[0]
 
     def _node(self, index: int) -> Path:
@@ -78,7 +83,7 @@ class Binding:
 def _text(file: Path) -> str:
     try:
         return file.read_text().strip()
-    except OSError:  # no such attribute, or unplugged meanwhile
+    except OSError:  # no such attribute, or unplugged in between
         return ""
 
 

@@ -1,4 +1,4 @@
-"""Whether a camera's frames can be trusted. Pure: time is passed in, nothing is read."""
+"""Judge whether a camera's frames can be trusted. Pure: time is passed in, nothing is read."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ import numpy as np
 
 from ofrl_robot.cameras.camera import Frame
 
-STARTING = "starting"  # no frame yet, and nothing wrong yet
+STARTING = "starting"  # no frame yet, no error yet
 DISCONNECTED = "disconnected"  # not there, or not what the config says
-FROZEN = "frozen"  # frames arrive, but it is always the same one
+FROZEN = "frozen"  # frames arrive, but they are all the same
 STALE = "stale"  # no new frame for too long
 ENDED = "ended"  # a recording that does not repeat is over
 REASONS = (STARTING, DISCONNECTED, FROZEN, STALE, ENDED)
@@ -19,13 +19,15 @@ _WINDOW = 2.0  # s over which the rate is measured
 
 
 class Health:
-    """Counts frames and says what is wrong. ``now`` is a monotonic clock in seconds.
+    """Counts the frames of one camera and says what is wrong with it.
+
+    ``now`` is a monotonic clock in seconds.
 
     A frame that equals the one before it bit by bit is a repeat, not a new frame: sensor noise
     makes two equal frames of a live camera impossible.
 
     Args:
-        fps: nominal frames per second.
+        fps: frames per second that were asked for.
         stale_after: periods since the capture of the newest frame after which it is stale.
         frozen_after: repeats in a row after which the camera is frozen; 0: recorded frames may
             be equal, nothing is compared.
@@ -43,7 +45,7 @@ class Health:
         self._frames = self._repeats = self._dropped = self._connections = 0
 
     def take(self, frame: Frame, wall_ns: int, now: float) -> bool:
-        """Note a frame that was handed over at ``wall_ns``, ``now``; True when it is new."""
+        """Note a frame that was handed over at ``wall_ns``, ``now``. Return whether it is new."""
         captured = now - max(0.0, (wall_ns - frame.stamp_ns) * 1e-9)
         if self._connected:
             missed = int(round((captured - self._captured) / self._period)) - 1 - self._in_a_row
@@ -70,7 +72,7 @@ class Health:
         self._ended = True
 
     def reason(self, now: float) -> str:
-        """One of :data:`REASONS`, or empty while all is well."""
+        """Return one of :data:`REASONS`, or an empty text when frames can be used."""
         if self._ended:
             return ENDED
         if not self._connected:
@@ -80,11 +82,11 @@ class Health:
         return STALE if now - self._captured > self._limit else ""
 
     def slow(self, now: float) -> bool:
-        """Fewer than nine tenths of the frames that were asked for."""
+        """Return whether fewer than nine tenths of the frames asked for arrive."""
         return self._rate(now) < 0.9 * self._fps
 
     def values(self, now: float) -> Dict[str, Any]:
-        """For diagnostics: rates in Hz, age of the newest frame in s, counts since the start."""
+        """Return rates in Hz, age of the newest frame in s, and counts since the start."""
         return {
             "rate_hz": f"{self._rate(now):.2f}",
             "nominal_hz": f"{self._fps:g}",

@@ -1,14 +1,14 @@
-"""Intrinsics of a camera from the YAML file that ROS's own camera calibration writes."""
+"""Read the intrinsics of a camera from the YAML file that ROS's camera calibration writes."""
 
 from __future__ import annotations
 
 import dataclasses
+import math
 from pathlib import Path
 from typing import Any, Dict, Tuple
 
-import yaml
-
 from ofrl_robot.errors import ConfigError
+from ofrl_robot.files import read_yaml
 
 _LENGTHS = {"camera_matrix": 9, "rectification_matrix": 9, "projection_matrix": 12}
 _FIX = "write it with camera_calibration's cameracalibrator.py"
@@ -16,10 +16,10 @@ _FIX = "write it with camera_calibration's cameracalibrator.py"
 
 @dataclasses.dataclass(frozen=True)
 class Intrinsics:
-    """The model of sensor_msgs/CameraInfo; matrices row by row, lengths in pixels.
+    """The camera model of sensor_msgs/CameraInfo; matrices row by row, lengths in pixels.
 
     Attributes:
-        width, height: size of the images that were calibrated with.
+        width, height: size of the images that were used to calibrate.
         distortion_model: "plumb_bob", "rational_polynomial", "equidistant".
         distortion: its coefficients.
         camera_matrix, rectification, projection: 9, 9 and 12 numbers (K, R, P).
@@ -35,13 +35,12 @@ class Intrinsics:
 
 
 def read_intrinsics(path: Path) -> Intrinsics:
-    """Intrinsics of a file. Raises ConfigError naming what is missing or of the wrong size."""
-    try:
-        data = yaml.safe_load(path.read_text())
-    except OSError as error:
-        raise ConfigError(error.strerror or str(error), "mend the path", path) from error
-    except yaml.YAMLError as error:
-        raise ConfigError("no YAML ({})".format(str(error).split("\n")[0]), _FIX, path) from error
+    """Read the intrinsics in a file.
+
+    Raises:
+        ConfigError: it cannot be read, or a field is missing, of the wrong size or not finite.
+    """
+    data = read_yaml(path)
     try:
         return Intrinsics(
             width=int(data["image_width"]),
@@ -52,9 +51,9 @@ def read_intrinsics(path: Path) -> Intrinsics:
             rectification=_numbers(data, "rectification_matrix"),
             projection=_numbers(data, "projection_matrix"),
         )
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise ConfigError(
-            f"no camera calibration ({type(error).__name__}: {error})", _FIX, path
+            f"is not a camera calibration ({type(error).__name__}: {error})", _FIX, path
         ) from error
 
 
@@ -62,4 +61,6 @@ def _numbers(data: Dict[str, Any], name: str) -> Tuple[float, ...]:
     numbers = tuple(float(entry) for entry in data[name]["data"])
     if len(numbers) != _LENGTHS.get(name, len(numbers)):
         raise ValueError(f"{name} has {len(numbers)} numbers")
+    if not all(math.isfinite(number) for number in numbers):
+        raise ValueError(f"{name} has a number that is not finite")
     return numbers

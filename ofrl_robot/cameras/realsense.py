@@ -1,4 +1,4 @@
-"""Intel RealSense cameras (their colour stream) through pyrealsense2, where it is installed."""
+"""Read the colour stream of Intel RealSense cameras through pyrealsense2."""
 
 from __future__ import annotations
 
@@ -8,17 +8,22 @@ from typing import Any
 import numpy as np
 
 from ofrl_robot.cameras.camera import ARRIVAL, DEVICE, Frame
+from ofrl_robot.cameras.settings import CameraConfig, CameraKind, text
 from ofrl_robot.errors import CameraError, ConfigError
 
 _TIMEOUT_MS = 2000
 
 
 class RealSenseCamera:
-    """A RealSense by serial number. Raises ConfigError when pyrealsense2 is not installed.
+    """A RealSense camera, found by its serial number.
 
     Args:
         serial: as printed on it and by ``rs-enumerate-devices``.
-        width, height: pixels; fps: frames per second. The camera knows only some combinations.
+        width, height: size of the frames, pixels.
+        fps: frames per second. The camera supports only some combinations of size and rate.
+
+    Raises:
+        ConfigError: pyrealsense2 is not installed.
     """
 
     def __init__(self, serial: str, width: int, height: int, fps: float) -> None:
@@ -31,11 +36,14 @@ class RealSenseCamera:
             ) from error
         self._rs: Any = pyrealsense2
         self.binding = f"serial {serial}"
-        self._serial, self._mode = serial, (width, height, int(fps))
+        self._serial = serial
+        self._mode = (width, height, int(fps))
         self._pipeline: Any = None
 
     def open(self) -> None:
-        config, (width, height, fps) = self._rs.config(), self._mode
+        """Start the colour stream. Raises CameraError when the camera is not there."""
+        width, height, fps = self._mode
+        config = self._rs.config()
         config.enable_device(self._serial)
         config.enable_stream(self._rs.stream.color, width, height, self._rs.format.rgb8, fps)
         pipeline = self._rs.pipeline()
@@ -44,16 +52,17 @@ class RealSenseCamera:
         except RuntimeError as error:  # what pyrealsense2 raises for everything
             raise CameraError(
                 f"RealSense {self._serial} does not start at {width}x{height}, {fps} fps ({error})",
-                "see rs-enumerate-devices for what is connected and what it can do",
+                "run rs-enumerate-devices to see what is connected and what it supports",
             ) from error
         self._pipeline = pipeline
 
     def read(self) -> Frame:
+        """Wait at most 2 s for the next frame. Raises CameraError when none came."""
         try:
             color = self._pipeline.wait_for_frames(_TIMEOUT_MS).get_color_frame()
         except RuntimeError as error:
             raise CameraError(
-                f"RealSense {self._serial} gave no frame ({error})", "see its plug"
+                f"RealSense {self._serial} gave no frame ({error})", "check its plug"
             ) from error
         arrival = time.time_ns()
         domain = self._rs.timestamp_domain
@@ -64,9 +73,18 @@ class RealSenseCamera:
         return Frame(pixels, arrival, ARRIVAL)  # the camera's own clock has another origin
 
     def close(self) -> None:
+        """Stop the stream."""
         if self._pipeline is not None:
-            pipeline, self._pipeline = self._pipeline, None
+            pipeline = self._pipeline
+            self._pipeline = None
             try:
                 pipeline.stop()
             except RuntimeError:
-                pass  # unplugged: it has stopped already
+                pass  # unplugged: it stopped by itself
+
+
+def _make(config: CameraConfig) -> RealSenseCamera:
+    return RealSenseCamera(config.options["serial"], config.width, config.height, config.fps)
+
+
+KIND = CameraKind(_make, bindings={"serial": text()})

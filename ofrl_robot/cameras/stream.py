@@ -1,4 +1,4 @@
-"""One thread per camera: reads it, judges its frames, finds it again after it was unplugged."""
+"""Read one camera in its own thread, judge its frames, reopen it after it was unplugged."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ _TEXTS = {
 
 @dataclasses.dataclass(frozen=True)
 class Status:
-    """How a camera is.
+    """State of a camera.
 
     Attributes:
         reason: why its frames must not be used (``health.REASONS``), or empty.
         text: the same in words.
-        slow: frames can be used, but there are fewer than were asked for.
+        slow: frames can be used, but fewer arrive than were asked for.
         values: rates, ages and counts for diagnostics.
     """
 
@@ -38,10 +38,10 @@ class Status:
 
 
 class CameraStream:
-    """Owns a camera: only its thread touches the device, so nobody else ever waits for it.
+    """A camera and the thread that reads it. No other thread ever waits for the device.
 
     Args:
-        camera: where the frames come from.
+        camera: source of the frames.
         size: (height, width) that every frame must have, in pixels.
         health: judges the frames.
         on_frame: called in the thread with each new frame; never with a repeated one.
@@ -54,8 +54,11 @@ class CameraStream:
         health: Health,
         on_frame: Callable[[Frame], None],
     ) -> None:
-        self._camera, self._size, self._on_frame = camera, size, on_frame
-        self._health, self._lock = health, threading.Lock()
+        self._camera = camera
+        self._size = size
+        self._on_frame = on_frame
+        self._health = health
+        self._lock = threading.Lock()
         self._trouble = ""  # why it is disconnected
         self._crash: Optional[Exception] = None
         self._stop = threading.Event()
@@ -63,15 +66,20 @@ class CameraStream:
         self._thread = threading.Thread(target=self._run, daemon=True)
 
     def start(self) -> None:
+        """Start the thread."""
         self._thread.start()
 
     def stop(self, timeout: float = 1.0) -> None:
-        """End the thread; one that still waits for its device after ``timeout`` s is left."""
+        """End the thread; one that still waits for its device after ``timeout`` s is left alone."""
         self._stop.set()
         self._thread.join(timeout)
 
     def status(self) -> Status:
-        """How it is now. Raises what ended the thread when that was no fault of the camera."""
+        """Return the state now.
+
+        Raises:
+            Exception: the error that ended the thread, unless the camera caused it.
+        """
         if self._crash is not None:
             raise self._crash
         with self._lock:
@@ -84,7 +92,7 @@ class CameraStream:
     def _run(self) -> None:
         try:
             self._stay_connected()
-        except Exception as error:  # of on_frame or a bug: raised again by status()
+        except Exception as error:  # in on_frame, or a bug: status() raises it again
             self._crash = error
 
     def _stay_connected(self) -> None:
@@ -110,12 +118,13 @@ class CameraStream:
             wait = min(2.0 * wait, LONGEST_WAIT)
 
     def _take(self, frame: Frame) -> None:
-        wall_ns, now = time.time_ns(), time.monotonic()
+        wall_ns = time.time_ns()
+        now = time.monotonic()
         if frame.pixels.shape != self._size + (3,):
             height, width = frame.pixels.shape[:2]
             raise CameraError(
-                "delivers {}x{}, its config says {}x{}".format(width, height, *self._size[::-1]),
-                "set width and height to what it can do",
+                f"delivers {width}x{height}, its config says {self._size[1]}x{self._size[0]}",
+                "set width and height to a size that it supports",
                 self._camera.binding,
             )
         with self._lock:

@@ -1,4 +1,4 @@
-"""``python -m ofrl_robot.cli`` is ``ofrl``."""
+"""Run ``python -m ofrl_robot.cli`` as ``ofrl``."""
 
 import sys
 

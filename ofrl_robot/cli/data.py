@@ -5,9 +5,10 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 from pathlib import Path
-from typing import Annotated, Optional, Tuple, Union
+from typing import Optional, Tuple, Union
 
 import tyro
+from typing_extensions import Annotated
 
 from ofrl_robot.cli.convert import DataConvert, DataExport
 from ofrl_robot.cli.progress import at_least, file_bar, print_dry_run

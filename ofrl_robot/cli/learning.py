@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import Annotated, Generic, Optional, Sequence, Tuple, TypeVar
+from typing import Generic, Optional, Sequence, Tuple, TypeVar
 
 import tyro
+from typing_extensions import Annotated
 
 from ofrl_robot.algos.config import AlgoConfig
 from ofrl_robot.errors import ConfigError

@@ -1,21 +1,40 @@
-"""How words become a verb, wherever words are parsed."""
+"""Parse command line words into a verb and its settings."""
 
 from __future__ import annotations
 
 import contextlib
 import io
-from typing import Any, Sequence
+import sys
+from typing import Any, NoReturn, Sequence
 
 import tyro
 
 from ofrl_robot.errors import ConfigError
 
 
-def parse(form: Any, words: Sequence[str], description: str) -> Any:
-    """An instance of ``form`` (a dataclass, or a union of subcommands), settings without prefixes.
+class UsageError(ConfigError):
+    """Words that the parser refuses.
 
-    Raises SystemExit where it is not to be had, once that was said; ConfigError for values that
-    were read and are refused.
+    Attributes:
+        printed: everything that the parser printed about them.
+    """
+
+    def __init__(self, printed: str) -> None:
+        super().__init__(_first_paragraph(printed))
+        self.printed = printed
+
+
+def parse(form: Any, words: Sequence[str], description: str) -> Any:
+    """Parse words into an instance of ``form``; settings have no prefixes.
+
+    Args:
+        form: a dataclass, or a union of subcommands.
+        words: the words after ``ofrl``.
+        description: text at the top of ``ofrl --help``.
+
+    Raises:
+        SystemExit: the parser has printed help (exit code 0) or what is wrong (2).
+        ConfigError: a value could be read but is refused.
     """
     return tyro.cli(
         form,
@@ -27,17 +46,28 @@ def parse(form: Any, words: Sequence[str], description: str) -> Any:
 
 
 def parse_quietly(form: Any, words: Sequence[str]) -> Any:
-    """As :func:`parse`, but what is wrong is one line: always a ConfigError."""
-    said = io.StringIO()
+    """Parse as :func:`parse` does, but print nothing.
+
+    Raises:
+        UsageError: the parser refuses the words.
+        ConfigError: a value could be read but is refused.
+    """
+    printed = io.StringIO()
     try:
-        with contextlib.redirect_stderr(said), contextlib.redirect_stdout(said):
+        with contextlib.redirect_stderr(printed), contextlib.redirect_stdout(printed):
             return parse(form, words, "")
     except SystemExit as error:
-        raise ConfigError(_first_paragraph(said.getvalue())) from error
+        raise UsageError(printed.getvalue()) from error
+
+
+def print_usage_error(error: UsageError) -> NoReturn:
+    """Print what the parser said and exit with code 2."""
+    sys.stderr.write(error.printed)
+    raise SystemExit(2) from error
 
 
 def _first_paragraph(message: str) -> str:
-    """Of tyro's, framed or not: the text below the title, above the next rule."""
+    """Return the first paragraph of a message of tyro, without the frame around it."""
     lines = []
     for line in message.splitlines()[1:]:
         text = line.strip("│╰╯ ")

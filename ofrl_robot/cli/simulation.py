@@ -1,20 +1,28 @@
-"""Verbs that run the simulated robot: collect, evaluate, sim."""
+"""Define the verbs that run the simulated robot: collect, evaluate, sim."""
 
 from __future__ import annotations
 
 import dataclasses
 import functools
 from pathlib import Path
-from typing import Any, Literal, Optional, Tuple
+from typing import Any, Optional, Tuple, Union
 
 import tyro
+from typing_extensions import Annotated
 
-from ofrl_robot.cli.progress import at_least, print_total, with_progress
+from ofrl_robot.cli.progress import (
+    at_least,
+    print_total,
+    require_seeds,
+    require_text,
+    with_progress,
+)
 from ofrl_robot.errors import ConfigError
 from ofrl_robot.policy.choice import MODE, ActionChoice
 from ofrl_robot.sim.options import SimOptions
 
 Positional = tyro.conf.Positional
+subcommand = tyro.conf.subcommand
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,7 +32,7 @@ class Collect:
     task: str
     """Simulator task id, e.g. Widow250SingleObjGrasp-v0."""
     out: Path
-    """Dataset folder; episodes are added to what lies there."""
+    """Dataset folder; new episodes are added to those in it."""
     episodes: int = 100
     """Episodes to record; failures are kept."""
     noise: float = 0.1
@@ -35,26 +43,32 @@ class Collect:
     policy: str = ""
     """Scripted policy (empty: the one that solves the task)."""
     workers: int = 1
-    """Processes to record in, 0 for one a core; the episodes are the same with any number."""
+    """Processes to record in, 0 for one per core; the episodes are the same with any number."""
     operator: str = ""
-    """Who collects, stored in every episode."""
+    """Name of the person who collects, stored in every episode."""
+    mixed_tasks: bool = False
+    """Allow a dataset folder that holds episodes of another task or robot."""
 
     def run(self) -> None:
+        """Record the episodes and print how many succeeded."""
         from ofrl_robot.processes import available_cores
         from ofrl_robot.recording.parallel import record_parallel
         from ofrl_robot.recording.session import episode_meta, record_episodes
 
         at_least("episodes", self.episodes, 1)
-        at_least("seed", self.seed, 0)
+        require_seeds(self.seed, self.episodes)
+        require_text("operator", self.operator)
         at_least("workers", self.workers, 0)
         rig, actor = self.rig_and_actor()
         meta = episode_meta(rig, actor.settings, actor="scripted", operator=self.operator)
         workers = min(self.workers or available_cores(), self.episodes)
         if workers == 1:
-            record = functools.partial(record_episodes, rig, actor)
+            record = functools.partial(record_episodes, rig, actor, mixed_tasks=self.mixed_tasks)
         else:
-            rig.close()  # was built to know its specs, and to refuse what cannot be built
-            record = functools.partial(record_parallel, self.rig_and_actor, workers)
+            rig.close()  # each process makes its own; this one gave the specs
+            record = functools.partial(
+                record_parallel, self.rig_and_actor, workers, mixed_tasks=self.mixed_tasks
+            )
         try:
             successes = with_progress(record, self.out, self.episodes, self.seed, meta)
         finally:
@@ -81,22 +95,23 @@ class Evaluate:
     task: str = ""
     """Simulator task id (empty: the task of the training data)."""
     trials: int = 50
-    """Trials."""
+    """Number of trials."""
     seed: int = 1000000
     """Seed of the first trial; keep it away from the seeds of collection."""
     action_choice: ActionChoice = MODE
-    """How an action is taken from the policy: its mode, a sample, or (max_q) of 10 samples the one
-    with the largest Q by the checkpoint's critic."""
+    """How to choose an action: the mode of the policy, a sample of it, or (max_q) the one of 10
+    samples that has the largest Q-value."""
     sim: SimOptions = SimOptions(image_size=0)
 
     def run(self) -> None:
+        """Run the trials and print k/n."""
         from ofrl_robot.data.episodes.schema import episode_paths
         from ofrl_robot.policy.checkpoint import resolve_checkpoint
         from ofrl_robot.policy.policy import Policy
         from ofrl_robot.recording.session import episode_meta, record_episodes
 
         at_least("trials", self.trials, 1)
-        at_least("seed", self.seed, 0)
+        require_seeds(self.seed, self.trials)
         if self.out.is_dir() and episode_paths(self.out):
             raise ConfigError("holds episodes already", "choose a new folder for trials", self.out)
         policy = Policy(resolve_checkpoint(self.policy), self.action_choice)
@@ -127,19 +142,18 @@ def _sim_rig(task: str, options: SimOptions) -> Any:
 
 
 @dataclasses.dataclass(frozen=True)
-class Sim:
-    """Hold the embedded simulator against recordings of the real roboverse."""
+class Replay:
+    """Replay recordings of the real roboverse and compare where they lead."""
 
-    job: Positional[Literal["replay"]]
-    """What to do: replay (feed the recorded actions and compare where they lead)."""
     file: Positional[Path]
     """Roboverse .npy file of scripted trajectories."""
-    env: str = ""
-    """Task id (empty: taken from the file name where it is there)."""
+    task: str = ""
+    """Simulator task id (empty: the one in the file name)."""
     report: Optional[Path] = None
     """JSON file to write."""
 
     def run(self) -> None:
+        """Replay every episode, print the errors and write the report."""
         from ofrl_robot.evaluation.fidelity.report import (
             replay_file,
             require_writable,
@@ -148,8 +162,24 @@ class Sim:
 
         if self.report is not None:
             require_writable(self.report)
-        fidelity = replay_file(self.file, self.env, print)
+        fidelity = replay_file(self.file, self.task, print)
         print("\n".join(fidelity.lines()))
         if self.report is not None:
             write_report(fidelity, self.report)
             print(f"report: {self.report}")
+
+
+# The second member is never shown: a union of one member would be no union of subcommands.
+Job = Union[Annotated[Replay, subcommand("replay")], Annotated[None, tyro.conf.Suppress]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Sim:
+    """Compare the embedded simulator with the real roboverse."""
+
+    command: Job
+
+    def run(self) -> None:
+        """Run the chosen job."""
+        assert self.command is not None
+        self.command.run()

@@ -1,4 +1,4 @@
-"""Simulated WidowX tasks as gymnasium environments; importing this registers their ids."""
+"""Provide the simulated WidowX tasks; importing this registers their ids with gymnasium."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def make(task_id: str, **kwargs: Any) -> WidowXEnv:
 
     Args:
         task_id: one of :data:`TASK_IDS` (the ``ofrl_robot/`` prefix may be there or not).
-        **kwargs: those of :class:`~ofrl_robot.sim.env.WidowXEnv`.
+        **kwargs: arguments of :class:`~ofrl_robot.sim.env.WidowXEnv`.
 
     Raises:
         ConfigError: unknown task id.

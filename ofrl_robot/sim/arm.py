@@ -1,4 +1,4 @@
-"""The WidowX 250s arm in a :class:`~ofrl_robot.sim.world.World`: IK, motors, gripper, state."""
+"""Simulate the WidowX 250s arm: inverse kinematics, motors, gripper, state."""
 
 from __future__ import annotations
 
@@ -12,11 +12,12 @@ from ofrl_robot.errors import ConfigError
 from ofrl_robot.sim.engine import pybullet
 from ofrl_robot.sim.world import TIME_STEP_S, World
 
+# Place of the base link in the world, m, without rotation: base = world - BASE_POSITION.
 BASE_POSITION = (0.6, 0.0, -0.4)
 END_EFFECTOR_LINK = 8  # gripper_bar_link; its centre of mass is "the end effector"
 LEFT_FINGER, RIGHT_FINGER = 10, 11
 MOVABLE_JOINTS = (0, 1, 2, 3, 4, 5, 7, LEFT_FINGER, RIGHT_FINGER)
-# as the vendor's driver names them on /wx250s/joint_states
+# the names that the vendor's driver has on /wx250s/joint_states
 JOINT_NAMES = (
     "waist", "shoulder", "elbow", "forearm_roll", "wrist_angle", "wrist_rotate", "gripper",
     "left_finger", "right_finger",
@@ -30,10 +31,11 @@ GRIPPER_CLOSED = (0.015, -0.015)
 STEP_SUBSTEPS = 10
 CONTROL_PERIOD_S = STEP_SUBSTEPS * TIME_STEP_S
 
+# Box of end-effector targets, m, world axes: (-0.2, -0.2, 0.06) to (0.2, 0.4, 0.30) from the base.
 WORKSPACE_LOW = np.array([0.4, -0.2, -0.34])
 WORKSPACE_HIGH = np.array([0.8, 0.4, -0.10])
 
-# Soft position loop: per substep at most 3 % of the error and 5 N m. It is why one step
+# Soft position loop: per substep at most 3 % of the error and 5 N m. Therefore one step
 # covers a small part of the distance asked for; learned policies depend on that lag.
 POSITION_GAIN = 0.03
 ARM_FORCE = 5.0
@@ -42,14 +44,14 @@ NEUTRAL_FORCE = 100.0
 
 _IK_LOWER = (-3.14, -1.88, -1.60, -3.14, -2.14, -3.14, -3.14, 0.015, -0.037)
 _IK_UPPER = (3.14, 1.99, 2.14, 3.14, 1.74, 3.14, 3.14, 0.037, -0.015)
-# Negative ranges, as in the data this arm has to agree with: they weigh the null-space pull.
+# Negative ranges, as in the data that this arm must agree with: they weigh the null-space pull.
 _IK_RANGE = tuple(low - high for low, high in zip(_IK_LOWER, _IK_UPPER))
 _IK_DAMPING = (0.001,) * len(MOVABLE_JOINTS)
 
 
 @dataclasses.dataclass(frozen=True)
 class Actuators:
-    """What the motors of the arm do less well than ideal ones.
+    """Imperfections of the motors.
 
     Attributes:
         lag_s: time constant of the first-order lag between a commanded joint target and the
@@ -71,14 +73,14 @@ class Actuators:
 def require_at_least_zero(name: str, value: float) -> None:
     """Raise ConfigError unless ``value`` is finite and not negative."""
     if not 0.0 <= value < math.inf:
-        raise ConfigError(f"{name} {value} is not possible", "use 0 or more")
+        raise ConfigError(f"{name} {value} is negative or not finite", "use 0 or more")
 
 
 IDEAL_ACTUATORS = Actuators()
 
 
 class WidowXArm:
-    """One arm, loaded at its reset pose with the gripper open."""
+    """One arm in a world, loaded at its reset pose with the gripper open."""
 
     def __init__(self, world: World, actuators: Actuators = IDEAL_ACTUATORS) -> None:
         self._world = world
@@ -92,13 +94,13 @@ class WidowXArm:
         for joint, value in zip(MOVABLE_JOINTS, RESET_JOINTS):
             pybullet.resetJointState(self.body, joint, value, physicsClientId=self._world.client)
         self.gripper_open = True
-        self._targets = np.array(RESET_JOINTS[:7])  # what the lagging motors were last told
+        self._targets = np.array(RESET_JOINTS[:7])  # the last targets of the lagging motors
 
     def end_effector(self) -> Tuple[np.ndarray, np.ndarray]:
-        """Position (3,) m and quaternion xyzw (4,) of the end effector, world axes.
+        """Return position (3,) m and quaternion (4,) xyzw of the end effector, world axes.
 
-        As the engine cached it in the last substep, before that substep moved the joints: the
-        published data was recorded, and its actions were aimed, with that lag of 1/240 s.
+        The engine cached it in the last substep, before that substep moved the joints. The
+        published data has the same lag of 1/240 s, in its states and in what its actions refer to.
         """
         state = pybullet.getLinkState(
             self.body, END_EFFECTOR_LINK, physicsClientId=self._world.client
@@ -106,21 +108,21 @@ class WidowXArm:
         return np.array(state[0]), np.array(state[1])
 
     def fingers(self) -> np.ndarray:
-        """Left and right finger joint positions, float64 (2,) m."""
+        """Return left and right finger joint positions, float64 (2,) m."""
         states = pybullet.getJointStates(
             self.body, (LEFT_FINGER, RIGHT_FINGER), physicsClientId=self._world.client
         )
         return np.array([state[0] for state in states])
 
     def joints(self) -> Dict[str, float]:
-        """Position of every movable joint by name, rad (fingers: m)."""
+        """Return the position of every movable joint by name, rad (fingers: m)."""
         states = pybullet.getJointStates(
             self.body, MOVABLE_JOINTS, physicsClientId=self._world.client
         )
         return {name: state[0] for name, state in zip(JOINT_NAMES, states)}
 
     def state(self) -> np.ndarray:
-        """Float64 (10,) in the order of ``specs.WIDOWX_STATE_NAMES``."""
+        """Return float64 (10,) in the order of ``specs.WIDOWX_STATE_NAMES``, world axes."""
         position, quaternion = self.end_effector()
         return np.concatenate([position, quaternion, self.fingers(), [float(self.gripper_open)]])
 
@@ -152,12 +154,12 @@ class WidowXArm:
         )
         fingers = GRIPPER_OPEN if self.gripper_open else GRIPPER_CLOSED
         if self._actuators != IDEAL_ACTUATORS:
-            joints = self._imperfect(np.array(joints[:7]))
+            joints = self._apply_actuators(np.array(joints[:7]))
         self._command(MOVABLE_JOINTS[:7], joints[:7], ARM_FORCE)
         self._command(MOVABLE_JOINTS[7:], fingers, FINGER_FORCE)
 
-    def _imperfect(self, targets: np.ndarray) -> np.ndarray:
-        """Joint targets (7,) rad as lag and stiction let them through."""
+    def _apply_actuators(self, targets: np.ndarray) -> np.ndarray:
+        """Return the joint targets (7,) rad after lag and stiction."""
         if self._actuators.lag_s > 0.0:
             passed = 1.0 - math.exp(-CONTROL_PERIOD_S / self._actuators.lag_s)
             targets = self._targets + passed * (targets - self._targets)
@@ -170,7 +172,7 @@ class WidowXArm:
         return np.where(stuck, measured, targets)
 
     def command_neutral(self, gripper_open: bool) -> None:
-        """Set motor targets to the reset pose, and the gripper as told.
+        """Set motor targets to the reset pose and open or close the gripper.
 
         Lag and stiction are left out: a homing move of 313 ms outlasts them.
         ``gripper_open`` follows the fingers here: a flag that kept its old value would move
@@ -178,7 +180,7 @@ class WidowXArm:
         """
         self.gripper_open = bool(gripper_open)
         fingers = GRIPPER_OPEN if self.gripper_open else GRIPPER_CLOSED
-        self._targets = np.array(RESET_JOINTS[:7])  # or a lag would pull the arm back from here
+        self._targets = np.array(RESET_JOINTS[:7])  # the lag must not pull the arm back from here
         self._command(MOVABLE_JOINTS, RESET_JOINTS[:7] + fingers, NEUTRAL_FORCE)
 
     def _command(self, joints: Sequence[int], targets: Sequence[float], force: float) -> None:

@@ -1,4 +1,4 @@
-"""The switch between the embedded simulator and the real roboverse."""
+"""Choose between the embedded simulator and the real roboverse."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ def make_simulation(
     num_objects: int = 0,
     roboverse_bugs: bool = False,
 ) -> Simulation:
-    """Physics for ``task_id``; the arguments are those of ``WidowXEnv``.
+    """Return the physics for ``task_id``; the arguments are those of ``WidowXEnv``.
 
     Raises:
-        ConfigError: unknown task or backend, or something the backend cannot do.
+        ConfigError: unknown task or backend, or a setting that the backend does not support.
     """
     task = find(task_id)(num_objects)
     if backend == "embedded":
@@ -28,8 +28,10 @@ def make_simulation(
 
         if actuators != IDEAL_ACTUATORS:
             raise ConfigError(
-                "the roboverse backend has ideal motors only",
+                "the roboverse backend supports ideal motors only",
                 "use realism off, or the embedded simulator",
             )
         return RoboverseSimulation(task.spec, num_objects)
-    raise ConfigError(f"unknown simulator {backend!r}", "use embedded or roboverse", "sim_backend")
+    raise ConfigError(
+        f"simulator {backend!r} is unknown", "use embedded or roboverse", "sim_backend"
+    )

@@ -1,4 +1,4 @@
-"""PyBullet, imported without the banner that its C code prints to stderr on every import."""
+"""Import PyBullet without the banner that its C code prints to stderr on every import."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ from typing import Iterator
 
 @contextlib.contextmanager
 def _quiet_stderr() -> Iterator[None]:
-    """File descriptor 2 to /dev/null: the banner does not go through sys.stderr."""
+    """Send file descriptor 2 to /dev/null: the banner does not go through sys.stderr."""
     sys.stderr.flush()
-    kept, null = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    kept = os.dup(2)
+    null = os.open(os.devnull, os.O_WRONLY)
     try:
         os.dup2(null, 2)
         yield

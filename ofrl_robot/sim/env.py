@@ -1,4 +1,4 @@
-"""The simulated WidowX 250 as a gymnasium environment: spaces, episodes, imperfections."""
+"""Provide the simulated WidowX 250 as a gymnasium environment: spaces, episodes, imperfections."""
 
 from __future__ import annotations
 
@@ -28,16 +28,17 @@ class WidowXEnv(gymnasium.Env):
     """One arm, one table, one task; actions, observations and rewards are roboverse's.
 
     Action, float32 Box(-1, 1, (8,)), see ``specs.WIDOWX_ACTION``: end-effector displacement
-    (x, y, z; rotation), gripper (> 0.5 opens, < -0.5 closes, else keeps), neutral (> 0.5).
+    in world axes (x, y, z; rotation), gripper (> 0.5 opens, < -0.5 closes,
+    else keeps), neutral (> 0.5).
 
     Observation, a dict of
 
     - ``image``: float32 (3 * S * S,) in [0, 1], channels first then rows (``image_format``
       "chw"), or rows first ("hwc": roboverse's ``transpose_image=False``), or uint8 RGB
       (S, S, 3) ("uint8");
-    - ``state``: float64 (10,), ``specs.WIDOWX_STATE_NAMES``;
+    - ``state``: float64 (10,), ``specs.WIDOWX_STATE_NAMES``, poses in world axes;
     - ``object_position`` (3,) m and ``object_orientation`` (4,) xyzw of the target object,
-      float64: privileged, for learning from state; nothing that is recorded holds them.
+      float64, world axes: privileged, for learning from state; never recorded.
 
     Reward: 1.0 at every step at which the task's success condition holds, else 0.0. Episodes
     are never terminated; they are truncated at ``task.horizon``.
@@ -90,7 +91,7 @@ class WidowXEnv(gymnasium.Env):
         self.render_size = int(render_size)
         self.observation_spec = specs.widowx_observation(self.image_size, CAMERA_NAME)
         self.action_space = gymnasium.spaces.Box(-1.0, 1.0, (self.action_spec.size,), np.float32)
-        self.observation_space = self._spaces()
+        self.observation_space = self._make_observation_space()
         self._steps = 0
         self._imperfections: Optional[Imperfections] = None
         self._simulation = make_simulation(
@@ -100,7 +101,7 @@ class WidowXEnv(gymnasium.Env):
 
     @property
     def simulation(self) -> Simulation:
-        """The physics behind this environment. Raises RobotError once closed."""
+        """Physics behind this environment. Raises RobotError once closed."""
         if self._simulation is None:
             raise RobotError("the environment is closed", "make a new one")
         return self._simulation
@@ -116,7 +117,7 @@ class WidowXEnv(gymnasium.Env):
         super().reset(seed=seed)
         self.simulation.reset(self.np_random)
         self._steps = 0
-        # drawn in any case: where the objects lie next must not depend on realism
+        # drawn with any realism: the next positions of the objects must not depend on it
         rng = np.random.default_rng(int(self.np_random.integers(2**62)))
         self._imperfections = None
         if self.realism != PRESETS["off"]:
@@ -127,11 +128,12 @@ class WidowXEnv(gymnasium.Env):
         """Apply one action (8,): 42 ms, 313 ms for a gripper toggle, 313 ms more for neutral.
 
         Raises:
-            RobotError: wrong shape or not finite (nothing moves), or no running episode.
+            RobotError: the action has a wrong shape or is not finite (nothing moves then), or no
+                episode is running.
         """
-        command = self._checked(action)
+        command = self._check_action(action)
         if self._imperfections is not None:
-            command = self._imperfections.delayed(command)
+            command = self._imperfections.delay(command)
         self.simulation.step(command)
         self._steps += 1
         observation, info = self._observe()
@@ -139,28 +141,31 @@ class WidowXEnv(gymnasium.Env):
         return observation, float(info["success"]), False, truncated, info
 
     def ground_truth(self) -> Dict[str, np.ndarray]:
-        """Privileged state for scripted policies: float64 arrays, m, world axes.
+        """Return the privileged state for scripted policies: float64 arrays, m, world axes.
 
-        ``ee_position`` (3,), ``gripper_open`` (1,), ``object_position`` (3,) and what else the
-        task has. Free of noise and never recorded.
+        ``ee_position`` (3,), ``gripper_open`` (1,), ``object_position`` (3,) and others that
+        depend on the task. Free of noise and never recorded.
         """
         return self.simulation.ground_truth()
 
     def joints(self) -> Dict[str, float]:
-        """Joint positions by the vendor's names, rad (fingers: m)."""
+        """Return joint positions by the vendor's names, rad (fingers: m)."""
         return self.simulation.joints()
 
     def render(self) -> Optional[np.ndarray]:
-        """The policy's camera at ``render_size``: uint8 RGB, or None without a render mode."""
-        return None if self.render_mode is None else self.simulation.image(self.render_size)
+        """Draw the policy's camera at ``render_size``: uint8 RGB, or None without a render mode."""
+        if self.render_mode is None:
+            return None
+        return self.simulation.image(self.render_size)
 
     def close(self) -> None:
-        """Give the physics engine back. Calling it again does nothing."""
-        simulation, self._simulation = self._simulation, None
-        if simulation is not None:
+        """Release the physics engine. Calling it again does nothing."""
+        if self._simulation is not None:
+            simulation = self._simulation
+            self._simulation = None
             simulation.close()
 
-    def _spaces(self) -> gymnasium.spaces.Dict:
+    def _make_observation_space(self) -> gymnasium.spaces.Dict:
         def state(size: int) -> gymnasium.spaces.Box:
             return gymnasium.spaces.Box(-STATE_BOUND, STATE_BOUND, (size,), np.float64)
 
@@ -178,12 +183,14 @@ class WidowXEnv(gymnasium.Env):
             }
         )
 
-    def _checked(self, action: np.ndarray) -> np.ndarray:
-        """The action as float64 (8,) clipped to [-1, 1]; refused before anything moves."""
+    def _check_action(self, action: np.ndarray) -> np.ndarray:
+        """Return the action as float64 (8,) clipped to [-1, 1], or raise before anything moves."""
         try:
             command = np.asarray(action, dtype=np.float64)
         except (TypeError, ValueError) as error:
-            raise RobotError(f"the action is not numeric ({error})", where=self.task.id) from error
+            raise RobotError(
+                f"the action is not numeric ({error})", "send numbers in [-1, 1]", self.task.id
+            ) from error
         if command.shape != (self.action_spec.size,):
             raise RobotError(
                 f"the action has shape {command.shape}",
@@ -201,10 +208,12 @@ class WidowXEnv(gymnasium.Env):
 
     def _observe(self) -> Tuple[Observation, Dict[str, Any]]:
         simulation = self.simulation
-        image, state, age = simulation.image(self.image_size), simulation.state(), 0
+        image = simulation.image(self.image_size)
+        state = simulation.state()
+        age = 0  # of the image, in steps
         if self._imperfections is not None:
-            image, age = self._imperfections.seen(image)
-            state = self._imperfections.measured(state)
+            image, age = self._imperfections.show(image)
+            state = self._imperfections.measure(state)
         position, orientation = simulation.object_pose()
         info = simulation.info()
         info["success"] = bool(info[self.task.success_key])
@@ -213,11 +222,11 @@ class WidowXEnv(gymnasium.Env):
             "object_position": position,
             "object_orientation": orientation,
             "state": state,
-            CAMERA_NAME: self._formatted(image),
+            CAMERA_NAME: self._format_image(image),
         }
         return observation, info
 
-    def _formatted(self, image: np.ndarray) -> np.ndarray:
+    def _format_image(self, image: np.ndarray) -> np.ndarray:
         if self.image_format == "uint8":
             return image
         if self.image_format == "chw":

@@ -1,4 +1,4 @@
-"""A catalogue of 35 small objects built from primitives, for tasks that draw their object."""
+"""Catalogue of 35 small objects built from primitives, for tasks that draw their object."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class Part:
 
     @property
     def volume(self) -> float:
-        """m^3."""
+        """Volume, m^3."""
         if self.shape == "box":
             return float(np.prod(self.size))
         if self.shape == "cylinder":
@@ -85,13 +85,13 @@ class Item:
 
 
 def catalogue(count: int) -> Tuple[Item, ...]:
-    """The first ``count`` items: the most distinct ones come first.
+    """Return the first ``count`` items; the most distinct ones come first.
 
     Raises:
         ConfigError: ``count`` is not in 1..35.
     """
     if not 1 <= count <= len(CATALOGUE):
-        raise ConfigError(f"there are no {count} objects", f"use 1..{len(CATALOGUE)}")
+        raise ConfigError(f"{count} objects are not available", f"use 1..{len(CATALOGUE)}")
     return CATALOGUE[:count]
 
 
@@ -242,7 +242,7 @@ _FORMS: Dict[str, Form] = {
     "channel": _channel,
 }
 
-# form, first and second colour; each row is as unlike the ones before it as there is, in the
+# form, first and second colour; each row differs most from the rows before it in the
 # camera's image of 48 x 48 pixels, so that a small pool holds the most distinct objects
 _TABLE: Tuple[Tuple[str, str, str], ...] = (
     ("brick", "red", "red"),
@@ -283,8 +283,8 @@ _TABLE: Tuple[Tuple[str, str, str], ...] = (
 )
 
 
-def _made(form: str, first: str, second: str) -> Item:
-    """An item with its frame moved to the centre of mass."""
+def _make_item(form: str, first: str, second: str) -> Item:
+    """Return an item with its frame at the centre of mass."""
     parts = _FORMS[form](PALETTE[first], PALETTE[second])
     places = np.array([part.position for part in parts])
     centre = np.average(places, axis=0, weights=[part.volume for part in parts])
@@ -296,4 +296,4 @@ def _made(form: str, first: str, second: str) -> Item:
     return Item(f"{color} {form}", tuple(moved))
 
 
-CATALOGUE: Tuple[Item, ...] = tuple(_made(*row) for row in _TABLE)
+CATALOGUE: Tuple[Item, ...] = tuple(_make_item(*row) for row in _TABLE)

@@ -1,4 +1,4 @@
-"""How a simulated robot is built: the settings that the command line and the launch files share."""
+"""Settings of the simulated robot that the command line and the launch files share."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ Preset = Literal["off", "mild", "harsh"]
 
 @dataclasses.dataclass(frozen=True)
 class SimOptions:
-    """Settings of the simulated robot, by the names that flags and launch arguments have."""
+    """Settings of the simulated robot, named like the flags and launch arguments."""
 
     image_size: int = 48
-    """Pixels per side of the camera image (evaluate: 0 takes the policy's)."""
+    """Pixels per side of the camera image (evaluate: 0 = size that the policy reads)."""
     sim_backend: Backend = "embedded"
     """Simulator: embedded (ours), or the real roboverse where it is installed."""
     realism: Preset = "off"
-    """What the simulated robot does wrong, as hardware does: off, mild or harsh."""
+    """Imperfections of hardware (delay, noise, lag, stiction): off, mild or harsh."""
     num_objects: int = 0
     """Size of the pool from which a many-object task draws its object (0: the task's own)."""
     roboverse_bugs: bool = False

@@ -1,6 +1,6 @@
-"""What a simulated robot does wrong on purpose, as hardware does: late, lost, noisy, stiff.
+"""Imperfections of hardware for the simulated robot: delay, lost frames, noise, stiction.
 
-None of it changes where the objects lie: it draws from a stream of its own.
+They draw from a random stream of their own, so they never change where the objects lie.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ class Realism:
 
     Attributes:
         camera_latency: control steps between the capture of a frame and its arrival, 0..100.
-        dropped_frames: probability in [0, 1) that a frame is lost, so that the one shown
-            before it stays.
-        action_delay: control steps between an action and its effect, 0..100; until the first
-            has come through, zero actions take effect, which also keep the gripper.
-        image_noise: standard deviation of normal noise on every pixel, of 255. A frame has its
-            noise from its capture: shown twice, it is the same to the bit.
+        dropped_frames: probability in [0, 1) that a frame is lost; the frame before it is then
+            shown again.
+        action_delay: control steps between an action and its effect, 0..100. Until the first
+            action takes effect, zero actions do, which also keep the gripper.
+        image_noise: standard deviation of normal noise on every pixel, of 255. The noise is
+            added at capture: a frame that is shown twice is the same to the bit.
         position_noise_m: standard deviation of normal noise on the measured end-effector
-            position, m. The arm's own controller is not misled.
+            position, m. The arm's own controller does not see this noise.
         actuators: lag and stiction of the joints.
 
     Raises:
@@ -48,7 +48,9 @@ class Realism:
         for name in ("camera_latency", "action_delay"):
             steps = getattr(self, name)
             if not (isinstance(steps, (int, np.integer)) and 0 <= steps <= 100):
-                raise ConfigError(f"{name} {steps} is not possible", "use a whole number in 0..100")
+                raise ConfigError(
+                    f"{name} {steps} is not a whole number in 0..100", "use a number of steps"
+                )
         for name in ("image_noise", "position_noise_m"):
             require_at_least_zero(name, getattr(self, name))
         if not 0.0 <= self.dropped_frames < 1.0:
@@ -83,7 +85,7 @@ PRESETS: Dict[str, Realism] = {
 
 
 def preset(realism: Union[str, Realism]) -> Realism:
-    """The preset of that name; settings given as a :class:`Realism` are returned as they are.
+    """Return the preset of that name; a :class:`Realism` is returned as it is.
 
     Raises:
         ConfigError: no preset has that name.
@@ -91,15 +93,15 @@ def preset(realism: Union[str, Realism]) -> Realism:
     if isinstance(realism, Realism):
         return realism
     if realism not in PRESETS:
-        raise ConfigError(f"unknown realism {realism!r}", f"use {' or '.join(PRESETS)}")
+        raise ConfigError(f"realism {realism!r} is unknown", f"use {' or '.join(PRESETS)}")
     return PRESETS[realism]
 
 
 class Imperfections:
-    """The running state of one episode's imperfections.
+    """Imperfections of one episode, with their state.
 
     Args:
-        realism: what goes wrong.
+        realism: how strong they are.
         rng: their only source of chance.
         action_size: entries of an action.
     """
@@ -114,34 +116,35 @@ class Imperfections:
         self._shown = np.zeros(0)
         self._age = 0
 
-    def delayed(self, action: np.ndarray) -> np.ndarray:
-        """The action that takes effect now that ``action`` is sent."""
+    def delay(self, action: np.ndarray) -> np.ndarray:
+        """Send ``action`` and return the action that takes effect now."""
         self._actions.append(action)
         return self._actions.popleft()
 
-    def seen(self, frame: np.ndarray) -> Tuple[np.ndarray, int]:
-        """The frame that is shown when ``frame`` is captured, and its age in steps.
+    def show(self, frame: np.ndarray) -> Tuple[np.ndarray, int]:
+        """Capture ``frame`` and return the frame that is shown now, and its age in steps.
 
-        Step t shows the frame of step max(0, t - latency): there is none before the first, and
-        that one is there from the start. Lost is the frame that would have arrived now; the
-        next to arrive is again as old as the latency.
+        Step t shows the frame of step max(0, t - latency). When the frame that would have
+        arrived now is lost, the last one is shown again; the next frame to arrive is again as
+        old as the latency.
         """
         first = not self._frames
-        self._frames.append(self._noisy(frame))
+        self._frames.append(self._add_noise(frame))
         if first or self._rng.random() >= self._realism.dropped_frames:
-            self._shown, self._age = self._frames[0], len(self._frames) - 1
+            self._shown = self._frames[0]
+            self._age = len(self._frames) - 1
         else:
             self._age += 1
         return self._shown, self._age
 
-    def measured(self, state: np.ndarray) -> np.ndarray:
-        """The state vector as the sensors report it."""
+    def measure(self, state: np.ndarray) -> np.ndarray:
+        """Return the state vector with the noise of the sensors."""
         if self._realism.position_noise_m > 0.0:
             state = state.copy()
             state[POSITION] += self._rng.normal(0.0, self._realism.position_noise_m, 3)
         return state
 
-    def _noisy(self, frame: np.ndarray) -> np.ndarray:
+    def _add_noise(self, frame: np.ndarray) -> np.ndarray:
         if self._realism.image_noise <= 0.0:
             return frame
         noisy = frame + self._rng.normal(0.0, self._realism.image_noise, frame.shape)

@@ -1,6 +1,6 @@
-"""The real roboverse behind our interfaces, where its package is installed.
+"""Run the real roboverse behind our interfaces, where its package is installed.
 
-Nothing of it is patched on disk. Its environment class is built directly, because gym's wrappers
+Its files are not changed. Its environment class is built directly, because gym's wrappers
 refuse the observation keys that it does not declare.
 """
 
@@ -30,17 +30,17 @@ CLIENT = 0  # roboverse names no PyBullet client, so it drives the first one of 
 class RoboverseSimulation:
     """One roboverse environment as a :class:`~ofrl_robot.sim.simulation.Simulation`.
 
-    Only one can be open in a process, and none while something else (an embedded world
-    included) holds PyBullet's first client. Embedded worlds opened later do not disturb it.
-    Its gripper flag goes stale after a neutral action whatever ``roboverse_bugs`` says.
+    Only one can be open in a process, and none while something else (also an embedded world)
+    holds PyBullet's first client. Embedded worlds that are opened later do not disturb it.
+    Its gripper flag is stale after a neutral action, with any value of ``roboverse_bugs``.
 
     Args:
-        task: the task, by our id, which is roboverse's.
-        num_objects: size of the pool that each episode draws its object from; 0 for its own.
+        task: spec of the task; its id is the same in roboverse.
+        num_objects: size of the pool that each episode draws its object from; 0 for the task's own.
 
     Raises:
-        ConfigError: roboverse is not installed, lacks its assets or this task, cannot build
-            it, or PyBullet's first client is taken. Nothing is left open.
+        ConfigError: roboverse is not installed, lacks its assets or this task, cannot build it,
+            or PyBullet's first client is in use. Nothing is left open.
     """
 
     def __init__(self, task: TaskSpec, num_objects: int = 0) -> None:
@@ -50,7 +50,7 @@ class RoboverseSimulation:
         package = _locate()
         if pybullet.getConnectionInfo(physicsClientId=CLIENT)["isConnected"]:
             raise ConfigError(
-                "roboverse can only use PyBullet's first client, which is taken in this process",
+                "roboverse can only use PyBullet's first client, which is in use in this process",
                 "close the other environment first, or make this one in its own process",
                 task.id,
             )
@@ -71,15 +71,15 @@ class RoboverseSimulation:
             self._env = env
         except Exception as error:
             raise ConfigError(
-                f"the roboverse in {package} cannot build this task ({_named(error)})",
+                f"the roboverse in {package} cannot build this task ({_describe(error)})",
                 "most of its objects were never published: use the embedded simulator",
                 task.id,
             ) from error
         finally:
             if self._env is None:
                 _disconnect()
-        # Each step and reset would draw a picture, whether it is asked for or not, and at one
-        # size: image() draws instead.
+        # Each step and reset would draw an image of one fixed size, needed or not; image() draws
+        # instead.
         self._draw = env.render_obs
         env.render_obs = lambda: np.zeros((1, 1, 3), np.uint8)
 
@@ -87,7 +87,7 @@ class RoboverseSimulation:
         """Start an episode. One integer is drawn from ``rng``.
 
         Raises:
-            RobotError: roboverse failed; it needs another reset.
+            RobotError: roboverse failed; call reset() again.
         """
         if self._env is None:
             raise RobotError("the simulator is closed", "make a new one", self.task.id)
@@ -95,23 +95,27 @@ class RoboverseSimulation:
             self._observation = self._env.reset()
 
     def step(self, action: np.ndarray) -> None:
+        """Carry out one action, float64 (8,) within [-1, 1]."""
         env, _ = self._running()
         with self._reporting():
             self._observation = env.step(action)[0]
 
     def image(self, size: int) -> np.ndarray:
-        """Uint8 RGB (size, size, 3), the bits that roboverse's collector stores at that size."""
+        """Draw uint8 RGB (size, size, 3), the same bits that roboverse stores at that size."""
         env, _ = self._running()
         env.observation_img_dim = size
         return np.ascontiguousarray(self._draw(), np.uint8)
 
     def state(self) -> np.ndarray:
+        """Return the state, float64 (10,), in the order of ``specs.WIDOWX_STATE_NAMES``."""
         return self._observed("state")
 
     def object_pose(self) -> Tuple[np.ndarray, np.ndarray]:
+        """Return position (3,) m and quaternion (4,) xyzw of the target object, world axes."""
         return self._observed("object_position"), self._observed("object_orientation")
 
     def info(self) -> Dict[str, Any]:
+        """Return the success conditions by roboverse's key names."""
         # Roboverse's values are a mix of Python's and numpy's types.
         return {
             key: bool(value) if isinstance(value, (bool, np.bool_)) else float(value)
@@ -119,6 +123,7 @@ class RoboverseSimulation:
         }
 
     def ground_truth(self) -> Dict[str, np.ndarray]:
+        """Return privileged arrays for scripted policies, m, world axes."""
         env, _ = self._running()
         state = self.state()
         truth = {
@@ -149,13 +154,16 @@ class RoboverseSimulation:
         return {key: np.array(value, np.float64) for key, value in truth.items()}
 
     def joints(self) -> Dict[str, float]:
+        """Return joint positions by the vendor's names, rad (fingers: m)."""
         env, _ = self._running()
         states = pybullet.getJointStates(env.robot_id, MOVABLE_JOINTS, physicsClientId=CLIENT)
         return {name: state[0] for name, state in zip(JOINT_NAMES, states)}
 
     def close(self) -> None:
-        env, self._env, self._observation = self._env, None, None
-        if env is not None:
+        """Release everything. Calling it again does nothing."""
+        self._observation = None
+        if self._env is not None:
+            self._env = None
             _disconnect()
 
     def _observed(self, key: str) -> np.ndarray:
@@ -168,22 +176,22 @@ class RoboverseSimulation:
 
     @contextlib.contextmanager
     def _reporting(self) -> Iterator[None]:
-        """Around what sets the observation: what fails or is interrupted ends the episode."""
+        """Wrap calls that set the observation: an error or interruption ends the episode."""
         self._observation = None
         try:
             yield
         except Exception as error:
             raise RobotError(
-                f"roboverse failed ({_named(error)})", "call reset()", self.task.id
+                f"roboverse failed ({_describe(error)})", "call reset()", self.task.id
             ) from error
 
 
 def _locate() -> str:
-    """Folder of the installed package. Raises ConfigError: none, or without its assets."""
+    """Return the folder of the installed package. Raises ConfigError without it or its assets."""
     spec = importlib.util.find_spec(PACKAGE)
-    if spec is None or spec.origin is None:  # without origin: just a folder of that name
+    if spec is None or spec.origin is None:  # without origin it is only a folder of that name
         raise ConfigError(
-            "the package roboverse is not installed (it is on no registry)",
+            "the package roboverse is not installed (no registry has it)",
             # a plain `pip install` leaves the assets behind
             f"git clone {REPOSITORY} and put the clone on PYTHONPATH",
             "sim_backend",
@@ -200,12 +208,12 @@ def _locate() -> str:
 
 
 def _find(task_id: str, package: str) -> Tuple[Any, Dict[str, Any]]:
-    """Class and arguments under which roboverse registers the task. Raises ConfigError."""
+    """Return class and arguments that roboverse registers for the task. Raises ConfigError."""
     try:
         with _silence():
             try:
                 importlib.import_module("gym")
-            except ImportError:  # abandoned; its successor is what roboverse needs of it
+            except ImportError:  # gym is abandoned; gymnasium has all that roboverse needs of it
                 sys.modules["gym"] = gymnasium
             registration = importlib.import_module(f"{PACKAGE}.envs.registration")
             specs = {spec["id"]: spec for spec in registration.ENVIRONMENT_SPECS}
@@ -214,8 +222,8 @@ def _find(task_id: str, package: str) -> Tuple[Any, Dict[str, Any]]:
                 environment = getattr(importlib.import_module(module), name)
     except Exception as error:
         raise ConfigError(
-            f"the installed roboverse cannot be imported ({_named(error)})",
-            f"install what it needs, or the one of {REPOSITORY}",
+            f"the installed roboverse cannot be imported ({_describe(error)})",
+            f"install what it imports, or use the version in {REPOSITORY}",
             package,
         ) from error
     if task_id not in specs:
@@ -224,8 +232,8 @@ def _find(task_id: str, package: str) -> Tuple[Any, Dict[str, Any]]:
             "use the embedded simulator, or another fork",
             task_id,
         )
-    # It prints at resets. A redirected stdout would swallow what other threads of ours print
-    # in that time, so its modules get a print of their own.
+    # It prints at resets. Redirecting stdout would also drop what our other threads print at
+    # that time, so its modules get their own print function.
     for name, module in list(sys.modules.items()):
         if name == PACKAGE or name.startswith(f"{PACKAGE}."):
             vars(module)["print"] = _print_nothing
@@ -238,11 +246,11 @@ def _print_nothing(*args: Any, **kwargs: Any) -> None:
 
 @contextlib.contextmanager
 def _silence() -> Iterator[None]:
-    """Standard output and error to nowhere, of Python and of C code, for the time of start-up.
+    """Drop standard output and error of Python and of C code inside the block.
 
     Gym prints advice and warnings, PyBullet the names of missing files.
     """
-    sys.stdout.flush()  # what we have printed so far must not follow
+    sys.stdout.flush()  # what was printed so far must not be dropped
     sys.stderr.flush()
     kept = [os.dup(1), os.dup(2)]
     with open(os.devnull, "w") as null:
@@ -259,7 +267,7 @@ def _silence() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _global_seed(seed: int) -> Iterator[None]:
-    """Numpy's global generator, roboverse's only source of chance, seeded for the time being."""
+    """Seed numpy's global generator, roboverse's only source of chance, inside the block."""
     before = np.random.get_state()
     np.random.seed(seed)
     try:
@@ -269,7 +277,7 @@ def _global_seed(seed: int) -> Iterator[None]:
 
 
 def _top(body: int) -> float:
-    """Height of a body's highest point, m."""
+    """Return the height of a body's highest point, m, world axes."""
     links = range(-1, pybullet.getNumJoints(body, physicsClientId=CLIENT))
     return max(pybullet.getAABB(body, link, physicsClientId=CLIENT)[1][2] for link in links)
 
@@ -279,6 +287,6 @@ def _disconnect() -> None:
         pybullet.disconnect(physicsClientId=CLIENT)
 
 
-def _named(error: Exception) -> str:
+def _describe(error: Exception) -> str:
     text = str(error).strip().split("\n")[0]
     return f"{type(error).__name__}: {text}" if text else type(error).__name__

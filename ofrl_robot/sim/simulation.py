@@ -1,4 +1,4 @@
-"""The physics behind an environment: the embedded one here, the real roboverse beside it."""
+"""Define the physics behind an environment, and implement it with an embedded PyBullet world."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ NEUTRAL_SUBSTEPS = 75
 
 
 class Simulation(Protocol):
-    """One arm, one table, one task: what an environment drives. Knows no spaces, no horizon."""
+    """Physics of one arm, one table and one task. Spaces and horizon belong to the environment."""
 
     task: TaskSpec
 
@@ -28,36 +28,44 @@ class Simulation(Protocol):
         """Carry out one action, float64 (8,) within [-1, 1]."""
 
     def image(self, size: int) -> np.ndarray:
-        """What the camera sees: uint8 RGB (size, size, 3)."""
+        """Draw the camera image: uint8 RGB (size, size, 3)."""
+        ...
 
     def state(self) -> np.ndarray:
-        """Float64 (10,) in the order of ``specs.WIDOWX_STATE_NAMES``."""
+        """Return the state, float64 (10,), in the order of ``specs.WIDOWX_STATE_NAMES``.
+
+        Poses are in world axes; the base of the arm stands at ``arm.BASE_POSITION``.
+        """
+        ...
 
     def object_pose(self) -> Tuple[np.ndarray, np.ndarray]:
-        """Target object: position (3,) m and quaternion xyzw (4,), float64, world axes."""
+        """Return position (3,) m and quaternion (4,) xyzw of the target object, world axes."""
+        ...
 
     def info(self) -> Dict[str, Any]:
-        """Success conditions now, by roboverse's key names."""
+        """Return the success conditions now, by roboverse's key names."""
+        ...
 
     def ground_truth(self) -> Dict[str, np.ndarray]:
-        """What scripted policies read: float64 arrays, m, world axes."""
+        """Return privileged arrays for scripted policies: float64, m, world axes."""
+        ...
 
     def joints(self) -> Dict[str, float]:
-        """Joint positions by the vendor's names, rad (fingers: m)."""
+        """Return joint positions by the vendor's names, rad (fingers: m)."""
+        ...
 
     def close(self) -> None:
         """Release everything. Calling it again does nothing."""
 
 
 class EmbeddedSimulation:
-    """Our own PyBullet world; any number of them in one process.
+    """The embedded simulator: a PyBullet world of its own; several may live in one process.
 
     Args:
         task: the task, built anew at each reset.
         actuators: imperfections of the motors.
-        stale_gripper_flag: let the gripper flag keep its value through a neutral action, so
-            that the step after it drives the fingers back: roboverse's defect, with which its
-            published data was made.
+        stale_gripper_flag: keep the gripper flag through a neutral action, so that the next step
+            drives the fingers back. This is a bug of roboverse; its published data has it.
     """
 
     def __init__(
@@ -82,20 +90,20 @@ class EmbeddedSimulation:
         Raises:
             ConfigError: the objects do not fit; the simulation then needs another reset.
         """
-        self._arm = None  # until all is in place nothing may be stepped
+        self._arm = None  # step() is refused until everything is in place
         if self._world is None:
             self._world = World()
         world = self._world
         world.clear()
         arm = WidowXArm(world, self._actuators)
         self._placement.build(world, rng)
-        # The objects fell for some substeps; the arm must not have sagged meanwhile.
+        # The arm sagged while the objects fell for some substeps.
         arm.reset_joints()
         self._placement.start(world, arm)
         self._arm = arm
 
     def step(self, action: np.ndarray) -> None:
-        """10 substeps, 75 for a gripper toggle, 75 more for a neutral action."""
+        """Run 10 substeps, or 75 for a gripper toggle, and 75 more for a neutral action."""
         world, arm = self._running()
         gripper, neutral = action[6], action[7]
         if arm.gripper_open:
@@ -114,19 +122,24 @@ class EmbeddedSimulation:
             world.step(NEUTRAL_SUBSTEPS)
 
     def image(self, size: int) -> np.ndarray:
+        """Draw the camera image: uint8 RGB (size, size, 3)."""
         return self._camera.render(self._running()[0], size)
 
     def state(self) -> np.ndarray:
+        """Return the state, float64 (10,), in the order of ``specs.WIDOWX_STATE_NAMES``."""
         return self._running()[1].state()
 
     def object_pose(self) -> Tuple[np.ndarray, np.ndarray]:
+        """Return position (3,) m and quaternion (4,) xyzw of the target object, world axes."""
         return self._placement.target_pose(self._running()[0])
 
     def info(self) -> Dict[str, Any]:
+        """Return the success conditions by roboverse's key names."""
         world, arm = self._running()
         return dict(self._placement.info(world, arm.end_effector()[0]))
 
     def ground_truth(self) -> Dict[str, np.ndarray]:
+        """Return privileged arrays for scripted policies, m, world axes."""
         world, arm = self._running()
         position, orientation = arm.end_effector()
         truth = {
@@ -138,6 +151,7 @@ class EmbeddedSimulation:
         return truth
 
     def joints(self) -> Dict[str, float]:
+        """Return joint positions by the vendor's names, rad (fingers: m)."""
         return self._running()[1].joints()
 
     def restore(self, first: Dict[str, np.ndarray]) -> None:
@@ -145,19 +159,22 @@ class EmbeddedSimulation:
 
         Args:
             first: ``object_position`` (3,), ``object_orientation`` (4,) xyzw and, for drawers,
-                ``drawer_x_pos`` and ``drawer_top_x_pos`` (scalars, m), as far as recorded.
+                ``drawer_x_pos`` and ``drawer_top_x_pos`` (scalars, m); other keys are not needed.
         """
         world, _ = self._running()
         self._placement.restore(world, first)
 
     def touching(self) -> bool:
-        """Whether the arm touches anything but the table."""
+        """Return whether the arm touches anything but the table."""
         world, arm = self._running()
         return bool(world.touching(arm.body) - {world.table})
 
     def close(self) -> None:
-        world, self._world, self._arm = self._world, None, None
-        if world is not None:
+        """Release everything. Calling it again does nothing."""
+        self._arm = None
+        if self._world is not None:
+            world = self._world
+            self._world = None
             world.close()
 
     def _running(self) -> Tuple[World, WidowXArm]:

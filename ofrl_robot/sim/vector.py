@@ -1,4 +1,4 @@
-"""Several environments at once, each in a process of its own, behind gymnasium's vector API."""
+"""Run several environments at once, each in its own process, behind gymnasium's vector API."""
 
 from __future__ import annotations
 
@@ -20,33 +20,33 @@ def make_vec(
 ) -> gymnasium.vector.VectorEnv:
     """Build ``n`` environments of one task that are reset and stepped together.
 
-    ``reset(seed=s)`` gives environment i seed ``s + i``; a list gives each its own. An episode
+    ``reset(seed=s)`` gives environment i the seed ``s + i``; a list gives each its own. An episode
     that ended is reset by the next ``step``, which ignores that environment's action and
-    returns reward 0 (gymnasium's ``AutoresetMode.NEXT_STEP``); such resets draw on from the
-    seed of the last explicit one. Observations are those of
+    returns reward 0 (gymnasium's ``AutoresetMode.NEXT_STEP``); such a reset continues the random
+    stream of the last explicit seed. Observations are those of
     :class:`~ofrl_robot.sim.env.WidowXEnv` with a leading axis of size ``n``.
 
     Processes are spawned: a script that uses them needs ``if __name__ == "__main__":``.
 
     Args:
         task_id: one of ``ofrl_robot.sim.TASK_IDS`` (the ``ofrl_robot/`` prefix may be there).
-        n: how many, 1 or more.
-        processes: one process for each; False keeps all of them in this one.
-        **kwargs: those of :class:`~ofrl_robot.sim.env.WidowXEnv`.
+        n: number of environments, 1 or more.
+        processes: run each in its own process; False runs all of them in this one.
+        **kwargs: arguments of :class:`~ofrl_robot.sim.env.WidowXEnv`.
 
     Raises:
-        ConfigError: unknown task, ``n`` below 1, or what a single environment refuses.
+        ConfigError: unknown task, ``n`` below 1, or an argument that the environment refuses.
 
-    A batch of actions of the wrong shape, or not finite, is a RobotError before anything moves.
-    After any other error in ``reset`` or ``step`` the vector is closed.
+    ``step`` raises RobotError before anything moves when the actions have a wrong shape or are not
+    finite. After any other error in ``reset`` or ``step`` the vector is closed.
     """
     if not n >= 1:
-        raise ConfigError(f"n {n} is below 1", "ask for 1 environment or more")
+        raise ConfigError(f"n {n} is below 1", "use 1 or more")
     task = find(task_id).spec.id
     from ofrl_robot.sim.env import WidowXEnv
 
     build = functools.partial(WidowXEnv, task, **kwargs)
-    return Guarded(_in_processes(build, n) if processes else _in_this_process(build, n))
+    return CheckedVector(_in_processes(build, n) if processes else _in_this_process(build, n))
 
 
 def _in_processes(build: Callable[[], WidowXEnv], n: int) -> gymnasium.vector.VectorEnv:
@@ -55,7 +55,7 @@ def _in_processes(build: Callable[[], WidowXEnv], n: int) -> gymnasium.vector.Ve
     except (EOFError, ConnectionError) as error:
         raise RobotError(
             "the process of an environment did not start",
-            'put what your script does under `if __name__ == "__main__":`',
+            'put the code of your script under `if __name__ == "__main__":`',
         ) from error
 
 
@@ -65,7 +65,7 @@ def _in_this_process(build: Callable[[], WidowXEnv], n: int) -> gymnasium.vector
         for _ in range(n):
             built.append(build())
     except Exception:
-        for env in built:  # roboverse refuses a second one: the first must not stay open
+        for env in built:  # roboverse refuses a second one; the first must be closed
             env.close()
         raise
     return gymnasium.vector.SyncVectorEnv(
@@ -73,28 +73,32 @@ def _in_this_process(build: Callable[[], WidowXEnv], n: int) -> gymnasium.vector
     )
 
 
-class Guarded(gymnasium.vector.VectorWrapper):
-    """Checks the actions first and closes everything after an error.
+class CheckedVector(gymnasium.vector.VectorWrapper):
+    """A vector that checks the actions first and closes everything after an error.
 
-    Without it a vector would be half-alive: some environments moved while another refused, or
-    the process of one gone and the answers of the others still in their pipes.
+    Without it, after an error, some environments would have moved and others not, or one process
+    would have ended while the answers of the others wait in their pipes.
     """
 
     def reset(
         self, *, seed: Any = None, options: Optional[Dict[str, Any]] = None
     ) -> Tuple[Any, Dict[str, Any]]:
-        return self._or_closed(lambda: self.env.reset(seed=seed, options=options))
+        """Reset all environments; see :func:`make_vec`."""
+        return self._call_or_close(lambda: self.env.reset(seed=seed, options=options))
 
     def step(self, actions: np.ndarray) -> Tuple[Any, Any, Any, Any, Dict[str, Any]]:
-        batch = self._checked(actions)
-        return self._or_closed(lambda: self.env.step(batch))
+        """Step all environments with a batch of actions (n, 8); see :func:`make_vec`."""
+        batch = self._check_actions(actions)
+        return self._call_or_close(lambda: self.env.step(batch))
 
-    def _checked(self, actions: np.ndarray) -> np.ndarray:
+    def _check_actions(self, actions: np.ndarray) -> np.ndarray:
         expected = self.env.action_space.shape
         try:
             batch = np.asarray(actions, np.float64)
         except (TypeError, ValueError) as error:
-            raise RobotError(f"the actions are not numeric ({error})") from error
+            raise RobotError(
+                f"the actions are not numeric ({error})", "send numbers in [-1, 1]"
+            ) from error
         if batch.shape != expected:
             raise RobotError(f"the actions have shape {batch.shape}", f"send {expected}")
         bad = np.flatnonzero(~np.isfinite(batch).all(axis=1)).tolist()
@@ -105,19 +109,19 @@ class Guarded(gymnasium.vector.VectorWrapper):
             )
         return batch
 
-    def _or_closed(self, call: Callable[[], Any]) -> Any:
+    def _call_or_close(self, call: Callable[[], Any]) -> Any:
         try:
             return call()
         except BaseException as error:
             self._end()
             if isinstance(error, (EOFError, ConnectionError)):
                 raise RobotError(
-                    "the process of an environment died", "make a new vector environment"
+                    "the process of an environment has ended", "make a new vector environment"
                 ) from error
             raise
 
     def _end(self) -> None:
-        """Close without waiting for anybody's answer, as gymnasium's own close would."""
+        """Kill all processes without waiting for their answers, unlike gymnasium's own close."""
         processes = getattr(self.env, "processes", None)
         if processes is None:
             self.env.close()

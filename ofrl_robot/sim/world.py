@@ -1,4 +1,4 @@
-"""A thin PyBullet client: one private physics world per instance, several per process."""
+"""Wrap one PyBullet client: a private physics world; several may live in one process."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ ITEM_MASS_KG = 0.05
 
 
 class World:
-    """Owns one PyBullet DIRECT client and passes its id to every call.
+    """One PyBullet DIRECT client, whose id goes with every call.
 
-    Without the explicit id PyBullet talks to the first client of the process, so a second
+    Without the explicit id PyBullet uses the first client of the process, so a second
     environment would silently move the robot of the first.
 
     Raises:
-        ConfigError: PyBullet cannot hand images over as arrays.
+        ConfigError: PyBullet cannot return images as arrays.
     """
 
     def __init__(self) -> None:
@@ -40,21 +40,18 @@ class World:
         self.client: int = pybullet.connect(pybullet.DIRECT)
         self.table = -1  # body id, after clear
 
-    @property
-    def is_open(self) -> bool:
-        return self.client >= 0
-
     def close(self) -> None:
         """Disconnect. Calling it again does nothing."""
         if self.client >= 0:
-            client, self.client = self.client, -1
+            client = self.client
+            self.client = -1
             try:
                 pybullet.disconnect(physicsClientId=client)
-            except pybullet.error:  # the interpreter is shutting down and took it first
+            except pybullet.error:  # the interpreter is shutting down and has closed it already
                 pass
 
     def clear(self) -> None:
-        """Remove every body but a fresh table and set the engine's parameters.
+        """Remove every body, load a fresh table and set the engine's parameters.
 
         The world is rebuilt at each reset rather than restored from a saved state: contact
         and motor warm-starting then always begin empty, which is what makes a seed give the
@@ -105,7 +102,7 @@ class World:
             "cylinder": pybullet.GEOM_CYLINDER,
             "sphere": pybullet.GEOM_SPHERE,
         }
-        # The engine wants every list in full length and picks what each shape needs.
+        # The engine requires every list in full length and picks what each shape needs.
         shapes = dict(
             shapeTypes=[kinds[part.shape] for part in item.parts],
             halfExtents=[part.half_extents.tolist() for part in item.parts],
@@ -133,7 +130,7 @@ class World:
             pybullet.stepSimulation(physicsClientId=self.client)
 
     def move(self, body: int, position: Sequence[float], quaternion: Sequence[float]) -> None:
-        """Put a free body somewhere, at rest: position (3,) m, quaternion (4,) xyzw."""
+        """Put a free body at rest at position (3,) m with quaternion (4,) xyzw, world axes."""
         pybullet.resetBasePositionAndOrientation(
             body,
             [float(v) for v in position],
@@ -168,16 +165,16 @@ class World:
         )
 
     def link_position(self, body: int, link: int) -> np.ndarray:
-        """Centre of mass (3,) m of a link, as cached by the last substep."""
+        """Return the centre of mass (3,) m of a link, world axes, as cached by the last substep."""
         return np.array(pybullet.getLinkState(body, link, physicsClientId=self.client)[0])
 
     def touching(self, body: int) -> Set[int]:
-        """Ids of the bodies that ``body`` is in contact with since the last substep."""
+        """Return the ids of the bodies that ``body`` touched in the last substep."""
         points = pybullet.getContactPoints(bodyA=body, physicsClientId=self.client)
         return {point[2] for point in points}
 
     def pose(self, body: int) -> Tuple[np.ndarray, np.ndarray]:
-        """Centre-of-mass position (3,) m and quaternion xyzw (4,) of a body's base, float64."""
+        """Return centre of mass (3,) m and quaternion (4,) xyzw of a body's base, world axes."""
         position, quaternion = pybullet.getBasePositionAndOrientation(
             body, physicsClientId=self.client
         )
@@ -185,10 +182,10 @@ class World:
 
 
 class Camera:
-    """A fixed pinhole camera drawn by the software renderer.
+    """A fixed pinhole camera, drawn by the software renderer.
 
-    TinyRenderer is asked for explicitly: OpenGL would give other colours on machines with a
-    GPU, and images must not depend on the machine that collected them.
+    TinyRenderer is chosen explicitly: OpenGL gives other colours on machines with a GPU, and
+    images must not depend on the machine that collected them.
     """
 
     def __init__(

@@ -75,11 +75,13 @@ def test_index_is_the_number(tree):
 def test_an_absent_camera_is_named_with_those_that_are_there(tree):
     tree.plug("1-2", "AAA")
     tree.plug("1-4", "")  # many have none
-    with pytest.raises(CameraError, match="no camera with serial BBB.*one of: AAA$"):
+    with pytest.raises(CameraError, match="no camera has serial BBB.*one of: AAA$"):
         resolve(tree, serial="BBB")
-    with pytest.raises(CameraError, match="no camera at path pci0-usb-0:1-9.*1-2:1.0-video-index0"):
+    with pytest.raises(
+        CameraError, match="no camera is at path pci0-usb-0:1-9.*1-2:1.0-video-index0"
+    ):
         resolve(tree, path="pci0-usb-0:1-9:1.0-video-index0")
-    with pytest.raises(CameraError, match="no camera at index 7.*video0, video1"):
+    with pytest.raises(CameraError, match="no camera is at index 7.*video0, video1"):
         resolve(tree, index=7)
 
 

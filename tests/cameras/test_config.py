@@ -1,7 +1,9 @@
-"""The YAML file of a rig: what it means, and one line for everything that can be wrong with it."""
+"""The YAML file of a rig: what it means, and one line for each thing that can be wrong."""
 
 from __future__ import annotations
 
+import sys
+import types
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +11,9 @@ import pytest
 import yaml
 
 from ofrl_robot.cameras.config import load_cameras
-from ofrl_robot.cameras.registry import make_camera
+from ofrl_robot.cameras.intrinsics import read_intrinsics
+from ofrl_robot.cameras.registry import CAMERAS, make_camera
+from ofrl_robot.cameras.settings import CameraKind, Setting, is_text, text, whole
 from ofrl_robot.errors import ConfigError
 from ofrl_robot.images import prepare
 from ofrl_robot.specs import CameraSpec
@@ -69,9 +73,9 @@ def test_paths_are_taken_from_the_folder_of_the_file(load, tmp_path):
         {"name": "a", "source": "video", "path": "clips/x.avi", "calibration": "cal.yaml"},
         front(name="b"),
     )
-    assert video.path == str(tmp_path / "clips" / "x.avi")
+    assert video.options["path"] == str(tmp_path / "clips" / "x.avi")
     assert video.calibration.camera_matrix[0] == 600.0
-    assert make_camera(video).binding == video.path
+    assert make_camera(video).binding == video.options["path"]
 
 
 @pytest.mark.parametrize(
@@ -80,12 +84,15 @@ def test_paths_are_taken_from_the_folder_of_the_file(load, tmp_path):
         ({"name": None}, "name is None; use letters"),
         ({"name": "state"}, "name is 'state'; use letters, digits and _; not state"),
         ({"name": "../x"}, "use letters"),
-        ({"source": "webcam"}, "source is 'webcam'; use v4l2, realsense, video, images"),
+        ({"source": "webcam"}, "source is 'webcam'; use images, realsense, v4l2, video"),
         ({"source": ["v4l2"]}, "source is"),
         ({"serial": 12345}, "serial is 12345; give text, in quotes"),
         ({"serial": None}, "is bound by nothing; give one of serial, path, index"),
         ({"path": "p"}, "is bound by serial and path"),
-        ({"serial": None, "path": "/dev/video2"}, "a number that moves; use a name in /dev/v4l"),
+        (
+            {"serial": None, "path": "/dev/video2"},
+            "path is '/dev/video2'; use a name in /dev/v4l/by-path",
+        ),
         ({"serial": None, "index": -1}, "index is -1; use a whole number of 0 or more"),
         ({"widht": 640}, "source v4l2 has no setting 'widht'; use calibration, fourcc"),
         ({"loop": True}, "source v4l2 has no setting 'loop'"),
@@ -104,7 +111,7 @@ def test_paths_are_taken_from_the_folder_of_the_file(load, tmp_path):
         ({"observation": {"crop": [0, 200, 480, 480]}}, "crop is .* within 480x640"),
         ({"observation": {"crop": [0, 0, 480]}}, "crop is"),
         ({"observation": {"crop": "middle"}}, "crop is 'middle'|crop is middle"),
-        ({"calibration": "none.yaml"}, "none.yaml: No such file"),
+        ({"calibration": "none.yaml"}, "none.yaml: does not exist"),
     ],
     ids=lambda v: str(v) if isinstance(v, dict) else "",
 )
@@ -126,7 +133,7 @@ def test_files_that_list_no_camera(tmp_path, text):
     with pytest.raises(ConfigError, match="rig.yaml") as caught:
         load_cameras(file)
     assert "\n" not in str(caught.value)
-    with pytest.raises(ConfigError, match="No such file"):
+    with pytest.raises(ConfigError, match="does not exist"):
         load_cameras(tmp_path / "none.yaml")
 
 
@@ -140,12 +147,54 @@ def test_two_cameras_of_one_name(load):
     [
         ({"image_width": 1280}, "is for 1280x480 images, the camera gives 640x480"),
         ({"camera_matrix": {"data": [1.0, 2.0]}}, "camera_matrix has 2 numbers"),
-        ({"projection_matrix": None}, "no camera calibration"),
-        ({"distortion_coefficients": {"data": ["x"]}}, "no camera calibration"),
+        ({"projection_matrix": None}, "is not a camera calibration"),
+        ({"distortion_coefficients": {"data": ["x"]}}, "is not a camera calibration"),
+        ({"distortion_coefficients": {"data": [float("nan")]}}, "number that is not finite"),
     ],
-    ids=["size", "short", "missing", "text"],
+    ids=["size", "short", "missing", "text", "nan"],
 )
 def test_calibrations_that_cannot_be_used(load, tmp_path, change, words):
     (tmp_path / "cal.yaml").write_text(yaml.safe_dump({**CALIBRATION, **change}))
     with pytest.raises(ConfigError, match=words):
         load(front(calibration="cal.yaml"))
+
+
+def test_a_kind_from_another_package_brings_its_own_settings(load, monkeypatch, tmp_path):
+    made = []
+    kind = CameraKind(
+        make=lambda config: made.append(config) or config.options,
+        bindings={"address": text()},
+        settings={
+            "gain": whole(0, default=3),
+            "table": Setting(is_text, "give text", is_path=True),
+        },
+    )
+    module = types.ModuleType("their_camera")
+    module.KIND = kind
+    monkeypatch.setitem(sys.modules, "their_camera", module)
+    monkeypatch.setattr(CAMERAS, "_plugins", lambda: {"gige": "their_camera:KIND"})
+    entry = {"name": "top", "source": "gige", "address": "10.0.0.2"}
+    (camera,) = load(entry)
+    assert make_camera(camera) == {"address": "10.0.0.2", "gain": 3, "table": None}
+    assert made == [camera]
+    (camera,) = load({**entry, "table": "lens.csv"})
+    assert camera.options["table"] == str(tmp_path / "lens.csv")
+    with pytest.raises(ConfigError, match="gain is -1; use a whole number of 0 or more"):
+        load({**entry, "gain": -1})
+    with pytest.raises(ConfigError, match="is bound by nothing; give one of address"):
+        load({"name": "top", "source": "gige"})
+    with pytest.raises(ConfigError, match="source gige has no setting 'serial'"):
+        load({**entry, "serial": "A"})
+    module.KIND = "no kind"
+    with pytest.raises(ConfigError, match="camera 'gige' is a str, not a CameraKind"):
+        load(entry)
+
+
+@pytest.mark.parametrize("text", ["[" * 20000, "a: &a [1]\nb: *a\n", "x" * (2 << 20)])
+def test_a_hostile_file_is_refused_at_once(tmp_path, text):
+    file = tmp_path / "rig.yaml"
+    file.write_text(text)
+    with pytest.raises(ConfigError, match="rig.yaml"):
+        load_cameras(file)
+    with pytest.raises(ConfigError, match="rig.yaml"):
+        read_intrinsics(file)

@@ -62,14 +62,14 @@ def test_a_video_is_played_in_rgb(tmp_path):
 
 def test_files_that_are_no_source(tmp_path):
     (tmp_path / "empty").mkdir()
-    (tmp_path / "text.avi").write_text("no video")
+    (tmp_path / "text.avi").write_text("text")
     (tmp_path / "bad").mkdir()
     (tmp_path / "bad" / "im_0.png").write_bytes(b"\x89PNG")
     for name, frames, words in (
-        ("none", image_frames, "nothing at"),
-        ("empty", image_frames, "holds no frame"),
-        ("text.avi", image_frames, "no folder of images"),
-        ("text.avi", video_frames, "no video"),
+        ("none", image_frames, "none does not exist"),
+        ("empty", image_frames, "has no frame"),
+        ("text.avi", image_frames, "is not a folder of images"),
+        ("text.avi", video_frames, "is not a video"),
         ("bad", image_frames, "im_0.png cannot be read"),
     ):
         with pytest.raises(CameraError, match=words):
@@ -168,7 +168,7 @@ def test_v4l2_is_found_anew_after_it_was_lost(capture):
 
 def test_v4l2_that_does_not_open(capture, monkeypatch):
     monkeypatch.setattr(FakeCapture, "isOpened", lambda self: False)
-    with pytest.raises(CameraError, match=r"/dev/video0 \(serial A1\) does not open; see who"):
+    with pytest.raises(CameraError, match=r"/dev/video0 \(serial A1\) does not open; check who"):
         V4L2Camera(Device(), 640, 480, 30.0, "").open()
 
 

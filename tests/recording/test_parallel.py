@@ -139,7 +139,7 @@ def test_what_cannot_be_built_in_a_process_is_its_own_error(tmp_path):
     ("words", "text"),
     [
         (["--workers", "-1"], "workers -1 is below 0"),
-        (["--policy", "juggle"], "unknown scripted policy 'juggle'"),
+        (["--policy", "juggle"], "scripted policy 'juggle' is unknown"),
         (["--policy", "pick_place", "--workers", "2"], "needs container_position"),
     ],
 )

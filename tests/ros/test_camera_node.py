@@ -143,7 +143,7 @@ def test_a_frozen_camera_sends_its_frame_once(node, rig):
 def test_wrong_settings_are_one_line_and_exit_code_2(node, rig, monkeypatch):
     for params, words in (
         ({}, ["no cameras given", "cameras:=<YAML file>"]),
-        ({"cameras": "none.yaml"}, ["none.yaml", "No such file"]),
+        ({"cameras": "none.yaml"}, ["none.yaml", "does not exist"]),
         ({"cameras": rig(("front", 1, {"fps": -1}))}, ["camera front", "fps is -1"]),
     ):
         process, log = node("camera_node.py", **params)

@@ -159,7 +159,7 @@ def test_kill_9_of_any_node_loses_at_most_one_episode(launch, tmp_path, victim):
     [
         ({"task": "Widow250SingleObjGrisp-v0"}, "Widow250SingleObjGrasp-v0"),
         ({"teleop": "spacenav"}, "teleop:=scripted"),
-        ({"policy": "juggle"}, "unknown scripted policy 'juggle'; use grasp or"),
+        ({"policy": "juggle"}, "scripted policy 'juggle' is unknown; use grasp or"),
         ({"realism": "wild"}, "use off or mild or harsh"),
         ({"episodes": 0}, "/sim/episode/episodes is 0"),
         ({"seed": -1}, "use a whole number of 0 or more"),

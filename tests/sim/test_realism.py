@@ -87,7 +87,7 @@ def test_another_seed_gives_other_imperfections():
 def test_latency_shows_the_frame_captured_that_many_steps_ago(latency):
     camera = imperfect(camera_latency=latency)
     for step, frame in enumerate(numbered(10)):
-        shown, age = camera.seen(frame)
+        shown, age = camera.show(frame)
         assert age == min(step, latency), "the first frame only grows older until the second came"
         assert (shown == step - age).all()
 
@@ -96,7 +96,7 @@ def test_a_lost_frame_leaves_the_one_before_and_the_next_is_as_old_as_ever():
     camera, latency, steps, rate = imperfect(camera_latency=2, dropped_frames=0.1), 2, 5000, 0.1
     lost, before = 0, 0
     for step, frame in enumerate(numbered(steps)):
-        shown, age = camera.seen(frame)
+        shown, age = camera.show(frame)
         captured = int(shown[0, 0, 0])
         assert captured == step - age
         if step > latency:
@@ -104,7 +104,7 @@ def test_a_lost_frame_leaves_the_one_before_and_the_next_is_as_old_as_ever():
             lost += captured == before
         before = captured
     for seed in range(20):
-        shown, age = imperfect(seed, dropped_frames=0.9).seen(np.ones((1, 1, 3), np.uint8))
+        shown, age = imperfect(seed, dropped_frames=0.9).show(np.ones((1, 1, 3), np.uint8))
         assert shown.all() and age == 0, "there is always a first frame"
     # four standard deviations of a binomial count
     assert abs(lost - rate * steps) < 4.0 * math.sqrt(rate * (1.0 - rate) * steps)
@@ -114,7 +114,7 @@ def test_image_noise_has_its_size_and_belongs_to_the_frame():
     camera = imperfect(image_noise=6.0, camera_latency=1, dropped_frames=0.3)
     gray, seen = np.full((32, 32, 3), 128, np.uint8), {}
     for step in range(60):
-        shown, age = camera.seen(gray)
+        shown, age = camera.show(gray)
         assert shown.dtype == np.uint8
         kept = seen.setdefault(step - age, shown.tobytes())
         assert shown.tobytes() == kept, "a frame that stays must be seen to stay"
@@ -122,7 +122,7 @@ def test_image_noise_has_its_size_and_belongs_to_the_frame():
     pixels = np.frombuffer(b"".join(seen.values()), np.uint8).astype(float)
     assert pixels.std() == pytest.approx(6.0, rel=0.02)
     assert pixels.mean() == pytest.approx(128.0, abs=0.1)
-    white, _ = imperfect(image_noise=6.0).seen(np.full((8, 8, 3), 255, np.uint8))
+    white, _ = imperfect(image_noise=6.0).show(np.full((8, 8, 3), 255, np.uint8))
     assert white.min() > 200, "clipped, not wrapped round"
 
 
@@ -149,7 +149,7 @@ def test_position_noise_is_on_the_measured_position_only():
         assert np.array_equal(measured["state"][3:], true["state"][3:])
         assert all(np.array_equal(measured[k], true[k]) for k in true if k != "state")
     sensor, state = imperfect(position_noise_m=1e-3), np.arange(10.0)
-    errors = np.array([sensor.measured(state)[:3] - state[:3] for _ in range(2000)])
+    errors = np.array([sensor.measure(state)[:3] - state[:3] for _ in range(2000)])
     assert errors.std(axis=0) == pytest.approx(np.full(3, 1e-3), rel=0.1)
     assert abs(errors.mean()) < 1e-4
     assert np.array_equal(state, np.arange(10.0)), "the true state is not written on"

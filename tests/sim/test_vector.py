@@ -106,7 +106,7 @@ def test_a_process_that_dies_closes_the_vector(vec):
     vector = vec(TASK, 2, image_size=8)
     vector.reset(seed=0)
     os.kill(multiprocessing.active_children()[0].pid, signal.SIGKILL)
-    with pytest.raises(RobotError, match="died"):
+    with pytest.raises(RobotError, match="has ended"):
         vector.step(np.zeros((2, 8)))
     assert not multiprocessing.active_children()
 

@@ -21,7 +21,8 @@ def write_episode(episode: Episode, folder: Path, index: int) -> Path:
         The path of the episode file.
     """
     meta = episode.meta
-    writer = EpisodeWriter(folder, dataclasses.replace(meta), index)
+    meta = dataclasses.replace(meta, recorded=meta.recorded or meta.created)
+    writer = EpisodeWriter(folder, meta, index)
     try:
         for step in range(len(episode)):
             tick = tick_at(episode, step)

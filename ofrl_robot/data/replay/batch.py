@@ -1,4 +1,4 @@
-"""Define what a batch of transitions holds, for numpy arrays on the host and tensors on a device."""
+"""Define what a batch of transitions holds, on the host and on the training device."""
 
 from __future__ import annotations
 

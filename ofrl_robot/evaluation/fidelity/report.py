@@ -121,7 +121,7 @@ def replay_file(
         try:
             env = task_of(file)
         except ConfigError as error:
-            raise ConfigError(error.what, "pass --env Widow250...-v0", file) from error
+            raise ConfigError(error.what, "pass --task Widow250...-v0", file) from error
     task = find(env)
     trajectories = load_trajectories(file)
     fidelity = Fidelity(file, task.spec.id, {}, {})
@@ -142,8 +142,8 @@ def replay_file(
         simulation.close()
     if not fidelity.replays:
         raise DatasetError(
-            f"no episode can be replayed on {task.spec.id}; of the first {fidelity.skipped[0]}",
-            "check that --env is the task of the recording",
+            f"no episode can be replayed on {task.spec.id}, the first for: {fidelity.skipped[0]}",
+            "check that --task is what it was recorded on",
             file,
         )
     return fidelity

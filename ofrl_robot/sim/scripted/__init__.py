@@ -1,4 +1,4 @@
-"""Scripted policies: ground truth in, action out. They never see the environment."""
+"""Find the scripted policies, which turn ground truth into actions."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ POLICIES: Dict[str, Type[ScriptedPolicy]] = {
 
 
 def make_scripted(task_id: str, noise: float = 0.1, policy: Optional[str] = None) -> ScriptedPolicy:
-    """A scripted policy for ``task_id``.
+    """Return a scripted policy for ``task_id``.
 
     Args:
         task_id: a key of ``ofrl_robot.sim.TASK_IDS``.
-        noise: standard deviation of the action noise (0.1 is what data sets use).
+        noise: standard deviation of the action noise (datasets use 0.1).
         policy: a key of :data:`POLICIES`; empty or None for the one that solves the task.
 
     Raises:
-        ConfigError: unknown task or policy, or a policy that needs what the task does not have.
+        ConfigError: unknown task or policy.
     """
     spec = find(task_id).spec
     name = policy or spec.scripted_policy
     if name not in POLICIES:
-        raise ConfigError(f"unknown scripted policy {name!r}", f"use {' or '.join(POLICIES)}")
+        raise ConfigError(f"scripted policy {name!r} is unknown", f"use {' or '.join(POLICIES)}")
     return POLICIES[name](noise)
 
 

@@ -1,4 +1,4 @@
-"""What scripted policies share: noise, clipping, the seed, the approach to an object."""
+"""Base of the scripted policies: noise, clipping, the seed, the approach to an object."""
 
 from __future__ import annotations
 
@@ -11,32 +11,32 @@ from ofrl_robot.errors import ConfigError
 
 Truth = Dict[str, np.ndarray]
 
-GAIN = 7.0  # action per metre of error: asks for 1.4 x the error, as the position loop lags
+GAIN = 7.0  # action per metre of error: asks for 1.4 x the error, because the position loop lags
 GRIPPER_COMMAND = 0.7
 NEUTRAL_COMMAND = 0.7
-ACTION_LIMIT = 0.9  # of recorded actions, after noise
+ACTION_LIMIT = 0.9  # largest entry of a recorded action, after noise
 
 ALIGN_RADIUS = 0.03  # xy error above which the gripper does not descend, m
 PICK_TOLERANCE = 0.02  # distance to the pick point at which the gripper closes, m
 PICK_HEIGHT_STD = 0.01  # natural variation between episodes, m
-# Between "the object is well inside the fingers" and "the fingertips touch the table": a pick
-# point below that is never reached, and one above it closes on air.
+# Below this range the fingertips touch the table and the pick point is never reached; above it the
+# fingers close on air.
 PICK_HEIGHT_RANGE = (-0.325, -0.300)
-DESCENT_PATIENCE = 3  # steps without getting lower after which the gripper closes anyway
-HELD_REACH = 0.09  # the object is in the gripper while this close to the end effector, m
-LIFTED_HEIGHT = -0.28  # of what is carried: above it nothing drags against a rim, m
+DESCENT_PATIENCE = 3  # steps without descending after which the gripper closes anyway
+HELD_REACH = 0.09  # an object this close to the end effector is in the gripper, m
+LIFTED_HEIGHT = -0.28  # height of a carried object that clears every rim, m
 OPEN, CLOSE = GRIPPER_COMMAND, -GRIPPER_COMMAND
 
 
 class ScriptedPolicy:
-    """Base class: noise, clipping and the seed; subclasses decide (:meth:`decide`).
+    """Base class of scripted policies: noise, clipping and seed. Subclasses override `decide`.
 
     Args:
         noise: standard deviation of the normal noise added to all 8 action entries.
     """
 
     name: ClassVar[str]
-    needs: ClassVar[Sequence[str]] = ("object_position",)  # of the ground truth
+    needs: ClassVar[Sequence[str]] = ("object_position",)  # keys of the ground truth
 
     def __init__(self, noise: float = 0.0) -> None:
         if not noise >= 0.0:
@@ -45,18 +45,18 @@ class ScriptedPolicy:
         self.reset(0)
 
     def reset(self, seed: int) -> None:
-        """Start an episode; everything random in it follows from ``seed``."""
+        """Start an episode; ``seed`` determines everything random in it."""
         self.rng = np.random.default_rng(seed)
         self.begin()
 
     def act(self, ground_truth: Truth) -> np.ndarray:
-        """Next action, float64 (8,) within +-0.9.
+        """Return the next action, float64 (8,) within +-0.9.
 
         Args:
             ground_truth: ``WidowXEnv.ground_truth()`` of the current step.
 
         Raises:
-            ConfigError: the task lacks something that this policy works on.
+            ConfigError: the task lacks an object that this policy needs.
         """
         missing = [key for key in self.needs if key not in ground_truth]
         if missing:
@@ -72,17 +72,17 @@ class ScriptedPolicy:
         """Forget the last episode; draw from ``self.rng`` what varies between episodes."""
 
     def decide(self, truth: Truth) -> np.ndarray:
-        """Noise-free action (8,) for the current step."""
+        """Return the noise-free action (8,) for the current step."""
         raise NotImplementedError
 
 
 class Picker:
-    """The approach with the open gripper: over the object, then down, then close.
+    """Approach with the open gripper: over the object, then down, then close.
 
     Args:
-        rng: draws this episode's pick height.
-        height: its mean, m.
-        spread: its standard deviation, m.
+        rng: source of this episode's pick height.
+        height: mean of the pick height, m.
+        spread: standard deviation of the pick height, m.
         tolerance: distance to the pick point at which the gripper closes, m.
     """
 
@@ -99,16 +99,16 @@ class Picker:
         self.retry()
 
     def retry(self) -> None:
-        """Start the descent anew, after a grasp that missed."""
+        """Start the descent again after a grasp that missed."""
         self._lowest = np.inf
         self._stalled = 0
 
     def approach(self, ee: np.ndarray, item: np.ndarray) -> np.ndarray:
-        """Action (8,) towards ``item`` (3,) m for an end effector at ``ee`` (3,) m."""
+        """Return an action (8,) towards ``item`` (3,) m for an end effector at ``ee`` (3,) m."""
         error = np.array([item[0], item[1], self._height]) - ee
         above = float(np.linalg.norm(error[:2])) < ALIGN_RADIUS
         if above and ee[2] < self._height + 2.0 * self._tolerance:
-            # Noise and contact can hold the fingers just short of the pick point for good.
+            # Noise and contact can keep the fingers just short of the pick point forever.
             self._stalled = self._stalled + 1 if ee[2] > self._lowest - 1e-3 else 0
             self._lowest = min(self._lowest, float(ee[2]))
         if float(np.linalg.norm(error)) < self._tolerance or self._stalled >= DESCENT_PATIENCE:
@@ -119,14 +119,15 @@ class Picker:
 
 
 def move(error: Sequence[float], gripper: float = 0.0, neutral: float = 0.0) -> np.ndarray:
-    """Action (8,) that moves by ``error`` (3,) m, without rotation."""
+    """Return an action (8,) that moves by ``error`` (3,) m, without rotation."""
     action = np.zeros(specs.WIDOWX_ACTION.size)
     action[:3] = np.clip(GAIN * np.asarray(error), -1.0, 1.0)
-    action[6], action[7] = gripper, neutral
+    action[6] = gripper
+    action[7] = neutral
     return action
 
 
 def held(truth: Truth, key: str = "object_position") -> bool:
-    """Whether the gripper is closed round the object: both near each other."""
+    """Return whether the gripper is closed and near the object."""
     distance = float(np.linalg.norm(truth[key] - truth["ee_position"]))
     return truth["gripper_open"][0] < 0.5 and distance < HELD_REACH

@@ -1,4 +1,4 @@
-"""Pushing buttons."""
+"""Policy that pushes a button."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from ofrl_robot.sim.scripted.base import CLOSE, ScriptedPolicy, Truth, move
 
 ALIGN_RADIUS = 0.02  # xy error above which the gripper does not descend, m
 REACH = 0.06  # from the end effector to the closed fingertips, m
-PUSH_DEPTH = 0.05  # below the cap's centre, asked for so that the motors push, m
+PUSH_DEPTH = 0.05  # target below the cap's centre, so that the motors push, m
 PRESSED = 0.95
 REST_HEIGHT = -0.20  # of the end effector afterwards, m
 
@@ -22,6 +22,7 @@ class ButtonPressPolicy(ScriptedPolicy):
     needs = ("button_position", "button_pressed")
 
     def decide(self, truth: Truth) -> np.ndarray:
+        """Return the noise-free action (8,) for the current step."""
         ee, button = truth["ee_position"], truth["button_position"]
         off = button[:2] - ee[:2]
         if truth["button_pressed"][0] > PRESSED:

@@ -1,4 +1,4 @@
-"""Opening drawers, what comes before and after: skills, and the policies that chain them."""
+"""Skills for drawers and what is in front of them, and the policies that chain the skills."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from ofrl_robot.sim.scripted.base import (
     move,
 )
 
-CLEAR_HEIGHT = -0.25  # of the end effector: its fingers clear handle and ball, m
+CLEAR_HEIGHT = -0.25  # end-effector height at which the fingers clear handle and ball, m
 STILL = np.zeros(3)
 
 
 class Skill:
-    """A part of a policy: acts until it is done, then for good hands over to the next.
+    """A part of a policy: it acts until it is done; then the next skill acts.
 
     Args:
-        rng: what varies between episodes is drawn from it.
+        rng: source of what varies between episodes.
     """
 
     needs: ClassVar[Sequence[str]] = ()
@@ -35,24 +35,24 @@ class Skill:
         self.rng = rng
 
     def action(self, truth: Truth) -> Optional[np.ndarray]:
-        """Noise-free action (8,), or None when there is nothing left to do."""
+        """Return the noise-free action (8,), or None when nothing is left to do."""
         raise NotImplementedError
 
 
 class OpenDrawer(Skill):
-    """Lower the open gripper round the handle, drag the drawer to its stop, let go, rise."""
+    """Lower the open gripper around the handle, pull the drawer to its stop, let go, rise."""
 
     needs = ("handle_position", "drawer_opened", "drawer_direction")
-    # Where the fingers straddle the handle, from its middle, m. In x there is little choice:
-    # 8 mm to one side the gripper bar sits on the upper drawer, to the other a finger on the bar.
+    # Place of the fingers around the handle, from its middle, m. In x there is little choice: 8 mm
+    # to one side the gripper bar is on the upper drawer, to the other a finger is on the handle.
     grip = (0.012, 0.0, -0.01)
     above = (0.010, 0.040)  # x and y distance from which to go down: the handle lies along y
     grip_radius = 0.06  # distance from which to pull
-    # Past these the workspace ends before the drawer does: closing the fingers then pulls the
-    # handle the last 2 cm.
+    # Beyond these x positions (m) the workspace ends before the drawer is open: closing the
+    # fingers then pulls the handle the last 2 cm.
     reach = (0.43, 0.77)
     opened = 0.96
-    stop_progress = 0.01  # less than this in a step, and the drawer is at its stop
+    stop_progress = 0.01  # less progress than this in a step means that the drawer is at its stop
 
     def __init__(self, rng: np.random.Generator) -> None:
         super().__init__(rng)
@@ -60,6 +60,7 @@ class OpenDrawer(Skill):
         self._released = False
 
     def action(self, truth: Truth) -> Optional[np.ndarray]:
+        """Return the noise-free action (8,), or None when nothing is left to do."""
         ee, direction = truth["ee_position"], float(truth["drawer_direction"][0])
         fraction, before = float(truth["drawer_opened"][0]), self._fraction
         self._fraction = fraction
@@ -68,14 +69,14 @@ class OpenDrawer(Skill):
         if self._released:
             if ee[2] > CLEAR_HEIGHT:
                 return None
-            # Pressed against the handle the finger sticks to it: back off while rising.
+            # A finger that presses against the handle sticks to it: move away while rising.
             pressed = ee[2] < CLEAR_HEIGHT - 0.03
             if truth["gripper_open"][0] < 0.5:
                 return move(STILL, gripper=OPEN)
             return move([-0.05 * direction if pressed else 0.0, 0.0, 0.10])
         error = truth["handle_position"] + np.array(self.grip) * [direction, 1.0, 1.0] - ee
         if (np.abs(error[:2]) > self.above).any():
-            low = ee[2] < CLEAR_HEIGHT - 0.02  # beside it, or it slipped off: over it again
+            low = ee[2] < CLEAR_HEIGHT - 0.02  # beside the handle, or slipped off: go over it again
             return move([error[0], error[1], 0.10 if low else 0.0])
         if float(np.linalg.norm(error)) > self.grip_radius:
             return move(error)
@@ -83,14 +84,15 @@ class OpenDrawer(Skill):
         return move([self.pull(direction), 0.0, 0.0], gripper=0.0 if within else CLOSE)
 
     def pull(self, direction: float) -> float:
-        """Displacement to ask for along x while the handle is held, m."""
+        """Return the displacement to ask for along x while the handle is held, m."""
         return direction
 
 
 class OpenDrawerClumsily(OpenDrawer):
-    """Pulls or pushes at random: roboverse's suboptimal prior data."""
+    """Pull or push at random, as in roboverse's suboptimal prior data."""
 
     def pull(self, direction: float) -> float:
+        """Return a displacement (m) with or against the direction of opening, at random."""
         return direction if self.rng.random() < 0.5 else -direction
 
 
@@ -98,22 +100,24 @@ class GraspInDrawer(Skill):
     """Take the ball out of the open drawer and hold it."""
 
     needs = ("object_position", "handle_position", "drawer_position")
-    # The middle of the open box, from the handle; the open fingers fit between its walls
-    # only within this distance from there.
+    # The middle of the open box, from the handle, m; the open fingers fit between its walls only
+    # within `fit` of it.
     box_from_handle = -0.11
     fit = 0.008
     beside_divider = -0.004  # the box is divided lengthwise, close to the ball, m
     pick_height = -0.308
     align = 0.011  # xy error from which to go down, m
     hold_height = -0.16
-    clear_of_shell = 0.120  # from its middle: here the gripper bar passes the shell, m
+    clear_of_shell = 0.120  # from the middle of the shell: here the gripper bar passes it, m
 
     def __init__(self, rng: np.random.Generator) -> None:
         super().__init__(rng)
         self._height = self.pick_height + float(np.clip(rng.normal(0.0, 0.003), -0.006, 0.006))
-        self._lowest, self._stalled = np.inf, 0
+        self._lowest = np.inf
+        self._stalled = 0
 
     def action(self, truth: Truth) -> Optional[np.ndarray]:
+        """Return the noise-free action (8,), or None when nothing is left to do."""
         ee, ball = truth["ee_position"], truth["object_position"]
         if truth["gripper_open"][0] < 0.5:
             if held(truth):
@@ -141,7 +145,7 @@ class CloseTop(Skill):
 
     needs = ("top_position", "top_opened")
     closed = 0.04
-    beside = (0.15, 0.0, 0.05)  # right of and below this point of the box, pushing can begin
+    beside = (0.15, 0.0, 0.05)  # pushing can begin right of and below this point of the box, m
     push_height = 0.02  # above the middle of the box, m
 
     def __init__(self, rng: np.random.Generator) -> None:
@@ -149,6 +153,7 @@ class CloseTop(Skill):
         self._pushing = False
 
     def action(self, truth: Truth) -> Optional[np.ndarray]:
+        """Return the noise-free action (8,), or None when nothing is left to do."""
         ee, box = truth["ee_position"], truth["top_position"]
         if truth["top_opened"][0] < self.closed:
             return None
@@ -161,10 +166,10 @@ class CloseTop(Skill):
 
 
 class ClearBottle(Skill):
-    """Carry the bottle from before the handle to the tray at the side."""
+    """Carry the bottle in front of the handle to the tray at the side."""
 
     needs = ("bottle_position", "tray_position", "handle_position")
-    pick_height = -0.315  # any higher, and the fingers close above the widest part
+    pick_height = -0.315  # higher, the fingers close above the widest part
     carry_height = -0.20
     drop_radius = 0.03
     beside_handle = 0.055  # nearer to the handle a finger comes down on it, m
@@ -175,6 +180,7 @@ class ClearBottle(Skill):
         self._dropped = False
 
     def action(self, truth: Truth) -> Optional[np.ndarray]:
+        """Return the noise-free action (8,), or None when nothing is left to do."""
         if self._dropped:
             return None
         ee, bottle = truth["ee_position"], truth["bottle_position"]
@@ -194,12 +200,12 @@ class ClearBottle(Skill):
         return move([*away, self.carry_height - ee[2]], gripper=CLOSE)
 
     def drop_point(self, truth: Truth) -> np.ndarray:
-        """Where to let go, (3,) m."""
+        """Return where to let go, (3,) m."""
         return truth["tray_position"]
 
 
 class ClearBottleCarelessly(ClearBottle):
-    """Half of the bottles land up to 20 cm off the tray: roboverse's suboptimal prior data."""
+    """Drop half of the bottles up to 20 cm off the tray, as in roboverse's prior data."""
 
     def __init__(self, rng: np.random.Generator) -> None:
         super().__init__(rng)
@@ -207,17 +213,19 @@ class ClearBottleCarelessly(ClearBottle):
         self._off = off if rng.random() < 0.5 else np.zeros(3)
 
     def drop_point(self, truth: Truth) -> np.ndarray:
+        """Return where to let go of the bottle, (3,) m: over the tray or beside it."""
         return super().drop_point(truth) + self._off
 
 
 class GoNeutral(Skill):
-    """One neutral action: the arm returns to its reset pose, the gripper opens."""
+    """Send one neutral action: the arm returns to its reset pose, the gripper opens."""
 
     def __init__(self, rng: np.random.Generator) -> None:
         super().__init__(rng)
         self._done = False
 
     def action(self, truth: Truth) -> Optional[np.ndarray]:
+        """Return the noise-free action (8,), or None when nothing is left to do."""
         if self._done:
             return None
         self._done = True
@@ -225,23 +233,26 @@ class GoNeutral(Skill):
 
 
 class GoHome(Skill):
-    """Back to where the episode began, so that data of the next stage continues from there."""
+    """Return to where the episode began, so that data of the next stage continues from there."""
 
-    home = (0.60, 0.155, -0.173)  # end effector at the reset pose, m
+    home = (0.60, 0.155, -0.173)  # end effector at the reset pose, m, world axes
 
     def action(self, truth: Truth) -> Optional[np.ndarray]:
+        """Return the noise-free action (8,), or None when nothing is left to do."""
         return move(np.array(self.home) - truth["ee_position"])
 
 
 class Chain(ScriptedPolicy):
-    """One skill after the other; when the last is done, stay."""
+    """Policy that runs one skill after the other; after the last it stays."""
 
     skills: ClassVar[Sequence[Type[Skill]]] = ()
 
     def begin(self) -> None:
+        """Forget the last episode; draw what varies between episodes."""
         self._left: List[Skill] = [skill(self.rng) for skill in self.skills]
 
     def decide(self, truth: Truth) -> np.ndarray:
+        """Return the noise-free action (8,) for the current step."""
         while self._left:
             action = self._left[0].action(truth)
             if action is not None:
@@ -251,12 +262,12 @@ class Chain(ScriptedPolicy):
 
 
 def _chain(name: str, *skills: Type[Skill]) -> Type[Chain]:
-    """The policy called ``name`` that runs ``skills`` in order."""
+    """Return the policy called ``name`` that runs ``skills`` in order."""
     needs = tuple(dict.fromkeys(key for skill in skills for key in skill.needs))
     return type(name, (Chain,), {"name": name, "needs": needs, "skills": skills})
 
 
-# Those that end in GoHome make prior data: they solve the first part and leave the arm where
+# Policies that end in GoHome make prior data: they solve the first part and leave the arm where
 # the data of the second part begins. The suboptimal ones fail often, on purpose.
 POLICIES: Tuple[Type[ScriptedPolicy], ...] = (
     _chain("drawer_open", OpenDrawer),

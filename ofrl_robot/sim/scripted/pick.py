@@ -1,4 +1,4 @@
-"""Grasping, and putting down."""
+"""Policies that grasp an object and put it down."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from ofrl_robot.sim.scripted.base import (
 )
 
 GRASP_PICK_HEIGHT, PICK_HEIGHT = -0.31, -0.32  # mean of the pick points, m
-SECURED_HEIGHT = -0.23  # of the object: lifted for good, m
-HOLD_HEIGHT, CARRY_HEIGHT = -0.16, -0.20  # of the end effector, m
-DROP_CENTRED = 0.5  # part of the container's radius within which the object is let go
-DROP_CLEARANCE = 0.02  # of the object's frame over the container's top where it is let go, m
-DROP_TOLERANCE = 0.01  # of that height, m
+SECURED_HEIGHT = -0.23  # height of an object that is lifted safely, m
+HOLD_HEIGHT, CARRY_HEIGHT = -0.16, -0.20  # heights of the end effector, m
+DROP_CENTRED = 0.5  # the object is let go within this fraction of the container's radius
+DROP_CLEARANCE = 0.02  # height of the object's frame over the container's top at the drop, m
+DROP_TOLERANCE = 0.01  # tolerance of that height, m
 
-# Where the picker that misses on purpose reaches: in front of the arm, m.
+# Area in which the picker that misses on purpose closes the gripper, xy, m.
 REACH_LOW, REACH_HIGH = (0.49, 0.18), (0.75, 0.27)
 
 
@@ -36,9 +36,11 @@ class GraspPolicy(ScriptedPolicy):
     name = "grasp"
 
     def begin(self) -> None:
+        """Forget the last episode; draw what varies between episodes."""
         self._picker = Picker(self.rng, GRASP_PICK_HEIGHT)
 
     def decide(self, truth: Truth) -> np.ndarray:
+        """Return the noise-free action (8,) for the current step."""
         ee = truth["ee_position"]
         if truth["gripper_open"][0] > 0.5:
             return self._picker.approach(ee, truth["object_position"])
@@ -59,9 +61,11 @@ class GraspTransferPolicy(ScriptedPolicy):
     name = "grasp_transfer"
 
     def begin(self) -> None:
+        """Forget the last episode; draw what varies between episodes."""
         self._picker = Picker(self.rng, PICK_HEIGHT)
 
     def decide(self, truth: Truth) -> np.ndarray:
+        """Return the noise-free action (8,) for the current step."""
         ee, item = truth["ee_position"], truth["object_position"]
         if truth["gripper_open"][0] > 0.5:
             return self._picker.approach(ee, self.pick_point(item))
@@ -71,21 +75,23 @@ class GraspTransferPolicy(ScriptedPolicy):
         return move([0.0, 0.0, HOLD_HEIGHT - ee[2]], gripper=CLOSE, neutral=NEUTRAL_COMMAND)
 
     def pick_point(self, item: np.ndarray) -> np.ndarray:
-        """Where to close the gripper (2,) or (3,) m, for an object at ``item`` (3,) m."""
+        """Return where to close the gripper, (2,) or (3,) m, for an object at ``item`` (3,) m."""
         return item
 
 
 class GraspTransferSuboptimalPolicy(GraspTransferPolicy):
-    """The same, but every other episode closes the gripper at a random place."""
+    """GraspTransfer that closes the gripper at a random place in every other episode."""
 
     name = "grasp_transfer_suboptimal"
 
     def begin(self) -> None:
+        """Forget the last episode; draw what varies between episodes."""
         super().begin()
         astray = self.rng.uniform(REACH_LOW, REACH_HIGH)
         self._astray = astray if self.rng.random() < 0.5 else None
 
     def pick_point(self, item: np.ndarray) -> np.ndarray:
+        """Return where to close the gripper: at the object or at a random place."""
         return item if self._astray is None else self._astray
 
 
@@ -96,14 +102,16 @@ class PlacePolicy(ScriptedPolicy):
     needs = ("object_position", "container_position", "container_top", "container_radius")
 
     def begin(self) -> None:
+        """Forget the last episode; draw what varies between episodes."""
         self._dropped = False
 
     def decide(self, truth: Truth) -> np.ndarray:
+        """Return the noise-free action (8,) for the current step."""
         ee, item = truth["ee_position"], truth["object_position"]
         container, top = truth["container_position"], float(truth["container_top"][0])
         if self._dropped:
             return move([*(container[:2] - ee[:2]), CARRY_HEIGHT - ee[2]], gripper=OPEN)
-        # What must be over the container is the object, not the gripper.
+        # The object must be over the container, not the gripper.
         off = container[:2] - item[:2]
         distance = float(np.linalg.norm(off))
         if distance > ALIGN_RADIUS:
@@ -122,11 +130,13 @@ class PickPlacePolicy(PlacePolicy):
     name = "pick_place"
 
     def begin(self) -> None:
+        """Forget the last episode; draw what varies between episodes."""
         super().begin()
         self._picker = Picker(self.rng, PICK_HEIGHT)
         self._lifted = False
 
     def decide(self, truth: Truth) -> np.ndarray:
+        """Return the noise-free action (8,) for the current step."""
         ee, item = truth["ee_position"], truth["object_position"]
         if self._dropped:
             return super().decide(truth)

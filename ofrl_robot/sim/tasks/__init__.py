@@ -1,4 +1,4 @@
-"""The simulated tasks. A new one is a class in the ``TASKS`` of its family."""
+"""Find the simulated tasks. To add one, write a class and list it in its family's ``TASKS``."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ NAMESPACE = "ofrl_robot"
 
 
 def find(task_id: str) -> Type[Task]:
-    """Task class of ``task_id`` (the ``ofrl_robot/`` prefix may be there or not).
+    """Return the task class of ``task_id`` (the ``ofrl_robot/`` prefix may be there or not).
 
     Raises:
         ConfigError: unknown id; the message names the nearest ones.
@@ -31,7 +31,7 @@ def find(task_id: str) -> Type[Task]:
         short = {key.lower(): key for key in REGISTRY}
         near = difflib.get_close_matches(name.lower(), list(short), n=3, cutoff=0.3)
         known = [short[key] for key in near] or list(REGISTRY)
-        raise ConfigError(f"unknown simulated task {task_id!r}", f"use {' or '.join(known)}")
+        raise ConfigError(f"simulated task {task_id!r} is unknown", f"use {' or '.join(known)}")
     return REGISTRY[name]
 
 

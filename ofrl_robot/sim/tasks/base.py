@@ -1,4 +1,4 @@
-"""What every simulated task says: its spec, its objects, its success and its ground truth."""
+"""Define a simulated task: its spec, its objects, its success and its ground truth."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ if TYPE_CHECKING:  # naming the tasks must not load the physics engine
     from ofrl_robot.sim.arm import WidowXArm
     from ofrl_robot.sim.world import World
 
-HALF_TURN = (0.0, 0.0, 1.0, 0.0)  # about z: how objects lie in the published data, xyzw
-TABLE_HEIGHT = -0.375  # of its upper face, m
+HALF_TURN = (0.0, 0.0, 1.0, 0.0)  # about z, xyzw: orientation of objects in the published data
+TABLE_HEIGHT = -0.375  # height of the upper face of the table, m, world axes
 SETTLE_SUBSTEPS = 50
 PLACEMENT_TRIES = 100
 
@@ -25,7 +25,7 @@ GRASP_REACH = 0.10
 
 @dataclasses.dataclass(frozen=True)
 class TaskSpec:
-    """The facts about a task that others may read.
+    """Facts about a task that other modules read.
 
     Attributes:
         id: name without namespace, e.g. ``Widow250SingleObjGrasp-v0``.
@@ -49,9 +49,9 @@ class TaskSpec:
 
 
 class Task:
-    """Base class: subclasses set ``spec`` and fill in the hooks.
+    """Base class of tasks; subclasses set ``spec`` and override the hooks.
 
-    A task owns the ids of the bodies it loaded; the simulation owns world and arm. All
+    A task keeps the ids of the bodies that it loaded; the simulation owns world and arm. All
     positions are float64 in m, quaternions xyzw, world axes.
 
     Args:
@@ -59,7 +59,7 @@ class Task:
             task's own. Only tasks with ``spec.object_pool`` above 1 have a choice.
 
     Raises:
-        ConfigError: ``num_objects`` is outside what the task offers.
+        ConfigError: ``num_objects`` is not a size that the task offers.
     """
 
     spec: ClassVar[TaskSpec]
@@ -69,7 +69,7 @@ class Task:
         if num_objects and not 1 <= num_objects <= pool:
             raise ConfigError(
                 f"num_objects {num_objects} is not in 1..{pool}",
-                "leave it out" if pool == 1 else "choose a size in that range",
+                "omit it" if pool == 1 else "choose a size in that range",
                 self.spec.id,
             )
         self.num_objects = num_objects or pool
@@ -80,19 +80,19 @@ class Task:
         raise NotImplementedError
 
     def start(self, world: World, arm: WidowXArm) -> None:
-        """Last touch once the arm stands at its reset pose (nothing, for most tasks)."""
+        """Prepare the arm once it is at its reset pose (most tasks do nothing)."""
 
     def info(self, world: World, ee_position: np.ndarray) -> Dict[str, Any]:
-        """Success conditions now, by roboverse's key names; subclasses add theirs."""
+        """Return the success conditions now, by roboverse's key names; subclasses add theirs."""
         grasped = is_grasped(world.pose(self.target)[0], ee_position)
         return {"grasp_success": grasped, "grasp_success_target": grasped}
 
     def target_pose(self, world: World) -> Tuple[np.ndarray, np.ndarray]:
-        """Position (3,) and quaternion (4,) of the object that success is about."""
+        """Return position (3,) and quaternion (4,) of the object that success is about."""
         return world.pose(self.target)
 
     def ground_truth(self, world: World) -> Dict[str, np.ndarray]:
-        """Privileged arrays for scripted policies; subclasses add theirs."""
+        """Return privileged arrays for scripted policies; subclasses add theirs."""
         return {"object_position": world.pose(self.target)[0]}
 
     def restore(self, world: World, first: Dict[str, np.ndarray]) -> None:
@@ -107,7 +107,7 @@ def place(
     accept: Callable[[np.ndarray], bool],
     where: str,
 ) -> np.ndarray:
-    """Uniform sample of the shape of ``low``, m, from ``low`` to ``high``, that ``accept`` takes.
+    """Draw a uniform sample between ``low`` and ``high``, m, that ``accept`` returns True for.
 
     Raises:
         ConfigError: no sample was accepted in ``PLACEMENT_TRIES`` tries.
@@ -117,7 +117,7 @@ def place(
         if accept(position):
             return position
     raise ConfigError(
-        f"no free place for an object between {np.asarray(low).tolist()} and "
+        f"no free place for an object was found between {np.asarray(low).tolist()} and "
         f"{np.asarray(high).tolist()} in {PLACEMENT_TRIES} tries",
         "widen the spawn box or move the container",
         where,
@@ -125,6 +125,6 @@ def place(
 
 
 def is_grasped(object_position: np.ndarray, ee_position: np.ndarray) -> bool:
-    """Lifted and near the gripper. Both positions (3,) m."""
+    """Return whether the object is lifted and near the gripper. Both positions (3,) m."""
     reach = float(np.linalg.norm(object_position - ee_position))
     return bool(object_position[2] > GRASP_HEIGHT and reach < GRASP_REACH)

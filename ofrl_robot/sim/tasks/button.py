@@ -1,4 +1,4 @@
-"""Buttons: push one in."""
+"""Task: push a button in."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 PUSH_JOINT = 1
 TRAVEL = 0.015  # of the cap, m
-# As roboverse's: a motor holds the cap still, so it stays where it was pushed to.
+# As in roboverse, a motor holds the cap still, so it stays where it was pushed to.
 HOLDING_FORCE = 10.0
 PRESSED_FRACTION = 0.8
 
@@ -29,7 +29,7 @@ BOTTLE_CLEARANCE = 0.09  # least x distance to the button: the bottle lies along
 
 
 class ButtonPress(Task):
-    """A button that stays pressed, and beside it a bottle that has no part in it."""
+    """A button that stays pressed, and a bottle beside it that does not matter."""
 
     spec: ClassVar[TaskSpec] = TaskSpec(
         id="Widow250ButtonPress-v0",
@@ -41,6 +41,7 @@ class ButtonPress(Task):
     button_xy: ClassVar[Tuple[float, float]] = (0.50, 0.20)
 
     def build(self, world: World, rng: np.random.Generator) -> None:
+        """Load the objects; see :meth:`Task.build`."""
         self.button = world.load("button", (*self.button_xy, TABLE_HEIGHT))
         world.hold_joint(self.button, PUSH_JOINT, HOLDING_FORCE)
         self._highest = float(world.link_position(self.button, PUSH_JOINT)[2])
@@ -55,6 +56,7 @@ class ButtonPress(Task):
         world.step(SETTLE_SUBSTEPS)
 
     def info(self, world: World, ee_position: np.ndarray) -> Dict[str, Any]:
+        """Return the success conditions by roboverse's key names."""
         pressed = self._pressed(world)
         return dict(
             super().info(world, ee_position),
@@ -64,6 +66,7 @@ class ButtonPress(Task):
         )
 
     def ground_truth(self, world: World) -> Dict[str, np.ndarray]:
+        """Return privileged arrays for scripted policies, m, world axes."""
         return dict(
             super().ground_truth(world),
             button_position=self._cap(world),
@@ -71,11 +74,11 @@ class ButtonPress(Task):
         )
 
     def _cap(self, world: World) -> np.ndarray:
-        """Centre (3,) m of the cap."""
+        """Return the centre (3,) m of the cap."""
         return world.link_position(self.button, PUSH_JOINT)
 
     def _pressed(self, world: World) -> float:
-        """Part of its travel by which the cap is pushed in, nominally 0..1."""
+        """Return how far the cap is pushed in, as a fraction of its travel, nominally 0..1."""
         return (self._highest - float(self._cap(world)[2])) / TRAVEL
 
 

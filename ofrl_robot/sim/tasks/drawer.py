@@ -1,4 +1,4 @@
-"""Drawers: open one, take the ball out of it, clear away first what is in the way."""
+"""Tasks: open a drawer, take the ball out of it, first remove what is in the way."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ from ofrl_robot.sim.tasks.base import HALF_TURN, SETTLE_SUBSTEPS, TABLE_HEIGHT, 
 if TYPE_CHECKING:
     from ofrl_robot.sim.world import World
 
-OPENED_FRACTION, CLOSED_FRACTION = 0.95, 0.05
+OPENED_FRACTION = 0.95
+CLOSED_FRACTION = 0.05
 
-# Roboverse slides its drawers with a motor at 0.5 m/s for 57 to 60 substeps of 1/240 s, which
-# is how far "open" is; the motor stays on, holding still with this force.
+# Roboverse slides its drawers with a motor at 0.5 m/s for 57 to 60 substeps of 1/240 s; that
+# distance counts as open. The motor stays on and holds still with this force, N.
 SUBSTEP_TRAVEL = 0.5 / 240.0
 SLIDE_SUBSTEPS = (57, 61)
 HOLDING_FORCE = 5.0
@@ -30,7 +31,7 @@ BALL_SPREAD = 0.015
 
 
 class Drawer:
-    """One drawer in a world: where it slides, how far it is open."""
+    """One drawer in a world: its direction and how far it is open."""
 
     def __init__(
         self, world: World, asset: str, position: np.ndarray, opens_to: float = 1.0
@@ -42,7 +43,7 @@ class Drawer:
         world.ignore_contacts(self.body, world.table)
         self.position = np.array(position, float)
         self.opens_to = opens_to  # +1 or -1: direction of opening along world x
-        self.travel = 0.0  # what counts as fully open, m
+        self.travel = 0.0  # distance that counts as fully open, m
 
     def place(self, world: World, x: float, opens_to: float) -> None:
         """Put the shell at ``x`` (m) facing the given way."""
@@ -55,20 +56,20 @@ class Drawer:
         world.hold_joint(self.body, SLIDE_JOINT, HOLDING_FORCE)
 
     def box(self, world: World) -> np.ndarray:
-        """Position (3,) of the sliding box."""
+        """Return the position (3,) of the sliding box, m."""
         return world.link_position(self.body, SLIDE_JOINT)
 
     def handle(self, world: World) -> np.ndarray:
-        """Position (3,) of the middle of the handle."""
+        """Return the position (3,) of the middle of the handle, m."""
         return world.link_position(self.body, HANDLE_LINK)
 
     def opened(self, world: World) -> float:
-        """Part of its travel by which the drawer is open, nominally 0..1."""
+        """Return how far the drawer is open, as a fraction of its travel, nominally 0..1."""
         return float(self.opens_to * (self.box(world)[0] - self.position[0]) / self.travel)
 
 
 class DrawerTask(Task):
-    """A drawer with a ball in it, closed; the base of all of them."""
+    """A closed drawer with a ball in it; the base of all drawer tasks."""
 
     spec: ClassVar[TaskSpec] = TaskSpec(
         id="Widow250DrawerOpen-v0",
@@ -81,6 +82,7 @@ class DrawerTask(Task):
     start_opened: ClassVar[bool] = False
 
     def build(self, world: World, rng: np.random.Generator) -> None:
+        """Load the objects; see :meth:`Task.build`."""
         # In roboverse's order: the ball falls into the opened drawer, which is then closed.
         opened, closed, again = rng.integers(*SLIDE_SUBSTEPS, size=3) * SUBSTEP_TRAVEL
         self.drawer = Drawer(world, "drawer", np.array(self.drawer_position))
@@ -95,6 +97,7 @@ class DrawerTask(Task):
         world.step(10)
 
     def info(self, world: World, ee_position: np.ndarray) -> Dict[str, Any]:
+        """Return the success conditions by roboverse's key names."""
         opened = self.drawer.opened(world)
         return dict(
             super().info(world, ee_position),
@@ -104,6 +107,7 @@ class DrawerTask(Task):
         )
 
     def ground_truth(self, world: World) -> Dict[str, np.ndarray]:
+        """Return privileged arrays for scripted policies, m, world axes."""
         return dict(
             super().ground_truth(world),
             drawer_position=self.drawer.position.copy(),
@@ -113,6 +117,7 @@ class DrawerTask(Task):
         )
 
     def restore(self, world: World, first: Dict[str, np.ndarray]) -> None:
+        """Put the objects where a recorded episode had them."""
         super().restore(world, first)
         if "drawer_x_pos" in first:
             travel = self.drawer.opens_to * (float(first["drawer_x_pos"]) - self.drawer.position[0])
@@ -130,7 +135,7 @@ class DrawerOpenNeutral(DrawerTask):
 
 
 class DrawerGrasp(DrawerTask):
-    """The drawer stands open; success is having the ball lifted."""
+    """An open drawer; success is the ball lifted."""
 
     spec: ClassVar[TaskSpec] = dataclasses.replace(
         DrawerTask.spec,
@@ -151,7 +156,7 @@ class DrawerGraspNeutral(DrawerGrasp):
 
 
 class DrawerOpenGrasp(DrawerTask):
-    """The drawer is closed; success is having the ball lifted."""
+    """A closed drawer; success is the ball lifted."""
 
     spec: ClassVar[TaskSpec] = dataclasses.replace(
         DrawerTask.spec,
@@ -165,7 +170,7 @@ class DrawerOpenGrasp(DrawerTask):
 
 
 class DrawerRandomizedOpen(DrawerTask):
-    """One of four places, two of which open the other way; the ball lies on top."""
+    """A drawer at one of four places; at two it opens the other way. The ball lies on top."""
 
     spec: ClassVar[TaskSpec] = dataclasses.replace(
         DrawerTask.spec,
@@ -178,6 +183,7 @@ class DrawerRandomizedOpen(DrawerTask):
     item: ClassVar[str] = "ball"
 
     def build(self, world: World, rng: np.random.Generator) -> None:
+        """Load the objects; see :meth:`Task.build`."""
         x, opens_to = self.places[int(rng.integers(len(self.places)))]
         opened, closed = rng.integers(*SLIDE_SUBSTEPS, size=2) * SUBSTEP_TRAVEL
         position = np.array([x, 0.15, -0.35])
@@ -190,7 +196,8 @@ class DrawerRandomizedOpen(DrawerTask):
         world.step(SETTLE_SUBSTEPS)
 
     def restore(self, world: World, first: Dict[str, np.ndarray]) -> None:
-        if "drawer_x_pos" in first:  # the drawer was shut, so the nearest place is the one
+        """Put the objects where a recorded episode had them."""
+        if "drawer_x_pos" in first:  # the drawer was closed, so it is the nearest place
             found = float(first["drawer_x_pos"])
             self.drawer.place(world, *min(self.places, key=lambda spot: abs(spot[0] - found)))
         super().restore(world, first)
@@ -220,6 +227,7 @@ class DoubleDrawerOpen(DrawerTask):
     bottle_high: ClassVar[Sequence[float]] = (0.81, 0.0, -0.34)
 
     def build(self, world: World, rng: np.random.Generator) -> None:
+        """Load the objects; see :meth:`Task.build`."""
         super().build(world, rng)
         above = np.array(self.drawer_position) + [0.0, 0.0, 0.07]
         self.top = Drawer(world, "drawer_plain", above)
@@ -235,6 +243,7 @@ class DoubleDrawerOpen(DrawerTask):
         world.step(SETTLE_SUBSTEPS)
 
     def info(self, world: World, ee_position: np.ndarray) -> Dict[str, Any]:
+        """Return the success conditions by roboverse's key names."""
         opened = self.top.opened(world)
         return dict(
             super().info(world, ee_position),
@@ -244,6 +253,7 @@ class DoubleDrawerOpen(DrawerTask):
         )
 
     def ground_truth(self, world: World) -> Dict[str, np.ndarray]:
+        """Return privileged arrays for scripted policies, m, world axes."""
         return dict(
             super().ground_truth(world),
             top_position=self.top.box(world),
@@ -253,6 +263,7 @@ class DoubleDrawerOpen(DrawerTask):
         )
 
     def restore(self, world: World, first: Dict[str, np.ndarray]) -> None:
+        """Put the objects where a recorded episode had them."""
         super().restore(world, first)
         self.top.travel = self.drawer.travel
         if "drawer_top_x_pos" in first and self.top_half_open:
@@ -260,7 +271,7 @@ class DoubleDrawerOpen(DrawerTask):
 
 
 class DoubleDrawerGrasp(DoubleDrawerOpen):
-    """The bottom drawer stands open; success is having the ball lifted."""
+    """An open bottom drawer; success is the ball lifted."""
 
     spec: ClassVar[TaskSpec] = dataclasses.replace(
         DoubleDrawerOpen.spec,
@@ -273,7 +284,7 @@ class DoubleDrawerGrasp(DoubleDrawerOpen):
 
 
 class DoubleDrawerOpenGrasp(DoubleDrawerOpen):
-    """Both drawers closed; success is having the ball lifted."""
+    """Two closed drawers; success is the ball lifted."""
 
     spec: ClassVar[TaskSpec] = dataclasses.replace(
         DoubleDrawerOpen.spec,

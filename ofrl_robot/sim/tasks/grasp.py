@@ -1,4 +1,4 @@
-"""Grasping from the table: one block, lifted in the gripper."""
+"""Tasks: grasp a block from the table and lift it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class SingleObjGrasp(Task):
-    """One block at a random place; success is having it lifted in the gripper."""
+    """One block at a random place; success is the block lifted in the gripper."""
 
     spec: ClassVar[TaskSpec] = TaskSpec(
         id="Widow250SingleObjGrasp-v0",
@@ -27,13 +27,14 @@ class SingleObjGrasp(Task):
     spawn_high: ClassVar[Sequence[float]] = (0.68, 0.25, -0.30)
 
     def build(self, world: World, rng: np.random.Generator) -> None:
+        """Load the objects; see :meth:`Task.build`."""
         position = rng.uniform(self.spawn_low, self.spawn_high)
         self.target = world.load("block", position, HALF_TURN)
         world.step(SETTLE_SUBSTEPS)
 
 
 class GraspEasy(SingleObjGrasp):
-    """The same with the block always at one place."""
+    """SingleObjGrasp with the block always at the same place."""
 
     spec: ClassVar[TaskSpec] = dataclasses.replace(
         SingleObjGrasp.spec,

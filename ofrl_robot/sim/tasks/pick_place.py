@@ -1,4 +1,4 @@
-"""Picking up and putting down: an object and a container."""
+"""Tasks: pick an object up and put it into or onto a container."""
 
 from __future__ import annotations
 
@@ -21,24 +21,25 @@ if TYPE_CHECKING:
     from ofrl_robot.sim.arm import WidowXArm
     from ofrl_robot.sim.world import World
 
-DROP_HEIGHT = -0.30  # from which objects fall on the table, m
-BLOCK_UNDERSIDE = 0.012  # of the block below its frame, m
+DROP_HEIGHT = -0.30  # height from which objects fall on the table, m
+BLOCK_UNDERSIDE = 0.012  # depth of the block below its frame, m
 
-# How roboverse's PlaceTray starts, from a state saved there: the joints of the arm (waist to
-# propeller, rad), the place of the object between the fingers, its underside's height.
+# Start of roboverse's PlaceTray, from a state saved there: joints of the arm (waist to propeller,
+# rad), place of the object between the fingers, height of its underside.
 HOLDING_JOINTS = (1.56385, -0.57983, -0.63496, 0.0005, -1.51506, -0.00839, 0.00189)
-# That state moves: without these speeds (rad/s) the replayed path is off by 2.4 mm, not 0.2.
+# The arm moves in that state: without these speeds (rad/s) the replayed path is off by 2.4 mm
+# instead of 0.2.
 HOLDING_SPEEDS = (0.0458, -0.1495, 0.2602, -0.0301, -0.4107, 0.0682, -0.0194)
 HELD_XY = (0.6000, 0.1527)
 HELD_UNDERSIDE = -0.2436
 CLOSING_FINGERS = 0.027  # from here the fingers close on it; the widest object needs 0.026 m
 CLOSING_SUBSTEPS = 15
-ARM_BRAKE = 500.0  # N m; holds the arm still meanwhile
+ARM_BRAKE = 500.0  # N m; holds the arm still while the fingers close
 
 
 @dataclasses.dataclass(frozen=True)
 class Container:
-    """Something to put the object into or onto.
+    """A container to put the object into or onto.
 
     Attributes:
         asset: name of its URDF, whose frame is on the table.
@@ -46,7 +47,7 @@ class Container:
         top: height of its rim or upper face, m.
         clearance: least xy distance between its centre and the object's at the start, m.
         placed_height, placed_radius: the object counts as placed below this height and within
-            this xy distance of the centre, m. Held or released, it makes no difference.
+            this xy distance of the centre, m, whether the gripper holds it or not.
     """
 
     asset: str
@@ -68,7 +69,7 @@ CUBE = Container(
 
 
 class PickTray(Task):
-    """A block outside a fixed tray; success is having it low inside the tray."""
+    """A block outside a fixed tray; success is the block low inside the tray."""
 
     spec: ClassVar[TaskSpec] = TaskSpec(
         id="Widow250PickTray-v0",
@@ -85,8 +86,9 @@ class PickTray(Task):
     in_gripper: ClassVar[bool] = False  # whether the object starts there
 
     def build(self, world: World, rng: np.random.Generator) -> None:
+        """Load the objects; see :meth:`Task.build`."""
         self.draw(rng)
-        # Both places are drawn anew until they are far enough apart, as roboverse does.
+        # Both places are drawn again until they are far enough apart, as roboverse does.
         clearance = self.container.clearance
         spot = place(
             rng,
@@ -104,23 +106,24 @@ class PickTray(Task):
             world.step(SETTLE_SUBSTEPS)
 
     def draw(self, rng: np.random.Generator) -> None:
-        """Choose this episode's object, where there is a choice."""
+        """Draw this episode's object; a task with one object does nothing."""
 
     def load_object(self, world: World, position: Sequence[float]) -> int:
-        """Body id of this episode's object, loaded with its frame at ``position`` (3,) m."""
+        """Load this episode's object with its frame at ``position`` (3,) m; return its body id."""
         return world.load("block", position, HALF_TURN)
 
     def underside(self) -> float:
-        """Depth of this episode's object below its frame, m."""
+        """Return the depth of this episode's object below its frame, m."""
         return BLOCK_UNDERSIDE
 
     def _held_position(self) -> Tuple[float, float, float]:
         return (*HELD_XY, HELD_UNDERSIDE + self.underside())
 
     def start(self, world: World, arm: WidowXArm) -> None:
+        """Put the object into the closed gripper."""
         if not self.in_gripper:
             return
-        # here, as naming the tasks must not load the physics engine
+        # imported here, because listing the tasks must not load the physics engine
         from ofrl_robot.sim.arm import LEFT_FINGER, MOVABLE_JOINTS, RIGHT_FINGER
 
         for joint, value in zip(MOVABLE_JOINTS, HOLDING_JOINTS):
@@ -131,13 +134,14 @@ class PickTray(Task):
         arm.command_delta(np.zeros(3), np.zeros(3))
         for joint in MOVABLE_JOINTS[:7]:
             world.hold_joint(arm.body, joint, ARM_BRAKE)
-        for _ in range(CLOSING_SUBSTEPS):  # it hangs in the air until the fingers have it
+        for _ in range(CLOSING_SUBSTEPS):  # it is kept in the air until the fingers hold it
             world.move(self.target, self._held_position(), HALF_TURN)
             world.step(1)
         for joint, value, speed in zip(MOVABLE_JOINTS, HOLDING_JOINTS, HOLDING_SPEEDS):
             world.set_joint(arm.body, joint, value, speed)
 
     def info(self, world: World, ee_position: np.ndarray) -> Dict[str, Any]:
+        """Return the success conditions by roboverse's key names."""
         item = world.pose(self.target)[0]
         off_centre = float(np.linalg.norm(item[:2] - self._container[:2]))
         low = float(item[2]) < self.container.placed_height
@@ -146,6 +150,7 @@ class PickTray(Task):
         return dict(info, place_success=placed, place_success_target=placed)
 
     def ground_truth(self, world: World) -> Dict[str, np.ndarray]:
+        """Return privileged arrays for scripted policies, m, world axes."""
         return dict(
             super().ground_truth(world),
             container_position=self._container.copy(),
@@ -155,7 +160,7 @@ class PickTray(Task):
 
 
 class PlaceTray(PickTray):
-    """The same with the block in the closed gripper at the start, always the same way."""
+    """PickTray with the block in the closed gripper at the start, always at the same place."""
 
     spec: ClassVar[TaskSpec] = dataclasses.replace(
         PickTray.spec,
@@ -177,16 +182,20 @@ class PickTrayMult(PickTray):
     )
 
     def draw(self, rng: np.random.Generator) -> None:
+        """Draw this episode's object."""
         self._index = int(rng.integers(self.num_objects))
         self._item = catalogue(self.num_objects)[self._index]
 
     def load_object(self, world: World, position: Sequence[float]) -> int:
+        """Load the drawn object and return its body id."""
         return world.add(self._item, position, HALF_TURN)
 
     def underside(self) -> float:
+        """Return the depth of the object below its frame, m."""
         return -float(self._item.low[2])
 
     def info(self, world: World, ee_position: np.ndarray) -> Dict[str, Any]:
+        """Return the success conditions by roboverse's key names."""
         return dict(super().info(world, ee_position), object_index=self._index)
 
 

@@ -55,7 +55,7 @@ def test_our_own_file_agrees_entirely(ofrl, tmp_path, trajectories, write_npy):
 
 def test_drawers_are_compared_too(ofrl, tmp_path, record_trajectory, write_npy):
     file = write_npy(tmp_path / "mine.npy", [record_trajectory(DRAWER, 0, 16)])
-    code, out, _ = ofrl("sim", "replay", file, "--env", DRAWER, "--report", tmp_path / "r.json")
+    code, out, _ = ofrl("sim", "replay", file, "--task", DRAWER, "--report", tmp_path / "r.json")
     found = json.loads((tmp_path / "r.json").read_text())
     assert code == 0 and "drawer agrees in 100%" in out
     assert found["drawer_agreement"] == 1.0 and found["drawer_opening_error_median"] < 0.02
@@ -102,14 +102,14 @@ def test_bad_episodes_are_skipped_with_a_reason(ofrl, tmp_path, trajectories, wr
     ("words", "message"),
     [
         (
-            ["FILE", "--env", DRAWER],
-            f"infos lack drawer_x_pos, which {DRAWER} has; check that --env",
+            ["FILE", "--task", DRAWER],
+            f"infos lack drawer_x_pos of {DRAWER}; check that --task",
         ),
-        (["FILE", "--env", "Widow250Fly-v0"], "unknown simulated task 'Widow250Fly-v0'"),
-        (["UNNAMED"], "no task id in the file name; pass --env Widow250"),
-        (["EMPTY", "--env", TASK], "holds no trajectory"),
-        (["TEXT", "--env", TASK], "neither an .npy file"),
-        (["MISSING", "--env", TASK], "No such file"),
+        (["FILE", "--task", "Widow250Fly-v0"], "simulated task 'Widow250Fly-v0' is unknown"),
+        (["UNNAMED"], "no task id in the file name; pass --task Widow250"),
+        (["EMPTY", "--task", TASK], "holds no trajectory"),
+        (["TEXT", "--task", TASK], "neither an .npy file"),
+        (["MISSING", "--task", TASK], "No such file"),
         (["FILE", "--report", "FOLDER"], "the report cannot be written there"),
         (["FILE", "--report", "TEXT/r.json"], "the report cannot be written there"),
     ],

@@ -1,0 +1,63 @@
+"""`ofrl info`: one block for a bug report, whatever is broken on the computer."""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+from ofrl_robot import __version__
+from ofrl_robot.cli import info, main
+
+SETUP = Path(__file__).resolve().parent.parent / "setup.py"
+
+
+def test_every_line_of_the_block(capsys):
+    assert main(["info"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    rows = dict(line.split(None, 1) for line in lines)
+    assert list(rows) == [
+        "ofrl_robot", "python", "os", "cpu", "memory", "gpu", "ros", "packages", "optional",
+        "cameras", "disk",
+    ]  # fmt: skip
+    assert rows["ofrl_robot"].startswith(__version__)
+    assert sys.version.split()[0] in rows["python"] and "cores" in rows["cpu"]
+    assert "torch " in rows["packages"] and "MISSING" not in rows["packages"]
+    assert "GiB" in rows["memory"] and "GiB free" in rows["disk"]
+
+
+def test_a_probe_that_fails_costs_its_own_line_only(monkeypatch, capsys):
+    def fail():
+        raise PermissionError("not for you")
+
+    monkeypatch.setattr(info, "_cameras", fail)
+    monkeypatch.setattr(info, "LIMIT_S", 0.0)  # every other program takes too long
+    assert main(["info"]) == 0
+    out = capsys.readouterr().out
+    assert "cameras     unknown (PermissionError: not for you)\n" in out
+    assert "python      3." in out and len(out.splitlines()) == 11
+
+
+def test_it_names_every_dependency_of_the_package():
+    for node in ast.walk(ast.parse(SETUP.read_text())):
+        if isinstance(node, ast.keyword) and node.arg == "install_requires":
+            required = [re.match(r"[\w-]+", text).group() for text in ast.literal_eval(node.value)]
+    assert list(info.DEPENDENCIES) == required
+
+
+def test_cameras_are_named(monkeypatch, tmp_path):
+    (tmp_path / "video0").mkdir()
+    (tmp_path / "video0" / "name").write_text("HD Pro Webcam C920\n")
+    monkeypatch.setattr(info, "VIDEO_DEVICES", tmp_path)
+    assert info._cameras() == "/dev/video0 (HD Pro Webcam C920)"
+
+
+def test_it_imports_nothing_heavy():
+    code = (
+        "import sys; from ofrl_robot.cli.info import describe; describe(); "
+        "print(sorted({'torch', 'h5py', 'pybullet', 'cv2', 'rospy'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    assert done.stdout == "[]\n"
