@@ -1,4 +1,4 @@
-"""Define what a batch of transitions holds, for numpy arrays on the host and tensors on a device."""
+"""Define what a batch of transitions holds: numpy arrays on the host, tensors on a device."""
 
 from __future__ import annotations
 
