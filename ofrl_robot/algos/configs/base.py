@@ -26,6 +26,8 @@ class AlgoConfig:
             ``action_head deterministic`` is refused.
         n_step, discount: of the n-step returns in its batches.
         warm_start_steps: steps in which the actor only imitates.
+        unused_parameters: whether some steps give a trained network no gradient, for which
+            DistributedDataParallel has to look.
 
     Raises:
         ConfigError: a value is out of range.
@@ -38,6 +40,7 @@ class AlgoConfig:
     n_step = 1
     discount = 1.0
     warm_start_steps = 0
+    unused_parameters = False
 
     actor_lr: float = 3e-4
     """Adam learning rate of the actor (per step)."""

@@ -18,6 +18,7 @@ class BRACConfig(ActorCriticConfig):
 
     name = "brac"
     algorithm_path = "ofrl_robot.algos.brac:BRAC"
+    unused_parameters = True  # the behaviour policy, after the warm start
 
     divergence: Literal["kl", "mmd", "density", "wasserstein"] = "kl"
     """How far the policy pi is from the behaviour policy b: "kl", "mmd" (Laplacian kernel),
