@@ -135,13 +135,16 @@ class ActorCritic(Algorithm):
 
     @property
     def phase(self) -> str:
+        """Key of what a step computes: "pretrain", "warm_start" or "train"."""
         return "warm_start" if self.warming_up else super().phase
 
     @property
     def value_limits(self) -> Tuple[float, float]:
+        """Least and greatest return that the rewards and the discount allow."""
         return self._value_limits
 
     def checkpoint_networks(self) -> Dict[str, nn.Module]:
+        """Return the averaged actor and the critic."""
         return {**super().checkpoint_networks(), "critic": self.critic}
 
     # -- step -----------------------------------------------------------------------------
@@ -214,6 +217,7 @@ class ActorCritic(Algorithm):
         return loss.mean()
 
     def losses(self, batch: Batch) -> Losses:
+        """Return the losses of actor, temperature, critics and their multipliers."""
         dist = self.actor(batch.observations)
         weighted_actions = dist.weighted_actions(1)
         with torch.no_grad():
@@ -300,9 +304,11 @@ class ActorCritic(Algorithm):
         return CriticValues(data_q, regulariser, None if kl is None else kl[..., 0])
 
     def after_step(self) -> None:
+        """Move the target critics towards the critics."""
         polyak(self.target_critic, self.critic, self.config.target_rate)
 
     def probe_metrics(self, batch: Batch) -> Dict[str, torch.Tensor]:
+        """Add Q-values of data, policy and random actions, and the TD error."""
         metrics = super().probe_metrics(batch)
         dist = self.average_actor(batch.observations)
         next_dist = self.average_actor(batch.next_observations)

@@ -10,6 +10,7 @@ class BC(Algorithm):
     """Maximum likelihood of the policy's distribution; deployed by its mode or by sampling."""
 
     def losses(self, batch: Batch) -> Losses:
+        """Return the negative log-likelihood of the data's actions."""
         dist = self.actor(batch.observations)
         loss = -dist.log_prob(batch.actions).mean()
         metrics = {"actor_loss": loss.detach()}

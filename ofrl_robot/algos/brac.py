@@ -70,6 +70,7 @@ class BRAC(ActorCritic):
 
     @property
     def optimizers(self) -> Dict[str, torch.optim.Optimizer]:
+        """All optimisers by name; the dual form has one for its discriminator."""
         optimizers = super().optimizers
         if self.discriminator_optimizer is not None:
             optimizers["discriminator"] = self.discriminator_optimizer
@@ -87,11 +88,13 @@ class BRAC(ActorCritic):
     # -- hooks ----------------------------------------------------------------------------
 
     def divergence(self, batch: Batch, dist: ActionDistribution) -> torch.Tensor:
+        """Return the divergence from b at the observations (B,)."""
         return self._divergence(batch.observations, batch.actions, dist)
 
     def next_divergence(
         self, batch: Batch, next_dist: ActionDistribution
     ) -> Optional[torch.Tensor]:
+        """Return the divergence from b at the next observations (B,), or None."""
         if not self.config.value_penalty or self.warming_up:
             return None
         value = self._divergence(batch.next_observations, batch.next_actions, next_dist)
@@ -101,9 +104,11 @@ class BRAC(ActorCritic):
 
     @property
     def divergence_weight(self) -> torch.Tensor:
+        """Beta, without a gradient."""
         return self.beta.value
 
     def divergence_losses(self, value: torch.Tensor) -> Dict[str, torch.Tensor]:
+        """Return the loss of beta when it is tuned."""
         if not self.config.tune_beta or self.warming_up:  # b is not fitted yet
             return {}
         return {"beta": self.beta.loss(value - self.config.target_divergence)}
@@ -142,6 +147,7 @@ class BRAC(ActorCritic):
     # -- step -----------------------------------------------------------------------------
 
     def losses(self, batch: Batch) -> Losses:
+        """Add the loss of b during the warm start."""
         losses = super().losses(batch)
         losses.metrics["beta"] = self.beta.value
         if self._fits_behavior:
@@ -155,6 +161,7 @@ class BRAC(ActorCritic):
         return losses
 
     def update_on(self, batch: Batch) -> Dict[str, torch.Tensor]:
+        """Train the discriminator, then do one step of the others."""
         if self.discriminator_optimizer is None:
             return super().update_on(batch)
         prepared = self.prepare(batch, torch.float32)

@@ -39,6 +39,7 @@ class CQL(ActorCritic):
             self.train_network(self.multiplier, config.critic_lr)
 
     def proposals(self, dist: ActionDistribution, next_dist: ActionDistribution) -> Proposals:
+        """Draw uniform actions and actions of the policy here and at the next state."""
         n_uniform, here, there = self.config.cql_samples
         if self.config.cql_variant == "rho":
             n_uniform = there = 0
@@ -55,6 +56,7 @@ class CQL(ActorCritic):
     def regulariser(
         self, batch: Batch, data_q: torch.Tensor, q: torch.Tensor, proposals: Proposals
     ) -> torch.Tensor:
+        """Return R, the soft maximum of Q minus Q at the data's actions (E,)."""
         temperature = self.config.cql_temperature
         exponent = q / temperature
         if self.config.cql_variant == "h" and self.config.importance_sampling:
@@ -64,6 +66,7 @@ class CQL(ActorCritic):
         return (temperature * soft - data_q).mean(1)
 
     def regulariser_losses(self, value: torch.Tensor) -> Dict[str, torch.Tensor]:
+        """Return the weighted term, and the loss of its multiplier when tuned."""
         weighted = self.config.cql_weight * value
         if not self.config.lagrange:
             return {"critic": weighted.sum()}

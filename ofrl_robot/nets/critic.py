@@ -44,6 +44,7 @@ class QHeads(nn.Module):
             for layer in layers:
                 layer.reset(head)
             nn.init.uniform_(last.weight[head], -3e-3, 3e-3)
+        assert last.bias is not None
         nn.init.zeros_(last.bias)
 
     def forward(

@@ -105,27 +105,33 @@ class Deterministic(ActionDistribution):
 
     @property
     def mode(self) -> torch.Tensor:
+        """Action (B, A) of the deterministic policy."""
         return self._action
 
     def sample(
         self, count: int, generator: Optional[torch.Generator] = None
     ) -> Tuple[torch.Tensor, torch.Tensor]:
+        """Return the action ``count`` times, and log-densities of 0."""
         actions = self._action.unsqueeze(1).expand(-1, count, -1)
         return actions, actions.new_zeros(actions.shape[:2])
 
     def weighted_actions(self, count: int) -> Tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Return the action itself with weight 1."""
         actions, log_prob = self.sample(1)
         return actions, log_prob, torch.ones_like(log_prob)
 
     def log_prob(self, actions: torch.Tensor) -> torch.Tensor:
+        """Raise ConfigError: there is no density."""
         raise _no_density()
 
     def uniform(self, count: int) -> Tuple[torch.Tensor, torch.Tensor]:
+        """Draw uniform actions and their log-densities."""
         rows, entries = self._action.shape
         actions = torch.rand(rows, count, entries, device=self._action.device) * 2.0 - 1.0
         return actions, actions.new_full((rows, count), -entries * math.log(2.0))
 
     def detach(self) -> "Deterministic":
+        """Return the same distribution without the policy's gradient."""
         return Deterministic(self._action.detach())
 
 
@@ -143,11 +149,13 @@ class TanhGaussian(ActionDistribution):
 
     @property
     def mode(self) -> torch.Tensor:
+        """Action (B, A) of the deterministic policy."""
         return torch.tanh(self.mean)
 
     def sample(
         self, count: int, generator: Optional[torch.Generator] = None
     ) -> Tuple[torch.Tensor, torch.Tensor]:
+        """Draw ``count`` actions per row and their log-densities."""
         mean, log_std = self.mean.unsqueeze(1), self.log_std.unsqueeze(1)
         noise = torch.randn(
             mean.shape[0], count, mean.shape[2],
@@ -157,22 +165,26 @@ class TanhGaussian(ActionDistribution):
         return torch.tanh(z), tanh_gaussian_log_prob(z, mean, log_std)
 
     def weighted_actions(self, count: int) -> Tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Return ``count`` draws of each row with equal weights."""
         actions, log_prob = self.sample(count)
         return actions, log_prob, torch.full_like(log_prob, 1.0 / count)
 
     def log_prob(self, actions: torch.Tensor) -> torch.Tensor:
+        """Return the log-density of actions (B, A) or (B, K, A)."""
         mean, log_std = self.mean, self.log_std
         if actions.dim() == 3:
             mean, log_std = mean.unsqueeze(1), log_std.unsqueeze(1)
         return tanh_gaussian_log_prob(atanh(actions), mean, log_std)
 
     def uniform(self, count: int) -> Tuple[torch.Tensor, torch.Tensor]:
+        """Draw uniform actions and their log-densities."""
         rows, entries = self.mean.shape
         actions = torch.rand(rows, count, entries, device=self.mean.device, dtype=self.mean.dtype)
         actions = actions * 2.0 - 1.0
         return actions, actions.new_full((rows, count), -entries * math.log(2.0))
 
     def detach(self) -> "TanhGaussian":
+        """Return the same distribution without the policy's gradient."""
         return TanhGaussian(self.mean.detach(), self.log_std.detach())
 
 
@@ -209,14 +221,17 @@ class TanhMixture(ActionDistribution):
         return torch.tanh(z), self._log_prob_of(z), weights
 
     def log_prob(self, actions: torch.Tensor) -> torch.Tensor:
+        """Return the log-density of actions (B, A) or (B, K, A)."""
         if actions.dim() == 2:
             return self._log_prob_of(atanh(actions).unsqueeze(1)).squeeze(1)
         return self._log_prob_of(atanh(actions))
 
     def uniform(self, count: int) -> Tuple[torch.Tensor, torch.Tensor]:
+        """Draw uniform actions and their log-densities."""
         return TanhGaussian(self.mean[:, 0], self.log_std[:, 0]).uniform(count)
 
     def detach(self) -> "TanhMixture":
+        """Return the same distribution without the policy's gradient."""
         return TanhMixture(self.log_weights.detach(), self.mean.detach(), self.log_std.detach())
 
     def _log_prob_of(self, z: torch.Tensor) -> torch.Tensor:
@@ -243,6 +258,10 @@ class DiscreteEntries(nn.Module):
         order: int64 (size,), position of each entry in (continuous entries, discrete entries).
         combinations: (M, D), every combination of values.
     """
+
+    continuous: torch.Tensor
+    order: torch.Tensor
+    combinations: torch.Tensor
 
     def __init__(self, size: int, levels: Mapping[int, Sequence[float]]) -> None:
         super().__init__()
@@ -305,6 +324,7 @@ class MixedAction(ActionDistribution):
 
     @property
     def mode(self) -> torch.Tensor:
+        """Action (B, A) of the deterministic policy."""
         return self._at(self.pose.mode, [p.argmax(-1) for p in self.log_probs])
 
     def sample(
@@ -337,6 +357,7 @@ class MixedAction(ActionDistribution):
         return actions, log_prob, log_p.exp() / count
 
     def log_prob(self, actions: torch.Tensor) -> torch.Tensor:
+        """Return the log-density of actions (B, A) or (B, K, A)."""
         log_prob = self.pose.log_prob(actions.index_select(-1, self.entries.continuous))
         for log_probs, index in zip(self.log_probs, self.entries.index(actions)):
             if actions.dim() == 2:
@@ -346,6 +367,7 @@ class MixedAction(ActionDistribution):
         return log_prob
 
     def uniform(self, count: int) -> Tuple[torch.Tensor, torch.Tensor]:
+        """Draw uniform actions and their log-densities."""
         pose, log_prob = self.pose.uniform(count)
         index = []
         for values in self.entries.values:
@@ -354,11 +376,13 @@ class MixedAction(ActionDistribution):
         return self._at(pose, index), log_prob
 
     def canonical(self, actions: torch.Tensor) -> torch.Tensor:
+        """Return the actions with discrete entries at their levels."""
         return self._at(
             actions.index_select(-1, self.entries.continuous), self.entries.index(actions)
         )
 
     def detach(self) -> "MixedAction":
+        """Return the same distribution without the policy's gradient."""
         return MixedAction(self.pose.detach(), [p.detach() for p in self.log_probs], self.entries)
 
     def _at(self, pose: torch.Tensor, index: Sequence[torch.Tensor]) -> torch.Tensor:

@@ -148,7 +148,7 @@ class ImageEncoder(nn.Module):
                 nn.init.orthogonal_(module.weight, nn.init.calculate_gain("relu"))
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
-        self.to(memory_format=torch.channels_last)
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def features(self, images: torch.Tensor) -> torch.Tensor:
         """Return the flat output of the trunk, (B, features_size).

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import List, Sequence, Tuple
+from typing import List, Optional, Sequence, Tuple
 
 import torch
 from torch import nn
@@ -49,6 +49,8 @@ class EnsembleLinear(nn.Module):
     Attributes:
         weight: (E, inputs, outputs). bias: (E, 1, outputs) or None.
     """
+
+    bias: Optional[nn.Parameter]
 
     def __init__(
         self, count: int, inputs: int, outputs: int, bias: bool = True, exact: bool = False

@@ -79,6 +79,7 @@ class ActorCriticConfig(AlgoConfig):
             require(self, name, 0.0)
 
     def check(self, nets: NetConfig) -> None:
+        """Raise ConfigError for settings that exclude each other, or that would do nothing."""
         super().check(nets)
         if not self.dr3_feat:
             refuse_unused(self, "--dr3-feat", "dr3_weight")

@@ -17,6 +17,7 @@ class BCConfig(AlgoConfig):
     algorithm_path = "ofrl_robot.algos.bc:BC"
 
     def check(self, nets: NetConfig) -> None:
+        """Refuse settings of a critic as well."""
         super().check(nets)
         if nets.bottleneck and nets.bottleneck_place == "critic":
             raise ConfigError("bc has no critic to bottleneck", "use --bottleneck-place policy")

@@ -61,6 +61,7 @@ class BRACConfig(ActorCriticConfig):
             require(self, name, 0.0)
 
     def check(self, nets: NetConfig) -> None:
+        """Raise ConfigError for settings that exclude each other, or that would do nothing."""
         super().check(nets)
         forms = {"primal": ("kl", "mmd", "density"), "dual": ("kl", "wasserstein")}
         if self.divergence not in forms[self.divergence_form]:

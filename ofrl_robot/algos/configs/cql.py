@@ -51,6 +51,7 @@ class CQLConfig(ActorCriticConfig):
         require(self, "cql_temperature", 0.0, low_open=True)
 
     def check(self, nets: NetConfig) -> None:
+        """Raise ConfigError for settings that exclude each other, or that would do nothing."""
         super().check(nets)
         if not self.lagrange:
             refuse_unused(self, "--lagrange", "lagrange_gap")
