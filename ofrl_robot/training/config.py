@@ -88,9 +88,7 @@ class TrainConfig:
             if value > most:
                 raise ConfigError(f"{name} {value} is above {most}", f"give {least} to {most}")
         if self.prior_fraction is not None and not 0.0 < self.prior_fraction < 1.0:
-            raise ConfigError(
-                f"prior_fraction {self.prior_fraction} is not in (0, 1)", "e.g. 0.5"
-            )
+            raise ConfigError(f"prior_fraction {self.prior_fraction} is not in (0, 1)", "e.g. 0.5")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -121,9 +119,7 @@ class RunConfig:
                 "prior_fraction does nothing without prior data", "set both or drop it"
             )
         if self.prior is not None and self.prior.resolve() == self.dataset.resolve():
-            raise ConfigError(
-                "prior and task data are the same folder", "drop --prior", self.prior
-            )
+            raise ConfigError("prior and task data are the same folder", "drop --prior", self.prior)
         warm = self.algo_config.warm_start_steps
         if warm and warm >= self.train.steps:
             raise ConfigError(

@@ -11,7 +11,7 @@ from ofrl_robot.algos.base import Algorithm, Build
 from ofrl_robot.algos.build import make_algorithm
 from ofrl_robot.data.replay.sampler import MixedSampler
 from ofrl_robot.errors import ConfigError, TrainingError
-from ofrl_robot.policy.checkpoint import Header
+from ofrl_robot.policy.header import Header
 from ofrl_robot.training.allocator import keep_freed_memory
 from ofrl_robot.training.behavior import load_behavior
 from ofrl_robot.training.config import RunConfig

@@ -12,13 +12,13 @@ import numpy as np
 import pytest
 import torch
 
+from ofrl_robot import files
 from ofrl_robot.algos.base import Algorithm
 from ofrl_robot.algos.bc import BC
 from ofrl_robot.data.episodes.reader import open_dataset, read_episode
 from ofrl_robot.data.replay.sampler import MixedSampler
-from ofrl_robot.errors import ConfigError, DatasetError, TrainingError
+from ofrl_robot.errors import ConfigError, DatasetError, OutputError, TrainingError
 from ofrl_robot.nets.config import NetConfig
-from ofrl_robot.policy import checkpoint
 from ofrl_robot.policy.checkpoint import load_checkpoint
 from ofrl_robot.policy.policy import Policy
 from ofrl_robot.training import run_folder
@@ -64,9 +64,9 @@ def test_the_run_folder_holds_config_metrics_and_deployable_checkpoints(
         path = run_folder.checkpoint_path(folder, int(row["step"]))
         header, _ = load_checkpoint(path)
         assert header.probe == pytest.approx({k: v for k, v in row.items() if k != "step"})
-        assert (header.step, header.algo, header.camera) == (row["step"], algo, "front")
+        assert (header.step, header.algo, header.observe) == (row["step"], algo, ("front",))
         assert (header.task, header.robot, header.dataset) == ("nothing", "fake", "data")
-        assert header.control_rate_hz == 5.0 and header.image_shape == (24, 24, 3)
+        assert header.control_rate_hz == 5.0 and header.shapes == {"front": (24, 24, 3)}
         Policy(path).warm_up()
 
 
@@ -117,7 +117,7 @@ def test_an_existing_run_is_refused_and_untouched(make_dataset, tmp_path):
         ({}, {"reward_scale": 0.0}, DatasetError, "every reward is zero.*--algo bc"),
         ({}, {"reward_scale": float("nan")}, ConfigError, "reward_scale is nan"),
         ({}, {"split": "train"}, DatasetError, "no splits.json.*ofrl data split"),
-        ({}, {"camera": "wrist"}, ConfigError, "no camera 'wrist'"),
+        ({}, {"observe": "wrist"}, ConfigError, "observation 'wrist' is unknown"),
         ({}, {"device": "abacus"}, ConfigError, "device 'abacus'.*--device cpu"),
         ({}, {"device": "cuda:99"}, ConfigError, "device 'cuda:99'.*--device cpu"),
         (None, {}, DatasetError, "no such dataset folder"),
@@ -167,12 +167,12 @@ def test_ctrl_c_leaves_whole_checkpoints_and_their_metrics(
     calls = []
     owner, name, last = {
         "sampling": (MixedSampler, "sample", 6),
-        "saving": (checkpoint.os, "replace", 2),
+        "saving": (files, "replace", 2),
     }[moment]
     real = getattr(owner, name)
 
     def interrupted(*args):
-        if moment == "sampling" or "step_" in args[1]:
+        if moment == "sampling" or "step_" in args[1].name:
             calls.append(args)
             if len(calls) == last:
                 raise KeyboardInterrupt
@@ -185,7 +185,7 @@ def test_ctrl_c_leaves_whole_checkpoints_and_their_metrics(
     assert run_folder.checkpoint_steps(tmp_path / "run") == [3]
     Policy(run_folder.checkpoint_path(tmp_path / "run", 3)).warm_up()
     assert [row["step"] for row in run_folder.read_metrics(tmp_path / "run")] == [3]
-    assert "--resume goes on from step_0000003.safetensors" in capsys.readouterr().out
+    assert "--resume continues from step_0000003.safetensors" in capsys.readouterr().out
 
 
 def test_a_nan_ends_the_run_with_the_last_good_checkpoint_named(
@@ -236,7 +236,7 @@ def test_a_full_disk_is_one_line_and_the_run_can_go_on(make_dataset, tmp_path, m
     data = make_dataset()
     with monkeypatch.context() as patch:
         patch.setattr("ofrl_robot.files.replace", full)
-        with pytest.raises(ConfigError, match="No space left.*--out") as caught:
+        with pytest.raises(OutputError, match="No space left.*--out") as caught:
             train(config(data, "bc"), tmp_path / "run")
         assert "\n" not in str(caught.value) and [p.name for p in tmp_path.iterdir()] == ["data"]
         patch.undo()
