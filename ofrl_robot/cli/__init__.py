@@ -29,13 +29,14 @@ from typing import Annotated, Any, Optional, Sequence, Union
 import tyro
 
 from ofrl_robot import __version__
-from ofrl_robot.algos.config import config_class
+from ofrl_robot.algos.registry import config_class
 from ofrl_robot.cli.config_file import expand_config
 from ofrl_robot.cli.data import Data
 from ofrl_robot.cli.learning import Diagnose, Report, Train, algorithm
 from ofrl_robot.cli.parsing import parse
 from ofrl_robot.cli.simulation import Collect, Evaluate, Sim
 from ofrl_robot.cli.sweep import Sweep
+from ofrl_robot.cli.train_words import prepare_train
 from ofrl_robot.errors import OfrlError
 
 subcommand = tyro.conf.subcommand
@@ -64,7 +65,7 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
         print(f"ofrl_robot {__version__}")
         return 0
     try:
-        words = expand_config(words)
+        words = expand_config(prepare_train(words))
         command = parse(_commands(words), words, __doc__)
         if isinstance(command, Sweep):
             command = dataclasses.replace(command, words=tuple(words))

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Dict, Iterator, List, Sequence, Tuple
 
 import tyro
 
-from ofrl_robot.algos.config import config_class
+from ofrl_robot.algos.registry import config_class
 from ofrl_robot.cli.learning import Hyper, Train, algorithm
 from ofrl_robot.cli.parsing import parse_quietly
 from ofrl_robot.cli.progress import at_least
@@ -60,7 +60,7 @@ class Sweep(Train[Hyper]):
         points = sweep.grid([axis for axes in self.vary for axis in axes])
         for name in {"out", "name", "resume"}.intersection(points[0].settings):
             raise ConfigError(f"{name} cannot be varied", "the sweep names its runs itself")
-        dataset = self.dataset or self.task or Path()  # none at all is refused with the first run
+        dataset = self.dataset or Path()  # none at all is refused with the first run
         folder = self.out / (self.name or f"{dataset.resolve().name}-{self.algo}")
         workers, threads = self._divide(len(points))
         runs = [_Run.plan(point, self.words, folder, threads) for point in points]

@@ -122,6 +122,20 @@ def test_what_several_processes_cannot_train_is_refused(changes, message):
         require_shareable(config("data", "brac", **changes), 2)
 
 
+def test_only_a_single_process_uploads_its_data(make_dataset, tmp_path, monkeypatch):
+    """Several processes use no CUDA graph, so each took half of its GPU for nothing."""
+    monkeypatch.setattr(learner, "fits", lambda buffer, device: True)  # as if on a GPU
+    assert learner.Learner(config(make_dataset(), "bc"))._graphed is not None
+    meeting = f"file://{tmp_path / 'meeting'}"
+    torch.distributed.init_process_group("gloo", meeting, rank=0, world_size=1)
+    try:
+        monkeypatch.setattr(learner, "ResidentData", None)
+        made = DistributedLearner(config(tmp_path / "data", "bc"), ProcessGroup())
+        assert made._graphed is None
+    finally:
+        torch.distributed.destroy_process_group()
+
+
 def test_torchrun_says_who_is_who(monkeypatch):
     assert ProcessGroup.from_environment() == ProcessGroup(0, 1, 0)
     for name, value in {"RANK": "3", "WORLD_SIZE": "4", "LOCAL_RANK": "1"}.items():

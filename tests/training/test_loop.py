@@ -21,7 +21,7 @@ from ofrl_robot.errors import ConfigError, DatasetError, OutputError, TrainingEr
 from ofrl_robot.nets.config import NetConfig
 from ofrl_robot.policy.checkpoint import load_checkpoint
 from ofrl_robot.policy.policy import Policy
-from ofrl_robot.training import run_folder
+from ofrl_robot.training import loop, run_folder
 from ofrl_robot.training.config import TrainConfig
 from ofrl_robot.training.display import Display
 from ofrl_robot.training.learner import Learner
@@ -254,6 +254,16 @@ def test_the_start_says_what_the_checkpoints_will_take(make_dataset, tmp_path, c
     size = sum(w.nbytes for w in load_checkpoint(path)[1].values()) / 1e6
     assert f"checkpoints: 3 of {size:.2f} MB, all kept" in out
     assert "steps/s" in out and "checkpoint      6" in out
+
+
+def test_checkpoints_that_cannot_fit_on_the_disk_are_refused(make_dataset, tmp_path, monkeypatch):
+    data = make_dataset()
+    monkeypatch.setattr(loop, "_free_mb", lambda folder: 0.05)
+    with pytest.raises(OutputError, match="3 checkpoints of .* MB take .* MB, 0 MB are free"):
+        train(config(data), tmp_path / "runs" / "run")
+    assert not (tmp_path / "runs").exists()
+    with pytest.raises(OutputError, match="1000000000 checkpoints.*raise --checkpoint-every"):
+        train(config(data, steps=10**9, checkpoint_every=1), tmp_path / "runs" / "run")
 
 
 def test_memory_does_not_grow_with_the_steps(make_dataset, tmp_path):
