@@ -50,13 +50,14 @@ Draw = Callable[[], Any]
 
 def mapped(folder: Path, batch: int, bound_mb: float) -> Callable[[], Draw]:
     from ofrl_robot.data.episodes.reader import open_dataset
-    from ofrl_robot.data.replay.sampler import UniformSampler
-    from ofrl_robot.data.replay.transition_store import transition_store
+    from ofrl_robot.data.replay.buffer import ReplayBuffer
+    from ofrl_robot.data.replay.sampler import MixedSampler
+    from ofrl_robot.data.replay.transition_store import open_transition_store
 
     def start() -> Draw:
         dataset = open_dataset(folder / EPISODES)
-        store = transition_store(dataset, "image", memory_mb=bound_mb)
-        return UniformSampler(store, batch, seed=0).sample
+        store = open_transition_store(dataset, ("image",), memory_mb=bound_mb)
+        return MixedSampler(ReplayBuffer([store], [1.0]), batch, seed=0).sample
 
     return start
 
@@ -173,7 +174,7 @@ def make_episodes(folder: Path, episodes: int, steps: int, size: int) -> None:
     from ofrl_robot.data.episodes.reader import open_dataset
     from ofrl_robot.data.episodes.schema import SUCCESS, EpisodeMeta
     from ofrl_robot.data.episodes.writer import EpisodeWriter
-    from ofrl_robot.data.replay.transition_store import transition_store
+    from ofrl_robot.data.replay.transition_store import open_transition_store
     from ofrl_robot.specs import WIDOWX_ACTION, widowx_observation
 
     rng = np.random.default_rng(0)
@@ -197,7 +198,9 @@ def make_episodes(folder: Path, episodes: int, steps: int, size: int) -> None:
             demo.attrs["num_samples"] = steps
             demo["obs/image"], demo["next_obs/image"] = images[:-1], images[1:]
             demo["actions"], demo["rewards"], demo["dones"] = actions, last * 1.0, last
-    transition_store(open_dataset(folder / EPISODES), "image")  # built once, as before a training
+    open_transition_store(
+        open_dataset(folder / EPISODES), ("image",)
+    )  # built once, as before a training
 
 
 def compare(folder: Path, arguments: argparse.Namespace, core: Optional[int]) -> Dict[str, Any]:

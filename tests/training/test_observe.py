@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import h5py
 import numpy as np
 import pytest
@@ -61,9 +63,8 @@ def test_a_run_sees_what_it_is_told_and_resumes_to_the_bit(data, tmp_path, algo,
 
 def test_the_state_is_normalised_by_the_training_episodes(data):
     names = [path.name for path in open_dataset(data).paths]
-    (data / "splits.json").write_text(
-        f'{{"train": {names[:4]}, "valid": {names[4:]}}}'.replace("'", '"')
-    )
+    splits = {"train": names[:4], "valid": names[4:]}
+    (data / "splits.json").write_text(json.dumps(splits))
     learner = Learner(config(data, "cql", observe="state", split="train"))
     states = np.concatenate([read_episode(p).state for p in open_dataset(data).paths[:4]])
     mean, std = learner.data.state_stats
