@@ -104,20 +104,16 @@ def _resumed(words: List[str]) -> List[str]:
     if "--resume" not in words:
         return words
     at = words.index("--resume")
-    named = words[at + 1 : at + 2]
-    if named and not named[0].startswith("-"):
-        rest = words[1:at] + words[at + 2 :]
-    else:
-        named = [word for word in words[1:2] if not word.startswith("-")]
-        rest = words[2:at] + words[at + 1 :]
-    if not named:
-        return words
-    run = Path(named[0])
-    if not run_folder.is_run(run):
+    following = words[at + 1 : at + 2]
+    if following and not following[0].startswith("-"):
+        run = Path(following[0])
         if not run.is_dir():
             raise CheckpointError("no such run to resume", "check the path", run)
-        return words  # a dataset
-    return _with_settings(run, rest)
+        rest = words[1:at] + words[at + 2 :]
+    else:
+        run = Path(words[1])  # ofrl train RUN --resume
+        rest = words[2:at] + words[at + 1 :]
+    return _with_settings(run, rest) if run_folder.is_run(run) else words
 
 
 def _with_settings(run: Path, typed: List[str]) -> List[str]:
