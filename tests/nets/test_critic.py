@@ -32,7 +32,7 @@ def inputs(rows=4, count=6, dtype=torch.float64):
     "more", [{}, {"latent": 0}, {"resnet_enc": True}, {"hidden": (16,)}], ids=str
 )
 def test_encoding_once_equals_repeating_images_and_encoding_each(encoders, bottleneck, more):
-    critic = make(ensemble=3, critic_encoders=encoders, bottleneck=bottleneck, **more)
+    critic = make(n_critics=3, critic_encoders=encoders, bottleneck=bottleneck, **more)
     critic.double().eval()
     for encoder in critic.encoders:  # pixels arrive as float32
         encoder.trunk.register_forward_pre_hook(lambda _, pixels: pixels[0].double())
@@ -43,10 +43,10 @@ def test_encoding_once_equals_repeating_images_and_encoding_each(encoders, bottl
     results = []
     for once in (True, False):
         if once:
-            q, rate = critic.q_and_rate(critic.encode(images), actions)
+            q, rate = critic.q_and_kl(critic.encode(images), actions)
         else:
             repeated = critic.encode(images.repeat_interleave(6, 0))
-            q, rate = critic.q_and_rate(repeated, actions.reshape(24, 1, ACTIONS))
+            q, rate = critic.q_and_kl(repeated, actions.reshape(24, 1, ACTIONS))
             q, rate = (None if x is None else x.reshape(3, 4, 6) for x in (q, rate))
         total = (q * weight).sum() if rate is None else ((q + 0.1 * rate) * weight).sum()
         gradients = torch.autograd.grad(total, parameters + [actions])
@@ -94,7 +94,7 @@ def test_members_of_the_ensemble_start_apart_and_near_zero():
 @pytest.mark.parametrize("encoders", ["shared", "separate"])
 def test_members_share_an_encoder_or_have_one_each(encoders):
     """A member's Q reaches no other head, and another's encoder only where there is one for all."""
-    critic = make(ensemble=3, critic_encoders=encoders)
+    critic = make(n_critics=3, critic_encoders=encoders)
     images, actions = inputs(dtype=torch.float32)
     code = critic.encode(images)
     assert [tuple(part.shape) for part in code.parts] == [(4, 16)] * 3
@@ -113,7 +113,7 @@ def test_separate_encoders_start_apart():
 
 
 def test_features_are_the_flat_trunk_before_the_code():
-    critic = make(ensemble=2, critic_encoders="separate")
+    critic = make(n_critics=2, critic_encoders="separate")
     images, _ = inputs()
     features = critic.features(images)
     assert features.shape == (2, 4, critic.encoders[0].features_size)
@@ -128,8 +128,8 @@ def test_the_bottleneck_is_on_the_joint_code_whatever_the_encoder(more):
     images, actions = inputs(dtype=torch.float32)
     code = critic.encode(images)
     torch.manual_seed(2)
-    one, rate = critic.q_and_rate(code, actions)
-    two, same_rate = critic.q_and_rate(code, actions)
+    one, rate = critic.q_and_kl(code, actions)
+    two, same_rate = critic.q_and_kl(code, actions)
     assert rate.shape == (2, 4, 6) and torch.equal(rate, same_rate)
     assert not torch.equal(one, two)  # sampled
     assert (rate.std(2) > 0).all() and (rate.std(1) > 0).all()  # of the action, of the image
@@ -138,7 +138,7 @@ def test_the_bottleneck_is_on_the_joint_code_whatever_the_encoder(more):
     rest = critic.heads[0].rest
     assert any(isinstance(m, nn.ReLU) for m in rest), "Q is linear in the code"
     plain = make(**more)
-    assert plain.q_and_rate(code, actions)[1] is None
+    assert plain.q_and_kl(code, actions)[1] is None
     assert set(plain.state_dict()) < set(critic.state_dict())
 
 

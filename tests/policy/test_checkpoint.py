@@ -72,7 +72,7 @@ def test_a_file_of_format_1_is_read_as_the_actor_that_it_holds(save, header, tmp
     _, weights = load_checkpoint(save())
     data = json.loads(header.to_json())
     data["format_version"] = 1
-    data["nets"] = {k: data["nets"][k] for k in ("encoder", "latent", "hidden", "ensemble")}
+    data["nets"] = {k: data["nets"][k] for k in ("encoder", "latent", "hidden", "n_critics")}
     old = tmp_path / "old.safetensors"
     bare = {k[len("actor.") :]: v for k, v in weights.items()}
     safetensors.torch.save_file(bare, str(old), {"ofrl_checkpoint": json.dumps(data)})
