@@ -155,7 +155,9 @@ def test_probe_is_deterministic_and_leaves_the_algorithm_alone(variant, make, ba
     assert algorithm.probe(batch) == first
     assert same(weights(algorithm), before) and algorithm.step == 1
     assert [m.training for m in algorithm.modules()] == modes
-    trained = [p for o in algorithm.optimizers.values() for g in o.param_groups for p in g["params"]]
+    trained = [
+        p for o in algorithm.optimizers.values() for g in o.param_groups for p in g["params"]
+    ]
     assert trained and all(p.requires_grad for p in trained)
 
 

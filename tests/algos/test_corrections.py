@@ -143,8 +143,10 @@ def test_dropout_acts_in_training_only(name, build, batch, losses_of):
     """In policy and critics, and neither in the probe nor in what is deployed."""
     algorithm = build(name, nets={"dropout": 0.4}, tune_alpha=False)
     tensors = algorithm.load(batch)
-    critic = [algorithm.critic.q(algorithm.critic.encode(tensors.observations), tensors.actions[:, None])
-              for _ in range(2)]  # fmt: skip
+    critic = []
+    for _ in range(2):
+        encoded = algorithm.critic.encode(tensors.observations)
+        critic.append(algorithm.critic.q(encoded, tensors.actions[:, None]))
     policy = [algorithm.actor(tensors.observations).mode for _ in range(2)]
     assert not torch.equal(*critic) and not torch.equal(*policy)
     deployed = [algorithm.average_actor(tensors.observations).mode for _ in range(2)]
@@ -294,7 +296,9 @@ def test_random_crop_is_one_of_each_frame_for_all_networks_and_none_in_the_probe
     algorithm.update(batch)
     assert len(calls) == 2
     for (images, shifted), source in zip(calls, (batch.observations, batch.next_observations)):
-        assert torch.equal(images, torch.from_numpy(source["image"])) and not torch.equal(images, shifted)
+        assert torch.equal(images, torch.from_numpy(source["image"])) and not torch.equal(
+            images, shifted
+        )
     wanted = [pixels(calls[0][1]), pixels(calls[1][1]), pixels(calls[0][1])]
     torch.testing.assert_close([pixels(x) for x in seen], wanted, rtol=0, atol=1e-6)
     algorithm.probe(batch)

@@ -21,7 +21,7 @@ def make(head="gaussian", action=ACTION, **settings):
     torch.manual_seed(0)
     config = NetConfig(**{"action_head": head, "latent": 12, "hidden": (32,), **settings})
     images = torch.randint(0, 256, (8, 24, 24, 3), dtype=torch.uint8)
-    return Actor(config, (24, 24, 3), action), images
+    return Actor(config, {"image": (24, 24, 3)}, action), {"image": images}
 
 
 @every
@@ -98,7 +98,11 @@ def test_a_mixed_head_without_a_discrete_entry_is_refused():
 def test_the_policys_bottleneck_is_sampled_in_training_and_gives_its_rate(head):
     actor, images = make(head, bottleneck=True, bottleneck_place="policy", bottleneck_size=4)
     one, two = actor(images), actor(images)
-    assert one.bottleneck_kl.shape == (8,) and torch.equal(one.bottleneck_kl, two.bottleneck_kl) and one.bottleneck_kl.min() > 0
+    assert (
+        one.bottleneck_kl.shape == (8,)
+        and torch.equal(one.bottleneck_kl, two.bottleneck_kl)
+        and one.bottleneck_kl.min() > 0
+    )
     data = torch.full((8, 3), 0.3)
     assert not torch.equal(one.log_prob(data), two.log_prob(data))
     actor.eval()
@@ -122,8 +126,8 @@ def test_settings_of_the_critic_leave_the_actor_as_it_is(settings):
 
 def test_resnet_policy_gives_the_residual_trunk():
     actor, images = make(resnet_policy=True)
-    assert actor.encoder.features_size == 128 * 6 * 6
-    assert actor.encoder.features(images).shape == (8, 128 * 6 * 6)
+    (features,) = actor.encoder.features(images).images
+    assert features.shape == (8, 128 * 6 * 6)
 
 
 def test_dropout_drops_in_training_only():
