@@ -163,25 +163,28 @@ def start_as_torch(algorithm: Any) -> None:
     import torch
 
     algorithm.actor.head[-1].reset_parameters()
-    for head in algorithm.critic.heads:
-        head.rest[-1].reset_parameters()
-        state, action = head.from_code, head.from_action  # one layer of both in d3rlpy
-        whole = torch.nn.Linear(state.in_features + action.in_features, state.out_features)
+    heads = algorithm.critic.heads
+    code, action = heads.code_layer, heads.action_layer  # one layer of both in d3rlpy
+    count, code_size, outputs = code.weight.shape
+    for head in range(count):
+        heads.output[-1].reset(head)
+        whole = torch.nn.Linear(code_size + action.weight.shape[1], outputs)
         with torch.no_grad():
-            state.weight.copy_(whole.weight[:, : state.in_features])
-            action.weight.copy_(whole.weight[:, state.in_features :])
-            state.bias.copy_(whole.bias)
+            code.weight[head] = whole.weight[:, :code_size].T
+            action.weight[head] = whole.weight[:, code_size:].T
+            code.bias[head] = whole.bias
     algorithm.target_critic.load_state_dict(algorithm.critic.state_dict())
 
 
 def prepare_ours() -> Callable[[Transitions, Order], Learned]:
     import torch
 
-    from ofrl_robot.algos.config import BCConfig, CQLConfig
-    from ofrl_robot.algos.registry import make_algorithm
-    from ofrl_robot.data.replay.sampler import Batch
+    from ofrl_robot.algos.build import Build, make_algorithm
+    from ofrl_robot.algos.configs.bc import BCConfig
+    from ofrl_robot.algos.configs.cql import CQLConfig
+    from ofrl_robot.data.replay.batch import Batch
     from ofrl_robot.nets.config import NetConfig
-    from ofrl_robot.specs import ActionSpec
+    from ofrl_robot.specs import STATE, ActionSpec
 
     def learn(data: Transitions, order: Order) -> Learned:
         torch.manual_seed(order["seed"])
@@ -200,30 +203,33 @@ def prepare_ours() -> Callable[[Transitions, Order], Learned]:
         low, high = LOG_STD
         nets = NetConfig(hidden=tuple(order["hidden"]), log_std_min=low, log_std_max=high)
         spec = ActionSpec(("x", "y"), ("1", "1"), (1.0, 1.0), "world")
-        algorithm = make_algorithm(
-            config, nets, data.observations.shape[1:], spec, torch.device("cpu")
-        )
+        shapes = {STATE: data.observations.shape[1:]}
+        algorithm = make_algorithm(config, Build(nets, shapes, spec, torch.device("cpu")))
         if order["first_weights"] == "torch" and order["name"] != "bc":
             start_as_torch(algorithm)
         for batch in batches(data, order):
-            ones = np.ones(len(batch.reached), np.int64)
+            rewards = batch.reached.astype(np.float32)
             algorithm.update(
                 Batch(
-                    images=batch.observations, next_images=batch.next_observations,
-                    actions=batch.actions, rewards=batch.reached.astype(np.float32),
-                    terminals=batch.reached, steps=ones,
-                    next_actions=batch.actions, has_next_action=ones == 0,
+                    observations={STATE: batch.observations},
+                    next_observations={STATE: batch.next_observations},
+                    actions=batch.actions,
+                    rewards=rewards,
+                    bootstrap=np.float32(DISCOUNT) * (1.0 - rewards),
+                    next_actions=batch.actions,
+                    has_next_action=np.zeros_like(rewards),
+                    returns=rewards,
                 )
-            )  # fmt: skip
+            )
 
         @torch.no_grad()
         def act(observations: np.ndarray) -> np.ndarray:
-            return algorithm.actor(torch.from_numpy(observations)).mode.numpy()
+            return algorithm.actor({STATE: torch.from_numpy(observations)}).mode.numpy()
 
         @torch.no_grad()
         def q(observations: np.ndarray, actions: np.ndarray) -> np.ndarray:
-            code = algorithm.critic.encode(torch.from_numpy(observations))
-            values = algorithm.critic.q(code, torch.from_numpy(actions).unsqueeze(1))
+            encoded = algorithm.critic.encode({STATE: torch.from_numpy(observations)})
+            values = algorithm.critic.q(encoded, torch.from_numpy(actions).unsqueeze(1))
             return values.mean(0).squeeze(1).numpy()
 
         return Learned(act, None if order["name"] == "bc" else q)

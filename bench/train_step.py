@@ -105,8 +105,8 @@ def our_algorithm(settings: argparse.Namespace, small: bool, bf16: bool, device:
     import torch
     from torch import nn
 
-    from ofrl_robot.algos.config import CQLConfig
-    from ofrl_robot.algos.registry import make_algorithm
+    from ofrl_robot.algos.build import Build, make_algorithm
+    from ofrl_robot.algos.configs.cql import CQLConfig
     from ofrl_robot.nets import encoder
     from ofrl_robot.nets.config import NetConfig
     from ofrl_robot.specs import WIDOWX_ACTION
@@ -125,15 +125,15 @@ def our_algorithm(settings: argparse.Namespace, small: bool, bf16: bool, device:
         critic_encoders="separate",
     )
     config = CQLConfig(warm_start_steps=0, shift=4, cql_samples=(settings.samples,) * 3)
-    shape = (settings.image_size, settings.image_size, 3)
-    return make_algorithm(config, nets, shape, WIDOWX_ACTION, torch.device(device), bf16)
+    shapes = {"image": (settings.image_size, settings.image_size, 3)}
+    return make_algorithm(config, Build(nets, shapes, WIDOWX_ACTION, torch.device(device), bf16))
 
 
 def ours(small: bool, bf16: bool, settings: argparse.Namespace) -> Tuple[Step, int]:
     import numpy as np
     import torch
 
-    from ofrl_robot.data.replay.sampler import Batch
+    from ofrl_robot.data.replay.batch import Batch
     from ofrl_robot.training.allocator import keep_freed_memory
     from ofrl_robot.training.learner import has_bf16
 
@@ -143,11 +143,16 @@ def ours(small: bool, bf16: bool, settings: argparse.Namespace) -> Tuple[Step, i
     algorithm = our_algorithm(settings, small, bf16, "cpu")
     count = settings.d3rlpy_batch_size if small else settings.batch_size
     columns = random_batch(count, settings.image_size)
+    alive = 1.0 - columns["terminals"].astype(np.float32)
     batch = Batch(
-        steps=np.ones(count, np.int64),
+        observations={"image": columns["images"]},
+        next_observations={"image": columns["next_images"]},
+        actions=columns["actions"],
+        rewards=columns["rewards"],
+        bootstrap=np.float32(0.99) * alive,
         next_actions=columns["actions"],
-        has_next_action=~columns["terminals"],
-        **columns,
+        has_next_action=alive,
+        returns=columns["rewards"],
     )
     trained = parameter_count([algorithm.actor, algorithm.critic])
     return functools.partial(algorithm.update, batch), trained

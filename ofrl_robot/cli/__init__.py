@@ -29,7 +29,7 @@ from typing import Annotated, Any, Optional, Sequence, Union
 import tyro
 
 from ofrl_robot import __version__
-from ofrl_robot.algos.config import config_class
+from ofrl_robot.algos.registry import config_class
 from ofrl_robot.cli.config_file import expand_config
 from ofrl_robot.cli.data import Data
 from ofrl_robot.cli.learning import Diagnose, Report, Train, algorithm

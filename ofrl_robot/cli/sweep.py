@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Dict, Iterator, List, Sequence, Tuple
 
 import tyro
 
-from ofrl_robot.algos.config import config_class
+from ofrl_robot.algos.registry import config_class
 from ofrl_robot.cli.learning import Hyper, Train, algorithm
 from ofrl_robot.cli.parsing import parse_quietly
 from ofrl_robot.cli.progress import at_least
