@@ -104,7 +104,8 @@ class Evaluate:
         policy = Policy(resolve_checkpoint(self.policy), self.action_choice)
         options = self.sim
         if not options.image_size:
-            options = dataclasses.replace(options, image_size=policy.header.observation_spec.cameras[0].height)
+            camera = policy.header.observation_spec.cameras[0]
+            options = dataclasses.replace(options, image_size=camera.height)
         robot = SimRobot(self.task or policy.header.task, options)
         policy.require_specs(
             robot.action_spec,

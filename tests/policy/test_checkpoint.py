@@ -238,7 +238,7 @@ def test_resolve_takes_a_file_as_it_is_and_a_run_by_its_choice(save, tmp_path, m
         ("[]", "damaged.*ofrl diagnose"),
         ("{}", "damaged.*ofrl diagnose"),
         ('{"file": 3}', "damaged.*ofrl diagnose"),
-        ("[" * 100000, "damaged.*ofrl diagnose"),
+        pytest.param("[" * 100000, "damaged.*ofrl diagnose", id="deep"),
         ('{"file": "/etc/passwd"}', "damaged.*outside.*ofrl diagnose"),
         ('{"file": "../other/checkpoints/x"}', "damaged.*outside.*ofrl diagnose"),
         (b"\xff\xfe", "damaged.*ofrl diagnose"),
