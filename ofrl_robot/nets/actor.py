@@ -9,9 +9,9 @@ from torch import nn
 
 from ofrl_robot.errors import ConfigError
 from ofrl_robot.nets.config import NetConfig
+from ofrl_robot.nets.deterministic import Deterministic
 from ofrl_robot.nets.distributions import (
     ActionDistribution,
-    Deterministic,
     DiscreteEntries,
     MixedAction,
     TanhGaussian,
