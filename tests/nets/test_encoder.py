@@ -165,3 +165,10 @@ def test_building_draws_as_many_random_numbers_with_and_without_dropout():
         ImageEncoder(dataclasses.replace(config, dropout=dropout), (24, 24, 3))
         states.append(torch.get_rng_state())
     assert torch.equal(*states)
+
+
+@every
+@pytest.mark.parametrize("shape", [(48, 48, 3), (25, 41, 3)])
+def test_the_size_of_the_features_is_worked_out_right(trunk, shape):
+    encoder, images = make(trunk, shape)
+    assert encoder.features(images).shape == (3, encoder.features_size)
