@@ -32,6 +32,7 @@ def main() -> None:
         robot.observation_spec,
         robot.control_rate_hz,
         f"robot {robot.name}",
+        robot.task,
     )
     policy.warm_up()
     rospy.set_param("policy", json.dumps(policy.identity()))

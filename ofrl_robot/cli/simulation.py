@@ -104,10 +104,15 @@ class Evaluate:
         policy = Policy(resolve_checkpoint(self.policy), self.action_choice)
         options = self.sim
         if not options.image_size:
-            options = dataclasses.replace(options, image_size=policy.header.image_shape[0])
+            camera = policy.header.observation_spec.cameras[0]
+            options = dataclasses.replace(options, image_size=camera.height)
         robot = SimRobot(self.task or policy.header.task, options)
         policy.require_specs(
-            robot.action_spec, robot.observation_spec, robot.control_rate_hz, "robot sim"
+            robot.action_spec,
+            robot.observation_spec,
+            robot.control_rate_hz,
+            "robot sim",
+            robot.task,
         )
         print(f"policy: {policy.path}")
         meta = episode_meta(robot, actor="policy", policy=policy.identity())

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Dict, Optional, Tuple
+from typing import Dict, List, Optional, Tuple
 
 import torch
 from torch import nn
 
 from ofrl_robot.errors import ConfigError
 from ofrl_robot.nets.config import NetConfig
+from ofrl_robot.nets.deterministic import Deterministic
 from ofrl_robot.nets.distributions import (
     ActionDistribution,
-    Deterministic,
     DiscreteEntries,
     MixedAction,
     TanhGaussian,
@@ -20,6 +20,18 @@ from ofrl_robot.nets.distributions import (
 from ofrl_robot.nets.encoder import Encoder
 from ofrl_robot.nets.mlp import Bottleneck, OutputLinear, mlp
 from ofrl_robot.specs import ActionSpec
+
+
+def output_sizes(config: NetConfig, action: ActionSpec) -> List[int]:
+    """Return the number of outputs of each part of the actor's head."""
+    if config.action_head == "gaussian":
+        return [2 * action.size]
+    if config.action_head == "deterministic":
+        return [action.size]
+    if config.action_head == "mixture":
+        return [config.components, 2 * config.components * action.size]
+    levels = [len(values) for values in action.levels.values()]
+    return [2 * (action.size - len(levels)), *levels]
 
 
 class Actor(nn.Module):
@@ -48,14 +60,8 @@ class Actor(nn.Module):
                 f"action_head mixed, but none of {', '.join(action.names)} is discrete",
                 "use --action-head gaussian or mixture",
             )
-        if config.action_head == "gaussian":
-            self._sizes = [2 * size]
-        elif config.action_head == "deterministic":
-            self._sizes = [size]
-        elif config.action_head == "mixture":
-            self._sizes = [config.components, 2 * config.components * size]
-        else:
-            self._sizes = [2 * (size - len(levels))] + [len(values) for values in levels.values()]
+        self._sizes = output_sizes(config, action)
+        if config.action_head == "mixed":
             self._entries = DiscreteEntries(size, levels)
         self.encoder = Encoder(config, shapes, config.resnet_policy)
         code_size = self.encoder.size

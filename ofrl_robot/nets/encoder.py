@@ -95,6 +95,24 @@ TRUNKS = {
 }
 
 
+def flat_size(trunk: nn.Sequential, shape: Tuple[int, ...]) -> int:
+    """Return the number of features that a trunk makes of an image (H, W, 3).
+
+    It is worked out, not tried: an image of 4096 pixels would take gigabytes.
+    """
+    height, width, channels = shape
+    for layer in trunk:
+        if isinstance(layer, nn.Conv2d):
+            padding, kernel, stride = layer.padding, layer.kernel_size, layer.stride
+            assert not isinstance(padding, str)
+            height = (height + 2 * padding[0] - kernel[0]) // stride[0] + 1
+            width = (width + 2 * padding[1] - kernel[1]) // stride[1] + 1
+            channels = layer.out_channels
+        elif isinstance(layer, (nn.MaxPool2d, MaxPoolReLU)):
+            height, width = height // 2, width // 2
+    return height * width * channels
+
+
 def pixels(images: torch.Tensor, dtype: torch.dtype = torch.float32) -> torch.Tensor:
     """Convert uint8 images (B, H, W, 3) to (B, 3, H, W) of ``dtype`` in [-0.5, 0.5].
 
@@ -134,9 +152,7 @@ class ImageEncoder(nn.Module):
         super().__init__()
         self.project: nn.Module = nn.Identity()  # first: the order of modules is that of the draws
         self.trunk = TRUNKS["residual" if residual else config.encoder](config.dropout)
-        with torch.no_grad(), torch.random.fork_rng(devices=[]):
-            height, width, channels = shape
-            flat = self.trunk(torch.zeros(1, channels, height, width)).numel()
+        flat = flat_size(self.trunk, shape)
         self.size = config.latent or flat
         self.features_size = flat
         if config.latent:

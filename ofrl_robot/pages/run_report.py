@@ -244,7 +244,10 @@ def _facts(config: Dict[str, Any], header: Optional[Header]) -> List[Tuple[str, 
     if header:
         facts += [
             ("robot", header.robot),
-            ("camera", "{}, {} x {} pixels".format(header.camera, *header.image_shape[1::-1])),
+            (
+                "observes",
+                ", ".join(f"{k} {'x'.join(map(str, v))}" for k, v in header.shapes.items()),
+            ),
             ("control rate", f"{header.control_rate_hz:g} Hz"),
             ("actions", ", ".join(header.action_spec.names)),
             ("fingerprint", header.dataset_fingerprint),

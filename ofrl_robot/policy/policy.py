@@ -14,6 +14,7 @@ from ofrl_robot.errors import CheckpointError, SpecMismatchError
 from ofrl_robot.nets.actor import Actor
 from ofrl_robot.nets.critic import Critic
 from ofrl_robot.nets.distributions import ActionDistribution
+from ofrl_robot.nets.sizes import actor_weights, critic_weights
 from ofrl_robot.policy.checkpoint import ACTOR, CRITIC, checkpoint_hash, load_checkpoint, part
 from ofrl_robot.policy.choice import MAX_Q, MODE, require_choice
 from ofrl_robot.policy.header import is_rate
@@ -46,39 +47,51 @@ class Policy:
         self.choice = require_choice(choice)
         self.header, weights = load_checkpoint(path)
         nets, shapes, action = self.header.nets, self.header.shapes, self.header.action_spec
-        self._actor = self._load(lambda: Actor(nets, shapes, action), part(weights, ACTOR))
+        self._actor = self._load(
+            part(weights, ACTOR),
+            actor_weights(nets, shapes, action),
+            lambda: Actor(nets, shapes, action),
+        )
         self._critic: Optional[Critic] = None
         if choice == MAX_Q:
-            critic_weights = part(weights, CRITIC)
-            if not critic_weights:
+            if not part(weights, CRITIC):
                 raise CheckpointError(
                     f"action choice max_q needs a critic, and this {self.header.algo} "
                     "checkpoint holds none",
                     "use action choice mode or sample",
                     path,
                 )
-            self._critic = self._load(lambda: Critic(nets, shapes, action.size), critic_weights)
+            self._critic = self._load(
+                part(weights, CRITIC),
+                critic_weights(nets, shapes, action.size),
+                lambda: Critic(nets, shapes, action.size),
+            )
         self._generator = torch.Generator()
 
-    def _load(self, make: Callable[[], _Network], weights: Dict[str, torch.Tensor]) -> _Network:
+    def _load(
+        self, weights: Dict[str, torch.Tensor], claimed: int, make: Callable[[], _Network]
+    ) -> _Network:
         """Build a network and give it its weights.
 
-        The names and shapes are compared on torch's "meta" device first, which allocates nothing:
-        a small file must not claim a network of many gigabytes.
+        Args:
+            weights: of this network.
+            claimed: number of weights that the header claims, at least. It is checked before the
+                network is built: a small file must not make a robot's computer allocate gigabytes.
+            make: builds the network.
         """
-        with torch.device("meta"):
-            expected = {name: tensor.shape for name, tensor in make().state_dict().items()}
-        found = {name: tensor.shape for name, tensor in weights.items()}
-        differing = sorted({name for name, _ in expected.items() ^ found.items()})
-        if differing:
+        try:
+            held = sum(weight.numel() for weight in weights.values())
+            if claimed > held:
+                raise RuntimeError(f"{held} numbers, not {claimed}")
+            network = make()
+            network.load_state_dict(weights)
+        except RuntimeError as error:
             raise CheckpointError(
-                f"weights do not fit the networks in its header ({len(differing)} differ, e.g. "
-                f"{differing[0]!r:.80}; observations: {', '.join(self.header.observe)})",
+                f"weights do not fit the networks in its header ({str(error).splitlines()[0]:.200};"
+                f" observations: {', '.join(self.header.observe)})",
                 "train again",
                 self.path,
-            )
-        network = make()
-        network.load_state_dict(weights)
+            ) from error
         return network.eval()
 
     def identity(self) -> Dict[str, Any]:
