@@ -49,6 +49,7 @@ class Terminal(Display):
         self._rate = _Rate(time.monotonic)
 
     def start(self, name: str, done: int, total: int) -> None:
+        """Begin to show a run."""
         self._progress = Progress(
             TextColumn("{task.description}"),
             BarColumn(bar_width=8),  # fits 80 columns
@@ -64,17 +65,21 @@ class Terminal(Display):
         self._progress.start()
 
     def say(self, line: str) -> None:
+        """Print a line."""
         self._console.print(line, highlight=False, soft_wrap=True, markup=False)
 
     def losses(self, step: int, row: Dict[str, float]) -> None:
+        """Remember or show a row of losses."""
         if self._progress is not None:
             rate = self._rate.text(step)
             self._progress.update(self._bar, completed=step, rate=rate, metrics=_short(row))
 
     def checkpoint(self, step: int, metrics: Dict[str, float]) -> None:
+        """Print the line of a checkpoint."""
         self.say(f"checkpoint {step:>6}  {self._rate.text(step)}  {_short(metrics)}")
 
     def stop(self) -> None:
+        """Remove the progress bar."""
         if self._progress is not None:
             self._progress.stop()
 
@@ -93,20 +98,25 @@ class LogLines(Display):
         self._metrics = ""
 
     def start(self, name: str, done: int, total: int) -> None:
+        """Begin to show a run."""
         self._rate.start(done, total)
         self._next_line = self._clock() + FIRST_LINE_S
 
     def say(self, line: str) -> None:
+        """Print a line."""
         print(line, flush=True)
 
     def progress(self, step: int) -> None:
+        """Print a line if it is due."""
         if self._clock() >= self._next_line:
             self._line("step", step, self._metrics)
 
     def losses(self, step: int, row: Dict[str, float]) -> None:
+        """Remember or show a row of losses."""
         self._metrics = _short(row)
 
     def checkpoint(self, step: int, metrics: Dict[str, float]) -> None:
+        """Print the line of a checkpoint."""
         self._line("checkpoint", step, _short(metrics))
 
     def _line(self, word: str, step: int, metrics: str) -> None:

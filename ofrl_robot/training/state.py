@@ -118,7 +118,7 @@ def save_state(folder: Path, learner: Learner) -> None:
     )
     temporary = folder / f"{STATE}.tmp"
     metadata = {_KEY: json.dumps(dataclasses.asdict(header))}
-    safetensors.torch.save_file(tensors_of(learner), str(temporary), metadata)
+    safetensors.torch.save_file(tensors_of(learner), temporary, metadata)
     files.replace(temporary, folder / STATE)
 
 
@@ -132,7 +132,7 @@ def read_state(folder: Path) -> Optional[State]:
     if not path.is_file():
         return None
     try:
-        with safetensors.safe_open(str(path), "pt") as file:
+        with safetensors.safe_open(path, "pt") as file:
             header = _header((file.metadata() or {}).get(_KEY, "{}"), path)
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (safetensors.SafetensorError, OSError, RecursionError, TypeError, ValueError) as error:
