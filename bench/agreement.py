@@ -161,25 +161,28 @@ def start_as_torch(algorithm: Any) -> None:
     import torch
 
     algorithm.actor.head[-1].reset_parameters()
-    for head in algorithm.critic.heads:
-        head.rest[-1].reset_parameters()
-        state, action = head.from_code, head.from_action  # one layer of both in d3rlpy
-        whole = torch.nn.Linear(state.in_features + action.in_features, state.out_features)
+    heads = algorithm.critic.heads
+    state, action = heads.code_layer, heads.action_layer  # one layer of both in d3rlpy
+    heads_count, inputs, outputs = state.weight.shape
+    for number in range(heads_count):
+        heads.output[-1].reset(number)
+        whole = torch.nn.Linear(inputs + action.weight.shape[1], outputs)
         with torch.no_grad():
-            state.weight.copy_(whole.weight[:, : state.in_features])
-            action.weight.copy_(whole.weight[:, state.in_features :])
-            state.bias.copy_(whole.bias)
+            state.weight[number] = whole.weight.T[:inputs]
+            action.weight[number] = whole.weight.T[inputs:]
+            state.bias[number] = whole.bias
     algorithm.target_critic.load_state_dict(algorithm.critic.state_dict())
 
 
 def prepare_ours() -> Callable[[Transitions, Order], Learned]:
     import torch
 
-    from ofrl_robot.algos.config import BCConfig, CQLConfig
-    from ofrl_robot.algos.registry import make_algorithm
-    from ofrl_robot.data.replay.sampler import Batch
+    from ofrl_robot.algos.build import Build, make_algorithm
+    from ofrl_robot.algos.configs.bc import BCConfig
+    from ofrl_robot.algos.configs.cql import CQLConfig
+    from ofrl_robot.data.replay.batch import Batch
     from ofrl_robot.nets.config import NetConfig
-    from ofrl_robot.specs import ActionSpec
+    from ofrl_robot.specs import STATE, ActionSpec
 
     def learn(data: Transitions, order: Order) -> Learned:
         torch.manual_seed(order["seed"])
@@ -198,29 +201,32 @@ def prepare_ours() -> Callable[[Transitions, Order], Learned]:
         low, high = LOG_STD
         nets = NetConfig(hidden=tuple(order["hidden"]), log_std_min=low, log_std_max=high)
         spec = ActionSpec(("x", "y"), ("1", "1"), (1.0, 1.0), "world")
-        algorithm = make_algorithm(
-            config, nets, data.observations.shape[1:], spec, torch.device("cpu")
-        )
+        shapes = {STATE: data.observations.shape[1:]}
+        algorithm = make_algorithm(config, Build(nets, shapes, spec, torch.device("cpu")))
         if order["first_weights"] == "torch" and order["name"] != "bc":
             start_as_torch(algorithm)
         for batch in batches(data, order):
-            ones = np.ones(len(batch.reached), np.int64)
+            reached = batch.reached.astype(np.float32)
             algorithm.update(
                 Batch(
-                    images=batch.observations, next_images=batch.next_observations,
-                    actions=batch.actions, rewards=batch.reached.astype(np.float32),
-                    terminals=batch.reached, steps=ones,
-                    next_actions=batch.actions, has_next_action=ones == 0,
+                    observations={STATE: batch.observations},
+                    next_observations={STATE: batch.next_observations},
+                    actions=batch.actions,
+                    rewards=reached,
+                    bootstrap=(config.discount * (1.0 - reached)).astype(np.float32),
+                    next_actions=batch.actions,
+                    has_next_action=np.zeros_like(reached),
+                    returns=reached,
                 )
-            )  # fmt: skip
+            )
 
         @torch.no_grad()
         def act(observations: np.ndarray) -> np.ndarray:
-            return algorithm.actor(torch.from_numpy(observations)).mode.numpy()
+            return algorithm.actor({STATE: torch.from_numpy(observations)}).mode.numpy()
 
         @torch.no_grad()
         def q(observations: np.ndarray, actions: np.ndarray) -> np.ndarray:
-            code = algorithm.critic.encode(torch.from_numpy(observations))
+            code = algorithm.critic.encode({STATE: torch.from_numpy(observations)})
             values = algorithm.critic.q(code, torch.from_numpy(actions).unsqueeze(1))
             return values.mean(0).squeeze(1).numpy()
 

@@ -23,7 +23,10 @@ from __future__ import annotations
 import argparse
 import functools
 import itertools
+import json
 import os
+import platform
+import shutil
 import statistics
 import sys
 import tempfile
@@ -31,12 +34,12 @@ import time
 from pathlib import Path
 from typing import Any, Callable, Dict, List, Optional
 
-from command import Command, cpu_name, write_json
 from contestant import Contestant, Order, last_core, serve
 
 OURS = ("mapped", "read", "gather")
 PEERS = ("robomimic", "robomimic_cached", "d3rlpy")
 ROBOMIMIC_FILE, EPISODES = "robomimic.hdf5", "episodes"
+PEERS_PYTHON = Path(__file__).resolve().parent.parent / ".bench-venv" / "bin" / "python"
 MIB = 1 << 20
 
 Draw = Callable[[], Any]
@@ -47,13 +50,14 @@ Draw = Callable[[], Any]
 
 def mapped(folder: Path, batch: int, bound_mb: float) -> Callable[[], Draw]:
     from ofrl_robot.data.datasets.dataset import open_dataset
-    from ofrl_robot.data.replay.sampler import UniformSampler
-    from ofrl_robot.data.replay.transition_store import transition_store
+    from ofrl_robot.data.replay.buffer import ReplayBuffer
+    from ofrl_robot.data.replay.sampler import MixedSampler
+    from ofrl_robot.data.replay.transition_store import open_transition_store
 
     def start() -> Draw:
         dataset = open_dataset(folder / EPISODES)
-        store = transition_store(dataset, "image", memory_mb=bound_mb)
-        return UniformSampler(store, batch, seed=0).sample
+        store = open_transition_store(dataset, ("image",), memory_mb=bound_mb)
+        return MixedSampler(ReplayBuffer([store], [1.0]), batch, seed=0).sample
 
     return start
 
@@ -170,7 +174,7 @@ def make_episodes(folder: Path, episodes: int, steps: int, size: int) -> None:
     from ofrl_robot.data.datasets.dataset import open_dataset
     from ofrl_robot.data.episodes.schema import SUCCESS, EpisodeMeta
     from ofrl_robot.data.episodes.writer import EpisodeWriter
-    from ofrl_robot.data.replay.transition_store import transition_store
+    from ofrl_robot.data.replay.transition_store import open_transition_store
     from ofrl_robot.specs import WIDOWX_ACTION, widowx_observation
 
     rng = np.random.default_rng(0)
@@ -194,7 +198,9 @@ def make_episodes(folder: Path, episodes: int, steps: int, size: int) -> None:
             demo.attrs["num_samples"] = steps
             demo["obs/image"], demo["next_obs/image"] = images[:-1], images[1:]
             demo["actions"], demo["rewards"], demo["dones"] = actions, last * 1.0, last
-    transition_store(open_dataset(folder / EPISODES), "image")  # built once, as before a training
+    open_transition_store(
+        open_dataset(folder / EPISODES), ("image",)
+    )  # built once, as before a training
 
 
 def compare(folder: Path, arguments: argparse.Namespace, core: Optional[int]) -> Dict[str, Any]:
@@ -246,20 +252,32 @@ def report(result: Dict[str, Any]) -> str:
 
 
 def main() -> None:
-    command = Command(__doc__, serve_words=4)
-    number = command.number
-    number("--episodes", nargs="+", default=[200, 1000],
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    number = functools.partial(parser.add_argument, type=int, metavar="N")
+    number("--episodes", type=int, nargs="+", default=[200, 1000],
            help="of each dataset to measure (default: 200 1000)")  # fmt: skip
     number("--steps", default=50, help="of an episode (default: 50)")
     number("--image-size", default=48, help="pixels (default: 48)")
     number("--batch-size", default=256, help="transitions (default: 256)")
     number("--bound-mb", default=32, help="bound on memory for `read`, MiB (default: 32)")
     number("--repeats", default=5, help="turns of each (default: 5)")
-    command.parser.add_argument("--seconds", type=float, default=1.0, help="of a turn (default: 1)")
-    command.add_interpreter("--peers-python", "the others")
-    arguments = command.parse(positive=("episodes", "steps", "repeats", "batch_size"))
+    parser.add_argument("--seconds", type=float, default=1.0, help="of a turn (default: 1)")
+    parser.add_argument("--json", metavar="FILE", help="write medians and ratios to it")
+    parser.add_argument(
+        "--peers-python", metavar="PATH",
+        default=str(PEERS_PYTHON if PEERS_PYTHON.is_file() else sys.executable),
+        help="interpreter that can import the others (default: that of bench/peers.sh, or this)",
+    )  # fmt: skip
+    parser.add_argument("--serve", nargs=4, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
     if arguments.serve:
         return serve(functools.partial(prepare, *arguments.serve))
+    if min(arguments.episodes + [arguments.steps, arguments.repeats, arguments.batch_size]) < 1:
+        parser.error("numbers must be 1 or more")
+    if shutil.which(arguments.peers_python) is None:
+        parser.error(f"no such interpreter: {arguments.peers_python}")
     core = last_core()
     results: List[Dict[str, Any]] = []
     for episodes in arguments.episodes:
@@ -274,9 +292,12 @@ def main() -> None:
             f"frames; core {core} of {os.cpu_count()}"
         )
         print(report(result), flush=True)
-    settings = ("steps", "image_size", "batch_size", "bound_mb", "repeats", "seconds")
-    values: Dict[str, Any] = {name: getattr(arguments, name) for name in settings}
-    write_json(arguments.json, {**values, "cpu": cpu_name(), "datasets": results})
+    if arguments.json:
+        settings = ("steps", "image_size", "batch_size", "bound_mb", "repeats", "seconds")
+        values: Dict[str, Any] = {name: getattr(arguments, name) for name in settings}
+        values["cpu"] = platform.processor() or platform.machine()
+        values["datasets"] = results
+        Path(arguments.json).write_text(f"{json.dumps(values, indent=2)}\n")
 
 
 if __name__ == "__main__":

@@ -103,8 +103,8 @@ def our_algorithm(settings: argparse.Namespace, small: bool, bf16: bool, device:
     import torch
     from torch import nn
 
-    from ofrl_robot.algos.config import CQLConfig
-    from ofrl_robot.algos.registry import make_algorithm
+    from ofrl_robot.algos.build import Build, make_algorithm
+    from ofrl_robot.algos.configs.cql import CQLConfig
     from ofrl_robot.nets import encoder
     from ofrl_robot.nets.config import NetConfig
     from ofrl_robot.specs import WIDOWX_ACTION
@@ -123,15 +123,30 @@ def our_algorithm(settings: argparse.Namespace, small: bool, bf16: bool, device:
         critic_encoders="separate",
     )
     config = CQLConfig(warm_start_steps=0, shift=4, cql_samples=(settings.samples,) * 3)
-    shape = (settings.image_size, settings.image_size, 3)
-    return make_algorithm(config, nets, shape, WIDOWX_ACTION, torch.device(device), bf16)
+    shapes = {"image": (settings.image_size, settings.image_size, 3)}
+    return make_algorithm(config, Build(nets, shapes, WIDOWX_ACTION, torch.device(device), bf16))
+
+
+def our_batch(columns: Dict[str, Any], discount: float) -> Any:
+    """Return the columns of :func:`random_batch` as a batch of one-step transitions."""
+    from ofrl_robot.data.replay.batch import Batch
+
+    alive = (~columns["terminals"]).astype("float32")
+    return Batch(
+        observations={"image": columns["images"]},
+        next_observations={"image": columns["next_images"]},
+        actions=columns["actions"],
+        rewards=columns["rewards"],
+        bootstrap=discount * alive,
+        next_actions=columns["actions"],
+        has_next_action=alive,
+        returns=columns["rewards"],
+    )
 
 
 def ours(small: bool, bf16: bool, settings: argparse.Namespace) -> Tuple[Step, int]:
-    import numpy as np
     import torch
 
-    from ofrl_robot.data.replay.sampler import Batch
     from ofrl_robot.training.allocator import keep_freed_memory
     from ofrl_robot.training.learner import has_bf16
 
@@ -140,13 +155,7 @@ def ours(small: bool, bf16: bool, settings: argparse.Namespace) -> Tuple[Step, i
     keep_freed_memory()
     algorithm = our_algorithm(settings, small, bf16, "cpu")
     count = settings.d3rlpy_batch_size if small else settings.batch_size
-    columns = random_batch(count, settings.image_size)
-    batch = Batch(
-        steps=np.ones(count, np.int64),
-        next_actions=columns["actions"],
-        has_next_action=~columns["terminals"],
-        **columns,
-    )
+    batch = our_batch(random_batch(count, settings.image_size), algorithm.config.discount)
     trained = parameter_count([algorithm.actor, algorithm.critic])
     return functools.partial(algorithm.update, batch), trained
 
@@ -200,8 +209,9 @@ def cuda(settings: argparse.Namespace) -> Tuple[Step, int]:
         raise RuntimeError("not measured: no CUDA device")
     import numpy as np
 
-    from ofrl_robot.data.replay.frame_file import FrameFile
-    from ofrl_robot.data.replay.sampler import UniformSampler
+    from ofrl_robot.data.replay.array_file import ArrayFile
+    from ofrl_robot.data.replay.buffer import ReplayBuffer
+    from ofrl_robot.data.replay.sampler import MixedSampler
     from ofrl_robot.data.replay.transition_store import TransitionStore
     from ofrl_robot.training.graph import GraphedUpdate
     from ofrl_robot.training.resident import ResidentData
@@ -213,7 +223,7 @@ def cuda(settings: argparse.Namespace) -> Tuple[Step, int]:
         file.write(frames.tobytes())
         file.flush()
         store = TransitionStore(
-            frames=FrameFile(Path(file.name), frames.shape, mapped=True),
+            observations={"image": ArrayFile(Path(file.name), frames.shape, mapped=True)},
             actions=columns["actions"],
             rewards=columns["rewards"],
             terminals=columns["terminals"],
@@ -221,10 +231,11 @@ def cuda(settings: argparse.Namespace) -> Tuple[Step, int]:
             first_frames=np.array([0]),
             fingerprint="",
         )
-        data = ResidentData([store], torch.device("cuda"), discount=0.99)
+        buffer = ReplayBuffer([store], [1.0], discount=0.99)
+        data = ResidentData(buffer, torch.device("cuda"))
     algorithm = our_algorithm(settings, False, torch.cuda.is_bf16_supported(), "cuda")
     update = GraphedUpdate(algorithm, data, settings.batch_size)
-    sampler = UniformSampler(store, settings.batch_size, seed=0)
+    sampler = MixedSampler(buffer, settings.batch_size, seed=0)
 
     def step() -> None:
         float(update(sampler.draw())["td_error"])  # waits for the device

@@ -16,7 +16,7 @@ from ofrl_ros.actor_loop import ActorLoop
 from ofrl_ros.description import wait_for_description
 from ofrl_ros.diagnostics import Diagnostics
 from ofrl_ros.node import run_node
-from ofrl_ros.params import path_param
+from ofrl_ros.params import bool_param, path_param
 
 from ofrl_robot.errors import ConfigError
 from ofrl_robot.policy.checkpoint import resolve_checkpoint
@@ -36,6 +36,8 @@ def main() -> None:
         robot.observation_spec,
         robot.control_rate_hz,
         f"robot {robot.robot}",
+        robot.task,
+        bool_param("any_task", False),
     )
     policy.warm_up()
     rospy.set_param("policy", json.dumps(policy.identity()))

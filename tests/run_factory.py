@@ -85,7 +85,7 @@ def write_run(
         "algo": algo,
         "algo_config": algo_config,
         "nets": {"hidden": [8, 8]},
-        "train": {"steps": int(rows[-1]["step"]), "camera": "", "cache": None},
+        "train": {"steps": int(rows[-1]["step"]), "observe": "", "cache": None},
     }
     run_folder.create_run(folder, config)
     log = run_folder.CsvLog(folder / run_folder.METRICS)
@@ -93,7 +93,7 @@ def write_run(
         step = int(row["step"])
         log.write(step, {name: value for name, value in row.items() if name != "step"})
         path = run_folder.checkpoint_path(folder, step)
-        save_checkpoint(path, _header(algo, algo_config, step), {"w": torch.zeros(1)})
+        save_checkpoint(path, _header(algo, algo_config, step), {"actor.w": torch.zeros(1)})
     log.close()
     return folder
 
@@ -105,7 +105,7 @@ def _header(algo: str, algo_config: Dict[str, Any], step: int) -> Header:
         nets=NetConfig(),
         action_spec=WIDOWX_ACTION,
         observation_spec=widowx_observation(8),
-        camera="image",
+        observe=("image",),
         control_rate_hz=5.0,
         task=TASK,
         robot="sim",

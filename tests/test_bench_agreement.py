@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 import torch
 
-from ofrl_robot.algos.config import CQLConfig
-from ofrl_robot.algos.registry import make_algorithm
+from ofrl_robot.algos.build import Build, make_algorithm
+from ofrl_robot.algos.configs.cql import CQLConfig
 from ofrl_robot.nets.config import NetConfig
-from ofrl_robot.specs import ActionSpec
+from ofrl_robot.specs import STATE, ActionSpec
 
 BENCH = Path(__file__).resolve().parent.parent / "bench"
 BROKEN = {"d3rlpy.py": "raise ImportError('not here')"}
@@ -153,12 +153,15 @@ def test_beside_d3rlpy_the_runs_are_compared(bench):
 def test_first_weights_of_torch_are_larger_and_the_target_takes_them(agreement):
     spec = ActionSpec(("x", "y"), ("1", "1"), (1.0, 1.0), "world")
     nets = NetConfig(hidden=(16, 16))
-    algorithm = make_algorithm(CQLConfig(shift=0), nets, (8,), spec, torch.device("cpu"))
-    last = [algorithm.actor.head[-1]] + [head.rest[-1] for head in algorithm.critic.heads]
-    assert all(layer.weight.abs().max() < 0.004 for layer in last)
+    algorithm = make_algorithm(
+        CQLConfig(shift=0), Build(nets, {STATE: (8,)}, spec, torch.device("cpu"))
+    )
+    heads = algorithm.critic.heads
+    last = [algorithm.actor.head[-1].weight, heads.output[-1].weight]
+    assert all(weight.abs().max() < 0.004 for weight in last)
     agreement.start_as_torch(algorithm)
-    assert all(0.1 < layer.weight.abs().max() <= 0.25 for layer in last)  # 1 / sqrt(16)
-    head = algorithm.critic.heads[0]
-    assert head.from_code.weight.abs().max() <= 10**-0.5 >= head.from_action.weight.abs().max()
+    assert all(0.1 < weight.abs().max() <= 0.25 for weight in last)  # 1 / sqrt(16)
+    first = heads.code_layer.weight[0], heads.action_layer.weight[0]
+    assert all(weight.abs().max() <= 10**-0.5 for weight in first)
     pairs = zip(algorithm.critic.parameters(), algorithm.target_critic.parameters())
     assert all(torch.equal(one, other) for one, other in pairs)

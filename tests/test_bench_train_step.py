@@ -161,11 +161,14 @@ def test_needed_flops_by_hand(bench):
     assert module.needed_flops(256, 4, 48, [1024, 512, 256]) == pytest.approx(59.3e9, rel=0.01)
 
 
+def linear_layers(modules):
+    return [module for module in modules if hasattr(module, "weight")]
+
+
 def test_the_reference_style_is_the_same_algorithm(bench, monkeypatch):
     """Its losses are those of the library from the same weights, without crops and sampling."""
-    from ofrl_robot.algos.config import CQLConfig
-    from ofrl_robot.algos.registry import make_algorithm
-    from ofrl_robot.data.replay.sampler import Batch
+    from ofrl_robot.algos.build import Build, make_algorithm
+    from ofrl_robot.algos.configs.cql import CQLConfig
     from ofrl_robot.nets.config import NetConfig
     from ofrl_robot.specs import WIDOWX_ACTION
 
@@ -181,31 +184,30 @@ def test_the_reference_style_is_the_same_algorithm(bench, monkeypatch):
     config = CQLConfig(
         warm_start_steps=0, shift=0, cql_samples=(2, 2, 2), clip_targets=False, initial_alpha=1.0
     )
-    ours = make_algorithm(config, nets, (16, 16, 3), WIDOWX_ACTION, torch.device("cpu"))
-    pairs = [(style.policy, ours.actor.encoder, list(ours.actor.head))]
-    for network, encoder, head in zip(style.critics, ours.critic.encoders, ours.critic.heads):
-        pairs.append((network, encoder, [head.from_code, head.from_action] + list(head.rest)))
+    build = Build(nets, {"image": (16, 16, 3)}, WIDOWX_ACTION, torch.device("cpu"))
+    ours = make_algorithm(config, build)
+    heads = ours.critic.heads
     with torch.no_grad():
-        for network, encoder, layers in pairs:
+        networks = [style.policy, *style.critics]
+        for network, encoder in zip(networks, [ours.actor.encoder, *ours.critic.encoders]):
             for mine, theirs in zip(network.convolutions.parameters(), encoder.parameters()):
                 theirs.copy_(mine)
-            linear = [layer for layer in layers if isinstance(layer, torch.nn.Linear)]
-            first, rest = network.head[0], [m for m in network.head[1:] if hasattr(m, "weight")]
-            linear[0].weight.copy_(first.weight[:, : linear[0].in_features])
-            linear[0].bias.copy_(first.bias)
-            if linear[1].bias is None:
-                linear.pop(1).weight.copy_(first.weight[:, linear[0].in_features :])
-            for mine, theirs in zip(rest, linear[1:]):
-                theirs.load_state_dict(mine.state_dict())
+        for mine, theirs in zip(linear_layers(style.policy.head), linear_layers(ours.actor.head)):
+            theirs.load_state_dict(mine.state_dict())
+        for number, network in enumerate(style.critics):
+            first, *rest = linear_layers(network.head)
+            inputs = heads.code_layer.weight.shape[1]
+            heads.code_layer.weight[number] = first.weight.T[:inputs]
+            heads.code_layer.bias[number] = first.bias
+            heads.action_layer.weight[number] = first.weight.T[inputs:]
+            for mine, theirs in zip(rest, linear_layers(heads.output)):
+                theirs.weight[number] = mine.weight.T
+                theirs.bias[number] = mine.bias
         for target, critic in zip(style.targets, style.critics):
             target.load_state_dict(critic.state_dict())
         ours.target_critic.load_state_dict(ours.critic.state_dict())
     columns = module.random_batch(6, 16)
-    batch = Batch(
-        steps=np.ones(6, np.int64), next_actions=columns["actions"],
-        has_next_action=~columns["terminals"], **columns,
-    )  # fmt: skip
-    losses = ours.losses(ours.load(batch))
+    losses = ours.losses(ours.load(module.our_batch(columns, config.discount)))
     first, second, policy_loss, alpha_loss = style.update(**columns)
     # ours is the log of a mean over the 3N samples, theirs of their sum
     critics = first + second - 2 * np.log(6)

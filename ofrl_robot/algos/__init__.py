@@ -1,1 +1,1 @@
-"""Offline RL algorithms: a public config each, small classes over shared parts."""
+"""Offline RL algorithms: one settings class and one class each, over shared parts."""

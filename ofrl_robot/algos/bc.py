@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from ofrl_robot.algos.base import Algorithm, Losses, TensorBatch
+from ofrl_robot.algos.base import Algorithm, Losses
+from ofrl_robot.data.replay.batch import Batch
 
 
 class BC(Algorithm):
     """Maximum likelihood of the policy's distribution; deployed by its mode or by sampling."""
 
-    def losses(self, batch: TensorBatch) -> Losses:
-        dist = self.actor(batch.images)
+    def losses(self, batch: Batch) -> Losses:
+        """Return the negative log-likelihood of the data's actions."""
+        dist = self.actor(batch.observations)
         loss = -dist.log_prob(batch.actions).mean()
         metrics = {"actor_loss": loss.detach()}
-        if dist.rate is not None:
-            loss = loss + self.config.bottleneck_const * dist.rate.mean()
-            metrics["actor_rate"] = dist.rate.detach().mean()
+        if dist.bottleneck_kl is not None:
+            loss = loss + self.config.bottleneck_const * dist.bottleneck_kl.mean()
+            metrics["actor_bottleneck_kl"] = dist.bottleneck_kl.detach().mean()
         return Losses({"actor": loss}, metrics)

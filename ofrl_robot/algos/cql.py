@@ -8,19 +8,21 @@ Critic loss per Q-function, w = ``cql_weight``, T = ``cql_temperature``:
     softmax of variant rho:  T log E_{a ~ pi(.|s)} exp(Q(s,a) / T)
 
 The integral is estimated from actions of Uniform(-1,1)^A, pi(.|s) and pi(.|s'), all evaluated at
-s, each value corrected by its log-density; without importance sampling the correction is left
-out and the soft maximum is that of the sampled actions, whichever they are.
+s, each value corrected by its log-density. Without importance sampling there is no correction: the
+soft maximum is over the sampled actions.
 """
 
 from __future__ import annotations
 
 import math
-from typing import Dict, Optional
+from typing import Dict
 
 import torch
 
 from ofrl_robot.algos.actor_critic import ActorCritic, Proposals
-from ofrl_robot.algos.config import CQLConfig
+from ofrl_robot.algos.base import Build
+from ofrl_robot.algos.configs.cql import CQLConfig
+from ofrl_robot.data.replay.batch import Batch
 from ofrl_robot.nets.distributions import ActionDistribution
 from ofrl_robot.nets.dual import LagrangeMultiplier
 
@@ -30,42 +32,41 @@ class CQL(ActorCritic):
 
     config: CQLConfig
 
-    def __init__(self, config: CQLConfig, *args, **options) -> None:
-        super().__init__(config, *args, **options)
+    def __init__(self, config: CQLConfig, build: Build) -> None:
+        super().__init__(config, build)
         if config.lagrange:
             self.multiplier = LagrangeMultiplier(1.0).to(self.device)
-            self.optimizer.add_param_group(
-                {"params": self.multiplier.parameters(), "lr": config.critic_lr}
-            )
+            self.train_network(self.multiplier, config.critic_lr)
 
-    def proposals(
-        self, dist: ActionDistribution, next_dist: ActionDistribution
-    ) -> Optional[Proposals]:
-        uniform, here, there = self.config.cql_samples
+    def proposals(self, dist: ActionDistribution, next_dist: ActionDistribution) -> Proposals:
+        """Draw uniform actions and actions of the policy here and at the next state."""
+        n_uniform, here, there = self.config.cql_samples
         if self.config.cql_variant == "rho":
-            uniform = there = 0
+            n_uniform = there = 0
         drawn = []
-        if uniform:
-            drawn.append(dist.uniform(uniform))
+        if n_uniform:
+            drawn.append(dist.uniform(n_uniform))
         if here:
             drawn.append(dist.sample(here))
         if there:
             drawn.append(next_dist.sample(there))
         actions, log_densities = zip(*drawn)
-        return torch.cat(actions, 1), torch.cat(log_densities, 1)
+        return Proposals(torch.cat(actions, 1), torch.cat(log_densities, 1), n_uniform)
 
     def regulariser(
-        self, data_q: torch.Tensor, q: torch.Tensor, log_density: torch.Tensor
+        self, batch: Batch, data_q: torch.Tensor, q: torch.Tensor, proposals: Proposals
     ) -> torch.Tensor:
+        """Return R, the soft maximum of Q minus Q at the data's actions (E,)."""
         temperature = self.config.cql_temperature
         exponent = q / temperature
         if self.config.cql_variant == "h" and self.config.importance_sampling:
-            exponent = exponent - log_density
+            exponent = exponent - proposals.log_density
         # mean, not sum, inside: the estimate converges to the log of the integral as N grows
         soft = torch.logsumexp(exponent, -1) - math.log(exponent.shape[-1])
         return (temperature * soft - data_q).mean(1)
 
     def regulariser_losses(self, value: torch.Tensor) -> Dict[str, torch.Tensor]:
+        """Return the weighted term, and the loss of its multiplier when tuned."""
         weighted = self.config.cql_weight * value
         if not self.config.lagrange:
             return {"critic": weighted.sum()}

@@ -1,7 +1,7 @@
 """Per-state estimates of how far one policy is from another (Wu et al. 2019, arXiv 1911.11361).
 
-Primal estimates compare with a behaviour policy that gives densities and samples; dual ones read
-a discriminator's values at policy and data actions. All are (B,), with gradient to the policy.
+Primal estimates compare with a behaviour policy that has densities and samples; dual ones use a
+discriminator's values at policy and data actions. All are (B,), with gradient to the policy.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ LEAST_LOG_DENSITY_PER_ENTRY = -20.0
 
 
 def behavior_log_prob(behavior: ActionDistribution, actions: torch.Tensor) -> torch.Tensor:
-    """log b (B, K) of actions (B, K, A), at least -20 per action entry."""
+    """Return log b (B, K) of actions (B, K, A), at least -20 per action entry."""
     least = LEAST_LOG_DENSITY_PER_ENTRY * actions.shape[-1]
     return behavior.log_prob(actions).clamp(min=least)
 
 
 def kl(policy: ActionDistribution, behavior: ActionDistribution, samples: int) -> torch.Tensor:
-    """KL(pi || b) = E_{a ~ pi}[log pi(a) - log b(a)].
+    """Estimate KL(pi || b) = E_{a ~ pi}[log pi(a) - log b(a)].
 
     Both densities are taken at the action as log_prob clips it: log pi of the unclipped sample
     minus log b of the clipped one would put the KL of a wide policy from itself above 0 (measured:
@@ -30,7 +30,7 @@ def kl(policy: ActionDistribution, behavior: ActionDistribution, samples: int) -
     weights only; that through the parameters of log pi has mean 0 (Roeder et al. 2017, arXiv
     1703.09194), but not at clipped actions.
     """
-    actions, _, weights = policy.branches(samples)
+    actions, _, weights = policy.weighted_actions(samples)
     ratio = policy.detach().log_prob(actions) - behavior_log_prob(behavior, actions)
     return (weights * ratio).sum(1)
 
@@ -38,18 +38,20 @@ def kl(policy: ActionDistribution, behavior: ActionDistribution, samples: int) -
 def negative_log_density(
     policy: ActionDistribution, behavior: ActionDistribution, samples: int
 ) -> torch.Tensor:
-    """E_{a ~ pi}[-log b(a)], the part of the KL that the entropy is not."""
-    actions, _, weights = policy.branches(samples)
+    """Estimate E_{a ~ pi}[-log b(a)], the KL without its entropy term."""
+    actions, _, weights = policy.weighted_actions(samples)
     return -(weights * behavior_log_prob(behavior, actions)).sum(1)
 
 
 def mmd(
     policy: ActionDistribution, behavior: ActionDistribution, samples: int, sigma: float
 ) -> torch.Tensor:
-    """Squared maximum mean discrepancy, kernel exp(-|a - b|_1 / sigma), V-statistic (pairs of an
-    action with itself included, so it is never negative)."""
-    ours, _, our_weights = policy.branches(samples)
-    theirs, _, their_weights = behavior.branches(samples)
+    """Estimate the squared maximum mean discrepancy with kernel exp(-|a - b|_1 / sigma).
+
+    It is the V-statistic: it includes pairs of an action with itself, so it is never negative.
+    """
+    ours, _, our_weights = policy.weighted_actions(samples)
+    theirs, _, their_weights = behavior.weighted_actions(samples)
 
     def mean_kernel(a, a_weights, b, b_weights):
         kernel = torch.exp(-(a.unsqueeze(2) - b.unsqueeze(1)).abs().sum(-1) / sigma)
@@ -63,12 +65,16 @@ def mmd(
 
 
 def dual_kl(at_policy: torch.Tensor, at_data: torch.Tensor) -> torch.Tensor:
-    """f-divergence form: log f(pi) - f(data) + 1 with f = softplus of the discriminator; its
-    maximum over discriminators is KL(pi || b)."""
+    """Return the f-divergence form log f(pi) - f(data) + 1, f = softplus of the discriminator.
+
+    Its maximum over discriminators is KL(pi || b).
+    """
     return torch.log(functional.softplus(at_policy) + 1e-8) - functional.softplus(at_data) + 1.0
 
 
 def dual_wasserstein(at_policy: torch.Tensor, at_data: torch.Tensor) -> torch.Tensor:
-    """Kantorovich form: its maximum over 1-Lipschitz discriminators is the Wasserstein-1
-    distance."""
+    """Return the Kantorovich form f(pi) - f(data).
+
+    Its maximum over 1-Lipschitz discriminators is the Wasserstein-1 distance.
+    """
     return at_policy - at_data

@@ -1,38 +1,39 @@
-"""Algorithm classes by the name of their config."""
+"""Find algorithms by name, ours and other packages'. Importing this imports no torch.
+
+An entry is the config class of an algorithm, which says where the algorithm itself is. Another
+package adds one through an entry point, see :class:`ofrl_robot.registry.Registry`.
+"""
 
 from __future__ import annotations
 
-from typing import Tuple
+from typing import Type
 
-import torch
+from ofrl_robot.algos.configs.base import AlgoConfig
+from ofrl_robot.errors import ConfigError
+from ofrl_robot.registry import Registry
 
-from ofrl_robot.algos.base import Algorithm
-from ofrl_robot.algos.bc import BC
-from ofrl_robot.algos.brac import BRAC
-from ofrl_robot.algos.config import AlgoConfig, BCConfig, BRACConfig, CQLConfig
-from ofrl_robot.algos.cql import CQL
-from ofrl_robot.nets.config import NetConfig
-from ofrl_robot.specs import ActionSpec
+ALGORITHMS = Registry(
+    "algorithm",
+    "ofrl_robot.algorithms",
+    {
+        "bc": "ofrl_robot.algos.configs.bc:BCConfig",
+        "cql": "ofrl_robot.algos.configs.cql:CQLConfig",
+        "brac": "ofrl_robot.algos.configs.brac:BRACConfig",
+    },
+)
 
-_ALGORITHMS = {BCConfig: BC, CQLConfig: CQL, BRACConfig: BRAC}
 
+def config_class(name: str) -> Type[AlgoConfig]:
+    """Return the config class of an algorithm.
 
-def make_algorithm(
-    config: AlgoConfig,
-    nets: NetConfig,
-    shape: Tuple[int, ...],
-    action: ActionSpec,
-    device: torch.device,
-    bf16: bool = False,
-    **options,
-) -> Algorithm:
-    """Build the algorithm that ``config`` belongs to.
-
-    Args:
-        shape: of one observation: (H, W, 3), or (D,) for float vectors.
-        options: what only some algorithms take: ``reward_range`` (those with a critic),
-            ``behavior`` (BRAC).
-
-    Raises ConfigError for settings that exclude each other.
+    Raises:
+        ConfigError: there is no such algorithm, it cannot be imported, or its entry is not an
+            :class:`AlgoConfig` of that name.
     """
-    return _ALGORITHMS[type(config)](config, nets, shape, action, device, bf16, **options)
+    config = ALGORITHMS.load(name)
+    if not (isinstance(config, type) and issubclass(config, AlgoConfig) and config.name == name):
+        raise ConfigError(
+            f"algorithm {name!r} is registered as {config!r:.80}",
+            f"register a subclass of AlgoConfig whose name is {name!r}",
+        )
+    return config

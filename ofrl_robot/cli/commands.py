@@ -24,7 +24,7 @@ from typing import Any, Sequence, Union
 import tyro
 from typing_extensions import Annotated
 
-from ofrl_robot.algos.config import config_class
+from ofrl_robot.algos.registry import config_class
 from ofrl_robot.cli.config_file import split_config
 from ofrl_robot.cli.data import Data
 from ofrl_robot.cli.info import Info
@@ -33,6 +33,7 @@ from ofrl_robot.cli.output import PIPE_CLOSED, PipeClosed, checked_output, compl
 from ofrl_robot.cli.parsing import UsageError, parse, parse_quietly, print_usage_error
 from ofrl_robot.cli.simulation import Collect, Evaluate, Sim
 from ofrl_robot.cli.sweep import Sweep
+from ofrl_robot.cli.train_words import prepare_train
 from ofrl_robot.errors import ConfigError, OfrlError
 
 subcommand = tyro.conf.subcommand
@@ -98,7 +99,7 @@ def read_command(words: Sequence[str]) -> Any:
         ConfigError: a setting cannot be used; one of the file of ``--config`` is named with it.
         SystemExit: the parser has printed help (exit code 0) or what is wrong (2).
     """
-    typed, config = split_config(words)
+    typed, config = split_config(prepare_train(words))
     if config is None:
         return _read(typed)
     words = config.insert(typed)

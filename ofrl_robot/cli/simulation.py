@@ -94,6 +94,8 @@ class Evaluate:
     """Dataset folder for the trials, must be new or empty."""
     task: str = ""
     """Simulator task id (empty: the task of the training data)."""
+    any_task: bool = False
+    """Allow another task than that of the training data."""
     trials: int = 50
     """Number of trials."""
     seed: int = 1000000
@@ -117,10 +119,16 @@ class Evaluate:
         policy = Policy(resolve_checkpoint(self.policy), self.action_choice)
         options = self.sim
         if not options.image_size:
-            options = dataclasses.replace(options, image_size=policy.header.image_shape[0])
+            camera = policy.header.observation_spec.cameras[0]
+            options = dataclasses.replace(options, image_size=camera.height)
         rig = _sim_rig(self.task or policy.header.task, options)
         policy.require_specs(
-            rig.action_spec, rig.observation_spec, rig.control_rate_hz, "robot sim"
+            rig.action_spec,
+            rig.observation_spec,
+            rig.control_rate_hz,
+            "robot sim",
+            rig.task.name,
+            self.any_task,
         )
         print(f"policy: {policy.path}")
         meta = episode_meta(rig, actor="policy", policy=policy.identity())

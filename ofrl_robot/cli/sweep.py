@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Dict, Iterator, List, Sequence, Tuple
 
 import tyro
 
-from ofrl_robot.algos.config import config_class
+from ofrl_robot.algos.registry import config_class
 from ofrl_robot.cli.learning import Hyper, Train, algorithm
 from ofrl_robot.cli.parsing import parse_quietly
 from ofrl_robot.cli.progress import at_least
@@ -88,10 +88,9 @@ class Sweep(Train[Hyper]):
             )
 
     def _dataset(self) -> Path:
-        dataset = self.dataset or self.task
-        if dataset is None:
-            raise ConfigError("no dataset to train on", "give its folder")
-        return dataset
+        if self.dataset is None:
+            raise ConfigError("there is no dataset to train on", "give its folder")
+        return self.dataset
 
     def _settings(self) -> Dict[str, Any]:
         """Return the settings of all runs that differ from their defaults."""

@@ -1,1 +1,1 @@
-"""Networks: image encoders, tanh-Gaussian actor, critic ensemble. No losses, no optimisers."""
+"""Networks: encoders of observations, actor, critic ensemble. No losses, no optimisers."""

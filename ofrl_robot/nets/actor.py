@@ -1,14 +1,15 @@
-"""The policy network: images in, a distribution over actions out."""
+"""The policy network: observations in, a distribution over actions out."""
 
 from __future__ import annotations
 
-from typing import Optional, Tuple
+from typing import Dict, List, Optional, Tuple
 
 import torch
 from torch import nn
 
 from ofrl_robot.errors import ConfigError
 from ofrl_robot.nets.config import NetConfig
+from ofrl_robot.nets.deterministic import Deterministic
 from ofrl_robot.nets.distributions import (
     ActionDistribution,
     DiscreteEntries,
@@ -17,61 +18,83 @@ from ofrl_robot.nets.distributions import (
     TanhMixture,
 )
 from ofrl_robot.nets.encoder import Encoder
-from ofrl_robot.nets.mlp import Bottleneck, mlp
+from ofrl_robot.nets.mlp import Bottleneck, OutputLinear, mlp
 from ofrl_robot.specs import ActionSpec
 
 
+def output_sizes(config: NetConfig, action: ActionSpec) -> List[int]:
+    """Return the number of outputs of each part of the actor's head."""
+    if config.action_head == "gaussian":
+        return [2 * action.size]
+    if config.action_head == "deterministic":
+        return [action.size]
+    if config.action_head == "mixture":
+        return [config.components, 2 * config.components * action.size]
+    levels = [len(values) for values in action.levels.values()]
+    return [2 * (action.size - len(levels)), *levels]
+
+
 class Actor(nn.Module):
-    """uint8 images (B, H, W, 3) -> :class:`ActionDistribution` over (B, A).
+    """Observations by name -> :class:`ActionDistribution` over (B, A).
+
+    Args:
+        config: settings of encoder and head.
+        shapes: shape of each observation by name, as in :class:`~ofrl_robot.nets.encoder.Encoder`.
+        action: what an action is.
 
     Attributes:
         config: as given.
 
-    Raises ConfigError for a mixed head where the action has no discrete entry.
+    Raises:
+        ConfigError: a mixed head, but the action has no discrete entry.
     """
 
-    def __init__(self, config: NetConfig, shape: Tuple[int, ...], action: ActionSpec) -> None:
+    def __init__(
+        self, config: NetConfig, shapes: Dict[str, Tuple[int, ...]], action: ActionSpec
+    ) -> None:
         super().__init__()
-        self.config, levels = config, action.levels
+        self.config = config
+        size, levels = action.size, action.levels
         if config.action_head == "mixed" and not levels:
             raise ConfigError(
                 f"action_head mixed, but none of {', '.join(action.names)} is discrete",
                 "use --action-head gaussian or mixture",
             )
-        size = action.size
-        if config.action_head == "gaussian":
-            self._sizes = [2 * size]
-        elif config.action_head == "mixture":
-            self._sizes = [config.components, 2 * config.components * size]
-        else:
-            self._sizes = [2 * (size - len(levels))] + [len(values) for values in levels.values()]
+        self._sizes = output_sizes(config, action)
+        if config.action_head == "mixed":
             self._entries = DiscreteEntries(size, levels)
-        self.encoder = Encoder(config, shape, config.resnet_policy)
-        code = self.encoder.size
+        self.encoder = Encoder(config, shapes, config.resnet_policy)
+        code_size = self.encoder.size
         self.bottleneck: Optional[Bottleneck] = None
         if config.bottleneck and config.bottleneck_place == "policy":
-            self.bottleneck = Bottleneck(code, config.bottleneck_size)
-            code = config.bottleneck_size
-        self.head = mlp((code,) + tuple(config.hidden) + (sum(self._sizes),), config.dropout)
+            self.bottleneck = Bottleneck(OutputLinear(code_size, 2 * config.bottleneck_size))
+            code_size = config.bottleneck_size
+        self.head = mlp((code_size, *config.hidden, sum(self._sizes)), config.dropout)
+        last = self.head[-1]
+        assert isinstance(last, OutputLinear)
         # small last layer: near-zero mean action and unit spread at the start
-        nn.init.uniform_(self.head[-1].weight, -1e-3, 1e-3)
-        nn.init.zeros_(self.head[-1].bias)
+        nn.init.uniform_(last.weight, -1e-3, 1e-3)
+        nn.init.zeros_(last.bias)
         if config.action_head == "mixture":  # components that start alike stay alike
-            nn.init.uniform_(self.head[-1].bias, -0.5, 0.5)
+            nn.init.uniform_(last.bias, -0.5, 0.5)
         self._size = size
 
-    def forward(self, images: torch.Tensor) -> ActionDistribution:
-        code, rate = self.encoder(images), None
+    def forward(self, observations: Dict[str, torch.Tensor]) -> ActionDistribution:
+        """Return the policy's distribution at each observation."""
+        code = self.encoder(observations)
+        bottleneck_kl = None
         if self.bottleneck is not None:
-            code, rate = self.bottleneck(code)
+            code, bottleneck_kl = self.bottleneck(code)
         dist = self._distribution(self.head(code))
-        dist.rate = rate
+        dist.bottleneck_kl = bottleneck_kl
         return dist
 
     def _distribution(self, output: torch.Tensor) -> ActionDistribution:
         parts = output.split(self._sizes, -1)
         if self.config.action_head == "gaussian":
             return self._gaussian(parts[0])
+        if self.config.action_head == "deterministic":
+            return Deterministic(torch.tanh(parts[0]))
         if self.config.action_head == "mixture":
             shape = (len(output), self.config.components, 2 * self._size)
             gaussian = self._gaussian(parts[1].reshape(shape))

@@ -1,4 +1,4 @@
-"""Random shift of uint8 frames, once per frame and step."""
+"""Random shift of uint8 images, once per image and step."""
 
 from __future__ import annotations
 
@@ -6,13 +6,17 @@ import torch
 
 
 def random_shift(images: torch.Tensor, pixels: int) -> torch.Tensor:
-    """Shift each frame by an own offset in [-pixels, pixels], repeating the border.
+    """Shift each image by its own offset in [-pixels, pixels], repeating the border.
 
     DrQ's augmentation (arXiv 2004.13649): pad by edge replication, crop back at random. The
-    crops are taken through a strided view of all windows, which copies each frame once.
+    crops are taken through a strided view of all windows, which copies each image once.
 
     Args:
         images: uint8 (B, H, W, C).
+        pixels: greatest offset in each direction; 0 returns the images themselves.
+
+    Returns:
+        uint8 (B, H, W, C).
     """
     if pixels == 0:
         return images

@@ -1,103 +1,146 @@
-"""An ensemble of Q-functions on one image code, evaluated for many actions per image at once."""
+"""An ensemble of Q-functions, evaluated for many actions per encoded observation at once."""
 
 from __future__ import annotations
 
-from typing import NamedTuple, Optional, Tuple
+from typing import Dict, List, NamedTuple, Optional, Tuple
 
 import torch
 from torch import nn
 
 from ofrl_robot.nets.config import NetConfig
-from ofrl_robot.nets.encoder import Encoder
-from ofrl_robot.nets.mlp import Bottleneck, dropped, mlp
+from ofrl_robot.nets.encoder import Encoder, Features
+from ofrl_robot.nets.mlp import Bottleneck, EnsembleLinear, dropped, ensemble_mlp
 
 
-class QHead(nn.Module):
-    """Q(code, action) with the first layer split into W_code code + W_action action.
+class QHeads(nn.Module):
+    """E functions Q(code, action) with the first layer split into W_code code + W_action action.
 
-    The caller computes ``from_code`` once per image, whatever the number of actions: equal to
-    concatenating them, in value and gradient. With a bottleneck the first layer's output passes
-    through it: the joint code of image and action, as in the workflow paper's code.
+    The caller computes ``code_layer`` once per observation, whatever the number of actions: equal
+    to concatenating them, in value and gradient. With a bottleneck the first layer's output passes
+    through it: the joint code of observation and action, as in the workflow paper's code.
     """
 
     def __init__(self, config: NetConfig, code_size: int, action_size: int) -> None:
         super().__init__()
-        first, later = config.hidden[0], tuple(config.hidden[1:])
-        self.from_code = nn.Linear(code_size, first)
-        self.from_action = nn.Linear(action_size, first, bias=False)
+        count, first = config.n_critics, config.hidden[0]
+        later = tuple(config.hidden[1:])
+        self.code_layer = EnsembleLinear(count, code_size, first)
+        self.action_layer = EnsembleLinear(count, action_size, first, bias=False)
         self.activation = nn.Sequential(*dropped(config.dropout), nn.ReLU())
         self.bottleneck: Optional[Bottleneck] = None
         size = first
         if config.bottleneck and config.bottleneck_place == "critic":
             size = config.bottleneck_size
-            self.bottleneck = Bottleneck(first, size)
+            self.bottleneck = Bottleneck(EnsembleLinear(count, first, 2 * size, exact=True))
             later = later or (first,)  # else Q would be linear in z
-        self.rest = mlp((size,) + later + (1,), config.dropout)
-        nn.init.uniform_(self.rest[-1].weight, -3e-3, 3e-3)
-        nn.init.zeros_(self.rest[-1].bias)
+        self.output = ensemble_mlp(count, (size, *later, 1), config.dropout)
+        self._reset(count)
+
+    def _reset(self, count: int) -> None:
+        """Draw the weights head by head, so that a head does not depend on how many follow."""
+        layers = [module for module in self.modules() if isinstance(module, EnsembleLinear)]
+        last = layers[-1]
+        for head in range(count):
+            for layer in layers:
+                layer.reset(head)
+            nn.init.uniform_(last.weight[head], -3e-3, 3e-3)
+        assert last.bias is not None
+        nn.init.zeros_(last.bias)
 
     def forward(
         self, code_part: torch.Tensor, actions: torch.Tensor
     ) -> Tuple[torch.Tensor, Optional[torch.Tensor]]:
-        """``from_code`` of a code (B, H), (B, K, A) -> Q (B, K) float32 and the bottleneck's rate
-        (B, K) or None."""
-        x = self.activation(code_part.unsqueeze(1) + self.from_action(actions))
-        rate = None
+        """Evaluate K actions per observation.
+
+        Args:
+            code_part: ``code_layer`` of a code, (E, B, H).
+            actions: (B, K, A).
+
+        Returns:
+            Q float32 (E, B, K), and the bottleneck's KL (E, B, K) or None.
+        """
+        count = code_part.shape[0]
+        x = self.action_layer(actions.expand(count, -1, -1, -1))
+        x = self.activation(code_part.unsqueeze(2) + x)
+        kl = None
         if self.bottleneck is not None:
-            x, rate = self.bottleneck(x)
-        return self.rest(x).squeeze(-1), rate
+            x, kl = self.bottleneck(x)
+        return self.output(x).squeeze(-1), kl
 
 
-class EncodedImage(NamedTuple):
-    """What the heads know of an image before an action is joined: the image's part of the first
-    layer, one (B, H) per Q-function. It is computed once for all actions that are evaluated."""
+class EncodedObservation(NamedTuple):
+    """An observation as the Q-heads need it, computed once for all actions.
 
-    parts: Tuple[torch.Tensor, ...]
+    Attributes:
+        code_part: (E, B, H), the observation's part of the heads' first layer.
+        features: flat trunk outputs (B, F), one per encoder and camera.
+    """
 
-    def detach(self) -> "EncodedImage":
-        return EncodedImage(tuple(part.detach() for part in self.parts))
+    code_part: torch.Tensor
+    features: Tuple[torch.Tensor, ...]
+
+    def detach(self) -> "EncodedObservation":
+        """Return the same without a gradient."""
+        return EncodedObservation(
+            self.code_part.detach(), tuple(feature.detach() for feature in self.features)
+        )
 
 
 class Critic(nn.Module):
     """E Q-functions that share one encoder or have one each.
 
-    ``q(encode(images), actions)``: images uint8 (B, H, W, 3), actions (B, K, A) -> (E, B, K).
+    ``q(encode(observations), actions)``: observations by name as in
+    :class:`~ofrl_robot.nets.encoder.Encoder`, actions (B, K, A) -> (E, B, K).
     """
 
-    def __init__(self, config: NetConfig, shape: Tuple[int, ...], action_size: int) -> None:
+    def __init__(
+        self, config: NetConfig, shapes: Dict[str, Tuple[int, ...]], action_size: int
+    ) -> None:
         super().__init__()
-        self.shared = config.critic_encoders == "shared"
+        self._shared = config.critic_encoders == "shared"
+        self._count = config.n_critics
         self.encoders = nn.ModuleList(
-            Encoder(config, shape, config.resnet_enc)
-            for _ in range(1 if self.shared else config.ensemble)
+            Encoder(config, shapes, config.resnet_enc)
+            for _ in range(1 if self._shared else self._count)
         )
-        size = self.encoders[0].size
-        self.heads = nn.ModuleList(QHead(config, size, action_size) for _ in range(config.ensemble))
+        self.heads = QHeads(config, self._encoders()[0].size, action_size)
 
-    def features(self, images: torch.Tensor) -> torch.Tensor:
-        """Flat trunk outputs, (B, F) or, of encoders of their own, (E, B, F): before any action
-        is joined."""
-        if self.shared:
-            return self.encoders[0].features(images)
-        return torch.stack([encoder.features(images) for encoder in self.encoders])
+    def features(self, observations: Dict[str, torch.Tensor]) -> Tuple[torch.Tensor, ...]:
+        """Return the flat trunk outputs (B, F), one per encoder and camera."""
+        return _images([encoder.features(observations) for encoder in self._encoders()])
 
-    def project(self, features: torch.Tensor) -> EncodedImage:
-        """The code of :meth:`features`."""
-        if self.shared:
-            codes = [self.encoders[0].project(features)] * len(self.heads)
+    def encode(self, observations: Dict[str, torch.Tensor]) -> EncodedObservation:
+        """Encode a batch of observations once, for :meth:`q` at any number of actions."""
+        features = [encoder.features(observations) for encoder in self._encoders()]
+        codes = [encoder.join(x) for encoder, x in zip(self._encoders(), features)]
+        if self._shared:
+            code = codes[0].expand(self._count, -1, -1)
         else:
-            codes = [e.project(f) for e, f in zip(self.encoders, features)]
-        return EncodedImage(tuple(head.from_code(c) for head, c in zip(self.heads, codes)))
+            code = torch.stack(codes)
+        return EncodedObservation(self.heads.code_layer(code), _images(features))
 
-    def encode(self, images: torch.Tensor) -> EncodedImage:
-        return self.project(self.features(images))
+    def q(self, encoded: EncodedObservation, actions: torch.Tensor) -> torch.Tensor:
+        """Return Q float32 (E, B, K) of actions (B, K, A)."""
+        return self.q_and_kl(encoded, actions)[0]
 
-    def q(self, code: EncodedImage, actions: torch.Tensor) -> torch.Tensor:
-        return self.q_and_rate(code, actions)[0]
-
-    def q_and_rate(
-        self, code: EncodedImage, actions: torch.Tensor
+    def q_and_kl(
+        self, encoded: EncodedObservation, actions: torch.Tensor
     ) -> Tuple[torch.Tensor, Optional[torch.Tensor]]:
-        """Q and the bottleneck's rate, both (E, B, K); None without a bottleneck."""
-        values, rates = zip(*(h(part, actions) for h, part in zip(self.heads, code.parts)))
-        return torch.stack(values), None if rates[0] is None else torch.stack(rates)
+        """Return Q and the bottleneck's KL, both (E, B, K); None without a bottleneck."""
+        return self.heads(encoded.code_part, actions)
+
+    def weight_magnitude(self) -> torch.Tensor:
+        """Return the sum over all weight tensors of their mean absolute value.
+
+        The heads' tensors count once per Q-function, as if each had tensors of its own.
+        """
+        parts = [p.abs().mean() for p in self.encoders.parameters()]
+        parts += [p.abs().flatten(1).mean(1).sum() for p in self.heads.parameters()]
+        return torch.stack(parts).sum()
+
+    def _encoders(self) -> List[Encoder]:
+        return list(self.encoders)  # type: ignore[arg-type]
+
+
+def _images(features: List[Features]) -> Tuple[torch.Tensor, ...]:
+    return tuple(image for each in features for image in each.images)

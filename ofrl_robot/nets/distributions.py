@@ -1,4 +1,4 @@
-"""Policies as distributions over actions in (-1, 1): what a policy network returns.
+"""Policies as distributions over actions in (-1, 1).
 
 All share the interface of :class:`ActionDistribution`. Shapes: B rows, A action entries, N or K
 actions per row. Densities are per row, of the whole action, in nats, float32 also under autocast.
@@ -17,12 +17,12 @@ LIMIT = 1.0 - 1e-5  # data actions are clipped to this when loaded; atanh of it 
 
 
 def log_det_tanh(z: torch.Tensor) -> torch.Tensor:
-    """log |d tanh(z) / dz| elementwise, exact: 2 (log 2 - z - softplus(-2 z))."""
+    """Return log |d tanh(z) / dz| elementwise, exact: 2 (log 2 - z - softplus(-2 z))."""
     return 2.0 * (math.log(2.0) - z - functional.softplus(-2.0 * z))
 
 
 def gaussian_log_prob(z: torch.Tensor, mean: torch.Tensor, log_std: torch.Tensor) -> torch.Tensor:
-    """log N(z; mean, exp(log_std)^2) elementwise."""
+    """Return log N(z; mean, exp(log_std)^2) elementwise."""
     unit = (z - mean) * torch.exp(-log_std)
     return -0.5 * unit * unit - log_std - 0.5 * math.log(2.0 * math.pi)
 
@@ -30,12 +30,12 @@ def gaussian_log_prob(z: torch.Tensor, mean: torch.Tensor, log_std: torch.Tensor
 def tanh_gaussian_log_prob(
     z: torch.Tensor, mean: torch.Tensor, log_std: torch.Tensor
 ) -> torch.Tensor:
-    """log-density of tanh(z), z ~ N(mean, exp(log_std)^2), summed over the last dimension."""
+    """Return the log-density of tanh(z), z ~ N(mean, exp(log_std)^2), summed over the last axis."""
     return (gaussian_log_prob(z, mean, log_std) - log_det_tanh(z)).sum(-1)
 
 
 def atanh(actions: torch.Tensor) -> torch.Tensor:
-    """Inverse of tanh, finite: actions are clipped to +-(1 - 1e-5)."""
+    """Return the inverse of tanh, finite: actions are clipped to +-(1 - 1e-5)."""
     return torch.atanh(actions.clamp(-LIMIT, LIMIT))
 
 
@@ -43,58 +43,67 @@ class ActionDistribution:
     """A distribution over actions (B, A), one per row.
 
     Attributes:
-        rate: KL of the policy's own bottleneck (B,), None where it has none.
+        has_density: whether :meth:`log_prob` can be asked.
+        bottleneck_kl: KL of the policy's own bottleneck (B,), None when it has none.
     """
 
-    rate: Optional[torch.Tensor] = None
+    has_density = True
+    bottleneck_kl: Optional[torch.Tensor] = None
 
     @property
     def mode(self) -> torch.Tensor:
-        """What a deterministic policy does, (B, A)."""
+        """Action (B, A) of the deterministic policy."""
         raise NotImplementedError
 
     def sample(
         self, count: int, generator: Optional[torch.Generator] = None
     ) -> Tuple[torch.Tensor, torch.Tensor]:
-        """``count`` actions per row (B, N, A) and their log-densities (B, N)."""
+        """Draw ``count`` actions per row (B, N, A); return them and their log-densities (B, N)."""
         raise NotImplementedError
 
-    def branches(self, count: int) -> Tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Actions (B, K, A), log-densities (B, K) and weights (B, K), of sum 1 per row: the
-        weighted mean of any f is an unbiased estimate of E f, and so is its gradient with respect
-        to the policy. ``count`` draws of what is continuous; what is discrete is enumerated."""
+    def weighted_actions(self, count: int) -> Tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Return actions whose weighted mean of any f is an unbiased estimate of E f.
+
+        Its gradient with respect to the policy is unbiased, too: continuous entries are drawn
+        ``count`` times, discrete ones are enumerated.
+
+        Returns:
+            Actions (B, K, A), log-densities (B, K), and weights (B, K) with sum 1 per row.
+        """
         raise NotImplementedError
 
     def log_prob(self, actions: torch.Tensor) -> torch.Tensor:
-        """log-density (B,) of actions (B, A), or (B, K) of (B, K, A)."""
+        """Return the log-density (B,) of actions (B, A), or (B, K) of actions (B, K, A)."""
         raise NotImplementedError
 
     def uniform(self, count: int) -> Tuple[torch.Tensor, torch.Tensor]:
-        """Uniform actions (B, N, A) over the same space and their log-densities (B, N)."""
+        """Draw uniform actions (B, N, A) over the same space; also return log-densities (B, N)."""
         raise NotImplementedError
 
     def canonical(self, actions: torch.Tensor) -> torch.Tensor:
-        """The actions of this space that do the same: discrete entries at their levels."""
+        """Return the equivalent actions of this space: discrete entries at their levels."""
         return actions
 
     def detach(self) -> "ActionDistribution":
-        """The same distribution, cut off from the policy's gradient."""
+        """Return the same distribution without the policy's gradient."""
         raise NotImplementedError
 
 
 class TanhGaussian(ActionDistribution):
-    """a = tanh(z), z ~ N(mean, std^2), per action entry; parameters (B, A)."""
+    """Distribution of a = tanh(z), z ~ N(mean, std^2), per action entry; parameters (B, A)."""
 
     def __init__(self, mean: torch.Tensor, log_std: torch.Tensor) -> None:
         self.mean, self.log_std = mean, log_std
 
     @property
     def mode(self) -> torch.Tensor:
+        """Action (B, A) of the deterministic policy."""
         return torch.tanh(self.mean)
 
     def sample(
         self, count: int, generator: Optional[torch.Generator] = None
     ) -> Tuple[torch.Tensor, torch.Tensor]:
+        """Draw ``count`` actions per row and their log-densities."""
         mean, log_std = self.mean.unsqueeze(1), self.log_std.unsqueeze(1)
         noise = torch.randn(
             mean.shape[0], count, mean.shape[2],
@@ -103,23 +112,27 @@ class TanhGaussian(ActionDistribution):
         z = mean + log_std.exp() * noise
         return torch.tanh(z), tanh_gaussian_log_prob(z, mean, log_std)
 
-    def branches(self, count: int) -> Tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    def weighted_actions(self, count: int) -> Tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Return ``count`` draws of each row with equal weights."""
         actions, log_prob = self.sample(count)
         return actions, log_prob, torch.full_like(log_prob, 1.0 / count)
 
     def log_prob(self, actions: torch.Tensor) -> torch.Tensor:
+        """Return the log-density of actions (B, A) or (B, K, A)."""
         mean, log_std = self.mean, self.log_std
         if actions.dim() == 3:
             mean, log_std = mean.unsqueeze(1), log_std.unsqueeze(1)
         return tanh_gaussian_log_prob(atanh(actions), mean, log_std)
 
     def uniform(self, count: int) -> Tuple[torch.Tensor, torch.Tensor]:
+        """Draw uniform actions and their log-densities."""
         rows, entries = self.mean.shape
         actions = torch.rand(rows, count, entries, device=self.mean.device, dtype=self.mean.dtype)
         actions = actions * 2.0 - 1.0
         return actions, actions.new_full((rows, count), -entries * math.log(2.0))
 
     def detach(self) -> "TanhGaussian":
+        """Return the same distribution without the policy's gradient."""
         return TanhGaussian(self.mean.detach(), self.log_std.detach())
 
 
@@ -132,39 +145,45 @@ class TanhMixture(ActionDistribution):
 
     @property
     def mode(self) -> torch.Tensor:
-        """tanh of the mean of the most probable component."""
+        """Tanh of the mean of the most probable component."""
         return torch.tanh(_take(self.mean, self.log_weights.argmax(-1, keepdim=True))).squeeze(1)
 
     def sample(
         self, count: int, generator: Optional[torch.Generator] = None
     ) -> Tuple[torch.Tensor, torch.Tensor]:
-        """Not reparametrised in the component: use :meth:`branches` where gradients count."""
+        """Draw actions without a gradient to the component's choice.
+
+        Use :meth:`weighted_actions` for gradients.
+        """
         component = _categorical(self.log_weights, count, generator)
         mean, log_std = _take(self.mean, component), _take(self.log_std, component)
         noise = torch.randn(mean.shape, device=mean.device, dtype=mean.dtype, generator=generator)
         z = mean + log_std.exp() * noise
         return torch.tanh(z), self._log_prob_of(z)
 
-    def branches(self, count: int) -> Tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """``count`` draws of every component, weighted by its probability."""
+    def weighted_actions(self, count: int) -> Tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Draw ``count`` actions of every component, weighted by its probability."""
         mean, log_std = self.mean.repeat(1, count, 1), self.log_std.repeat(1, count, 1)
         z = mean + log_std.exp() * torch.randn_like(mean)
         weights = self.log_weights.exp().repeat(1, count) / count
         return torch.tanh(z), self._log_prob_of(z), weights
 
     def log_prob(self, actions: torch.Tensor) -> torch.Tensor:
+        """Return the log-density of actions (B, A) or (B, K, A)."""
         if actions.dim() == 2:
             return self._log_prob_of(atanh(actions).unsqueeze(1)).squeeze(1)
         return self._log_prob_of(atanh(actions))
 
     def uniform(self, count: int) -> Tuple[torch.Tensor, torch.Tensor]:
+        """Draw uniform actions and their log-densities."""
         return TanhGaussian(self.mean[:, 0], self.log_std[:, 0]).uniform(count)
 
     def detach(self) -> "TanhMixture":
+        """Return the same distribution without the policy's gradient."""
         return TanhMixture(self.log_weights.detach(), self.mean.detach(), self.log_std.detach())
 
     def _log_prob_of(self, z: torch.Tensor) -> torch.Tensor:
-        """(B, K, A) before tanh -> (B, K)."""
+        """Return the log-density (B, K) of z (B, K, A) before tanh."""
         parts = tanh_gaussian_log_prob(
             z.unsqueeze(2), self.mean.unsqueeze(1), self.log_std.unsqueeze(1)
         )
@@ -172,19 +191,25 @@ class TanhMixture(ActionDistribution):
 
 
 class DiscreteEntries(nn.Module):
-    """Which entries of an action are discrete, and the values of each.
+    """The discrete entries of an action and the values of each.
 
-    A module for its buffers: they move to the device once with the network, where making them in
-    every step would be a copy from the host, which no CUDA graph can hold.
+    This is a module because of its buffers: they move to the device once with the network. Making
+    them in every step would be a copy from the host, which a CUDA graph cannot hold.
 
     Args:
-        size: entries of an action. levels: position of each discrete one -> its values, ascending.
+        size: entries of an action.
+        levels: values of each discrete entry, ascending, by its position.
 
     Attributes:
-        positions: of the discrete entries. continuous: int64, of the others.
-        order: int64 (size,), where each entry is in (continuous entries, discrete entries).
+        positions: positions of the discrete entries.
+        continuous: int64, positions of the other entries.
+        order: int64 (size,), position of each entry in (continuous entries, discrete entries).
         combinations: (M, D), every combination of values.
     """
+
+    continuous: torch.Tensor
+    order: torch.Tensor
+    combinations: torch.Tensor
 
     def __init__(self, size: int, levels: Mapping[int, Sequence[float]]) -> None:
         super().__init__()
@@ -207,12 +232,15 @@ class DiscreteEntries(nn.Module):
 
     @property
     def values(self) -> List[torch.Tensor]:
-        """Of each discrete entry, (L,)."""
+        """Values (L,) of each discrete entry."""
         return [getattr(self, f"values{k}") for k in range(len(self.positions))]
 
     def index(self, actions: torch.Tensor) -> List[torch.Tensor]:
-        """Number of the level next to each discrete entry of actions (..., A). For levels -1, 0, 1
-        and 0, 1 the borders are the thresholds of :class:`~ofrl_robot.specs.ActionSpec`."""
+        """Return the index of the level nearest to each discrete entry of actions (..., A).
+
+        For levels -1, 0, 1 and 0, 1 the borders are the thresholds of
+        :class:`~ofrl_robot.specs.ActionSpec`.
+        """
         borders = [getattr(self, f"borders{k}") for k in range(len(self.positions))]
         return [
             torch.bucketize(actions[..., i].to(b.dtype).contiguous(), b)
@@ -220,20 +248,20 @@ class DiscreteEntries(nn.Module):
         ]
 
     def join(self, continuous: torch.Tensor, discrete: torch.Tensor) -> torch.Tensor:
-        """Entries back in the action's order."""
+        """Return continuous and discrete entries joined in the action's order."""
         return torch.cat([continuous, discrete], -1).index_select(-1, self.order)
 
 
 class MixedAction(ActionDistribution):
     """Tanh-Gaussian pose and independent categorical entries (gripper, neutral).
 
-    A Gaussian's mean of "close now or not" lies between the thresholds and does neither; the mode
+    A Gaussian's mean of "close now or not" is between the thresholds and does neither; the mode
     of a categorical decides. Densities are with respect to volume times counting.
 
     Args:
-        pose: over the continuous entries, in order.
+        pose: distribution of the continuous entries, in order.
         logits: one tensor (B, L_i) per discrete entry.
-        entries: which these are.
+        entries: the discrete entries.
     """
 
     def __init__(
@@ -244,20 +272,24 @@ class MixedAction(ActionDistribution):
 
     @property
     def mode(self) -> torch.Tensor:
+        """Action (B, A) of the deterministic policy."""
         return self._at(self.pose.mode, [p.argmax(-1) for p in self.log_probs])
 
     def sample(
         self, count: int, generator: Optional[torch.Generator] = None
     ) -> Tuple[torch.Tensor, torch.Tensor]:
-        """Not reparametrised in the discrete entries: use :meth:`branches` for gradients."""
+        """Draw actions without a gradient to the discrete entries.
+
+        Use :meth:`weighted_actions` for gradients.
+        """
         pose, log_prob = self.pose.sample(count, generator)
         index = [_categorical(p, count, generator) for p in self.log_probs]
         for log_probs, chosen in zip(self.log_probs, index):
             log_prob = log_prob + log_probs.gather(1, chosen)
         return self._at(pose, index), log_prob
 
-    def branches(self, count: int) -> Tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """``count`` poses, each with every combination of the discrete entries."""
+    def weighted_actions(self, count: int) -> Tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Draw ``count`` poses, each with every combination of the discrete entries."""
         pose, pose_log_prob = self.pose.sample(count)
         combinations = self.entries.combinations
         number = combinations.shape[0]
@@ -273,6 +305,7 @@ class MixedAction(ActionDistribution):
         return actions, log_prob, log_p.exp() / count
 
     def log_prob(self, actions: torch.Tensor) -> torch.Tensor:
+        """Return the log-density of actions (B, A) or (B, K, A)."""
         log_prob = self.pose.log_prob(actions.index_select(-1, self.entries.continuous))
         for log_probs, index in zip(self.log_probs, self.entries.index(actions)):
             if actions.dim() == 2:
@@ -282,6 +315,7 @@ class MixedAction(ActionDistribution):
         return log_prob
 
     def uniform(self, count: int) -> Tuple[torch.Tensor, torch.Tensor]:
+        """Draw uniform actions and their log-densities."""
         pose, log_prob = self.pose.uniform(count)
         index = []
         for values in self.entries.values:
@@ -290,15 +324,17 @@ class MixedAction(ActionDistribution):
         return self._at(pose, index), log_prob
 
     def canonical(self, actions: torch.Tensor) -> torch.Tensor:
+        """Return the actions with discrete entries at their levels."""
         return self._at(
             actions.index_select(-1, self.entries.continuous), self.entries.index(actions)
         )
 
     def detach(self) -> "MixedAction":
+        """Return the same distribution without the policy's gradient."""
         return MixedAction(self.pose.detach(), [p.detach() for p in self.log_probs], self.entries)
 
     def _at(self, pose: torch.Tensor, index: Sequence[torch.Tensor]) -> torch.Tensor:
-        """Actions with the discrete entries at these levels."""
+        """Return actions with the discrete entries at these levels."""
         discrete = [values[chosen] for values, chosen in zip(self.entries.values, index)]
         return self.entries.join(pose, torch.stack(discrete, -1))
 
@@ -306,12 +342,12 @@ class MixedAction(ActionDistribution):
 def _categorical(
     log_probs: torch.Tensor, count: int, generator: Optional[torch.Generator]
 ) -> torch.Tensor:
-    """``count`` draws per row (B, L) -> (B, N), as the first of exponential clocks to ring."""
+    """Draw ``count`` indices per row (B, L) -> (B, N), by the Gumbel-max trick."""
     shape = (log_probs.shape[0], count, log_probs.shape[1])
-    clocks = torch.empty(shape, device=log_probs.device).exponential_(generator=generator)
-    return (log_probs.detach().unsqueeze(1) - clocks.log()).argmax(-1)
+    noise = torch.empty(shape, device=log_probs.device).exponential_(generator=generator)
+    return (log_probs.detach().unsqueeze(1) - noise.log()).argmax(-1)
 
 
 def _take(table: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
-    """Rows ``index`` (B, K) of (B, C, A), as (B, K, A)."""
+    """Return the rows ``index`` (B, K) of a table (B, C, A), as (B, K, A)."""
     return table.gather(1, index.unsqueeze(-1).expand(-1, -1, table.shape[-1]))

@@ -9,9 +9,9 @@ from torch import nn
 
 
 class LagrangeMultiplier(nn.Module):
-    """Positive scalar, held as its logarithm and clamped to [0, ``most``] where it is used.
+    """Positive scalar, stored as its logarithm and clamped to [0, ``most``] when it is used.
 
-    :meth:`loss` rises the value while the constraint's excess is positive and lowers it while it
+    :meth:`loss` raises the value while the constraint's excess is positive and lowers it while it
     is negative. As in SAC's released code the logarithm multiplies the excess, not the value: the
     speed does not depend on how large the value has become.
     """
@@ -23,9 +23,9 @@ class LagrangeMultiplier(nn.Module):
 
     @property
     def value(self) -> torch.Tensor:
-        """The scalar, detached."""
+        """The scalar, without a gradient."""
         return self.log.detach().exp().clamp(max=self._most)
 
     def loss(self, excess: torch.Tensor) -> torch.Tensor:
-        """Minimised by a larger value where ``excess`` (any shape, its mean counts) is above 0."""
+        """Return a scalar loss that raises the value while the mean of ``excess`` is above 0."""
         return -self.log * excess.detach().mean()

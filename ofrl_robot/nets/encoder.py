@@ -1,22 +1,23 @@
-"""Image encoders: uint8 NHWC frames in, one code per frame out. Each frame is encoded once."""
+"""Encode observations: one image encoder per camera, the state vector joined after them."""
 
 from __future__ import annotations
 
-from typing import List, Tuple
+from typing import Dict, List, NamedTuple, Optional, Tuple
 
 import torch
 from torch import nn
 
 from ofrl_robot.nets.config import NetConfig
 from ofrl_robot.nets.pooling import MaxPoolReLU
+from ofrl_robot.specs import STATE
 
 
 def _conv(
     channels: int, out: int, dropout: float, kernel: int = 3, stride: int = 1, pool: bool = False
 ) -> List[nn.Module]:
-    """Convolution, 2x2 max-pooling, dropout of whole channels, ReLU: the papers' order."""
+    """Return convolution, 2x2 max-pooling, dropout of whole channels, ReLU: the papers' order."""
     layers: List[nn.Module] = [nn.Conv2d(channels, out, kernel, stride, padding=1)]
-    if pool and not dropout:  # two modules: files know the weights that follow by their position
+    if pool and not dropout:  # two modules: checkpoints name later weights by their position
         return layers + [MaxPoolReLU(), nn.Identity()]
     if pool:
         layers.append(nn.MaxPool2d(2))
@@ -26,14 +27,14 @@ def _conv(
 
 
 def strided_trunk(dropout: float) -> nn.Sequential:
-    """Three 3x3 convolutions of 16, 32 and 32 channels, strides 2, 2, 1 (48 px -> 12 px)."""
+    """Return three 3x3 convolutions of 16, 32, 32 channels, strides 2, 2, 1 (48 px -> 12 px)."""
     return nn.Sequential(
         *_conv(3, 16, dropout, stride=2), *_conv(16, 32, dropout, stride=2), *_conv(32, 32, dropout)
     )
 
 
 def cog_trunk(dropout: float) -> nn.Sequential:
-    """Three 3x3 convolutions of 16 channels, 2x2 max-pooling after the first two.
+    """Return three 3x3 convolutions of 16 channels, 2x2 max-pooling after the first two.
 
     The trunk of the COG (arXiv 2010.14500) and workflow (arXiv 2109.10813) code: 2304 features
     at 48 px.
@@ -45,7 +46,7 @@ def cog_trunk(dropout: float) -> nn.Sequential:
 
 
 def cog_deep_trunk(dropout: float) -> nn.Sequential:
-    """The papers' deeper net: five convolutions of 32 channels, pooling after the first two."""
+    """Return the papers' deeper net: five convolutions of 32 channels, the first two pooled."""
     layers = _conv(3, 32, dropout, pool=True) + _conv(32, 32, dropout, pool=True)
     for _ in range(3):
         layers += _conv(32, 32, dropout)
@@ -53,12 +54,12 @@ def cog_deep_trunk(dropout: float) -> nn.Sequential:
 
 
 def cog_small_trunk(dropout: float) -> nn.Sequential:
-    """The papers' smaller net: one convolution of 32 channels, pooled."""
+    """Return the papers' smaller net: one convolution of 32 channels, pooled."""
     return nn.Sequential(*_conv(3, 32, dropout, pool=True))
 
 
 class ResidualBlock(nn.Module):
-    """x + conv1x1(relu(conv3x3(relu(x)))), no biases, no normalisation."""
+    """Residual block x + conv1x1(relu(conv3x3(relu(x)))), no biases, no normalisation."""
 
     def __init__(self, channels: int, inner: int, dropout: float) -> None:
         super().__init__()
@@ -69,12 +70,15 @@ class ResidualBlock(nn.Module):
         )  # fmt: skip
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """(B, C, H, W) -> the same shape."""
         return x + self.branch(x)
 
 
 def residual_trunk(dropout: float) -> nn.Sequential:
-    """The workflow paper's underfitting correction: two strided convolutions, one more, three
-    residual blocks of 128 channels (48 px -> 12 px, 18 432 features)."""
+    """Return the workflow paper's underfitting correction (48 px -> 12 px, 18 432 features).
+
+    Two strided convolutions, one more, three residual blocks of 128 channels.
+    """
     return nn.Sequential(
         *_conv(3, 64, dropout, 4, 2), *_conv(64, 128, dropout, 4, 2),
         nn.Conv2d(128, 128, 3, padding=1), *(ResidualBlock(128, 64, dropout) for _ in range(3)),
@@ -91,11 +95,30 @@ TRUNKS = {
 }
 
 
-def pixels(images: torch.Tensor, dtype: torch.dtype = torch.float32) -> torch.Tensor:
-    """uint8 (B, H, W, 3) -> (B, 3, H, W) of ``dtype`` in [-0.5, 0.5]; anything else as it is.
+def flat_size(trunk: nn.Sequential, shape: Tuple[int, ...]) -> int:
+    """Return the number of features that a trunk makes of an image (H, W, 3).
 
-    What :class:`Encoder` does first. Done once for all networks that see the same images it is
-    2 % of a CQL step less (measured with bfloat16 and 6 networks).
+    It is worked out, not tried: an image of 4096 pixels would take gigabytes.
+    """
+    height, width, channels = shape
+    for layer in trunk:
+        if isinstance(layer, nn.Conv2d):
+            padding, kernel, stride = layer.padding, layer.kernel_size, layer.stride
+            assert not isinstance(padding, str)
+            height = (height + 2 * padding[0] - kernel[0]) // stride[0] + 1
+            width = (width + 2 * padding[1] - kernel[1]) // stride[1] + 1
+            channels = layer.out_channels
+        elif isinstance(layer, (nn.MaxPool2d, MaxPoolReLU)):
+            height, width = height // 2, width // 2
+    return height * width * channels
+
+
+def pixels(images: torch.Tensor, dtype: torch.dtype = torch.float32) -> torch.Tensor:
+    """Convert uint8 images (B, H, W, 3) to (B, 3, H, W) of ``dtype`` in [-0.5, 0.5].
+
+    Tensors that are not uint8 are returned as they are. An encoder does this first; done once for
+    all networks that see the same images it is 2 % of a CQL step less (measured with bfloat16 and
+    6 networks).
     """
     if images.dtype != torch.uint8:
         return images
@@ -104,37 +127,34 @@ def pixels(images: torch.Tensor, dtype: torch.dtype = torch.float32) -> torch.Te
 
 
 def _channels_last(gradient: torch.Tensor) -> torch.Tensor:
-    """The gradient in the memory layout of what it belongs to: flattening gave it another, and the
-    ReLU before would then go through two layouts at once, 12 times as slowly."""
+    """Return the gradient in the memory layout of the feature maps.
+
+    Flattening gave it another layout, and the ReLU before would then work on two layouts at once,
+    12 times as slowly.
+    """
     return gradient.contiguous(memory_format=torch.channels_last)
 
 
-class Encoder(nn.Module):
-    """uint8 (B, H, W, 3), or :func:`pixels` of them, -> (B, size): trunk, then linear, LayerNorm
-    and tanh to float32 unless ``config.latent`` is 0.
+class ImageEncoder(nn.Module):
+    """Encoder of one camera: trunk, then linear, LayerNorm and tanh unless ``latent`` is 0.
 
     Args:
-        config: which trunk and how large a code.
-        shape: (H, W, 3); or (D,) for float observations (B, D), which are their own code.
+        config: which trunk, and the size of the code.
+        shape: (H, W, 3).
         residual: use the residual trunk instead of ``config.encoder``.
 
     Attributes:
-        size: of the code. features_size: of the trunk's flat output.
+        size: entries of the code.
+        features_size: entries of the trunk's flat output.
     """
 
     def __init__(self, config: NetConfig, shape: Tuple[int, ...], residual: bool = False) -> None:
         super().__init__()
-        self._images = len(shape) == 3
-        self.project: nn.Module = nn.Identity()
-        if not self._images:
-            self.trunk: nn.Module = nn.Identity()
-            self.size = self.features_size = shape[0]
-            return
+        self.project: nn.Module = nn.Identity()  # first: the order of modules is that of the draws
         self.trunk = TRUNKS["residual" if residual else config.encoder](config.dropout)
-        with torch.no_grad(), torch.random.fork_rng(devices=[]):
-            height, width, channels = shape
-            flat = self.trunk(torch.zeros(1, channels, height, width)).numel()
-        self.size, self.features_size = config.latent or flat, flat
+        flat = flat_size(self.trunk, shape)
+        self.size = config.latent or flat
+        self.features_size = flat
         if config.latent:
             self.project = nn.Sequential(
                 nn.Linear(flat, config.latent), nn.LayerNorm(config.latent), nn.Tanh()
@@ -144,16 +164,105 @@ class Encoder(nn.Module):
                 nn.init.orthogonal_(module.weight, nn.init.calculate_gain("relu"))
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
-        self.to(memory_format=torch.channels_last)
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def features(self, images: torch.Tensor) -> torch.Tensor:
-        """Flat output of the trunk, (B, features_size)."""
-        if not self._images:
-            return images
+        """Return the flat output of the trunk, (B, features_size).
+
+        Args:
+            images: uint8 (B, H, W, 3), or :func:`pixels` of them.
+        """
         maps = self.trunk(pixels(images))
         if maps.requires_grad:
             maps.register_hook(_channels_last)
         return maps.flatten(1)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Return the code (B, size) of images uint8 (B, H, W, 3), or of their :func:`pixels`."""
         return self.project(self.features(images))
+
+
+class Features(NamedTuple):
+    """What the trunks make of a batch of observations, before it becomes one code.
+
+    Attributes:
+        images: flat trunk output (B, F) of each camera.
+        state: normalised state (B, D), None when the state is not observed.
+    """
+
+    images: Tuple[torch.Tensor, ...]
+    state: Optional[torch.Tensor]
+
+
+class Encoder(nn.Module):
+    """Encoder of all observations: the cameras' codes and the normalised state, joined.
+
+    Args:
+        config: settings of the image encoders.
+        shapes: shape of each observation by name: (H, W, 3) of a camera, (D,) of ``STATE``.
+        residual: use the residual trunk instead of ``config.encoder``.
+
+    Attributes:
+        size: entries of the joined code.
+        state_mean, state_std: float32 (D,) buffers, present when the state is observed. They are
+            0 and 1 until :meth:`normalise_state` or a checkpoint sets them.
+    """
+
+    state_mean: torch.Tensor
+    state_std: torch.Tensor
+
+    def __init__(
+        self, config: NetConfig, shapes: Dict[str, Tuple[int, ...]], residual: bool = False
+    ) -> None:
+        super().__init__()
+        self._names = [name for name in shapes if name != STATE]
+        # a list: a camera may have a name that a module cannot have
+        self.cameras = nn.ModuleList(
+            ImageEncoder(config, shapes[name], residual) for name in self._names
+        )
+        self._observes_state = STATE in shapes
+        self.size = sum(encoder.size for encoder in self._encoders())
+        if self._observes_state:
+            (entries,) = shapes[STATE]
+            self.register_buffer("state_mean", torch.zeros(entries))
+            self.register_buffer("state_std", torch.ones(entries))
+            self.size += entries
+
+    def normalise_state(self, mean: torch.Tensor, std: torch.Tensor) -> None:
+        """Set the mean and standard deviation (D,) by which the state is normalised.
+
+        An entry that does not vary in the data (std below 1e-6) is divided by 1.
+        """
+        if self._observes_state:
+            self.state_mean.copy_(mean)
+            self.state_std.copy_(torch.where(std < 1e-6, torch.ones_like(std), std))
+
+    def features(self, observations: Dict[str, torch.Tensor]) -> Features:
+        """Return the trunks' outputs and the normalised state.
+
+        Args:
+            observations: by name: images uint8 (B, H, W, 3) or :func:`pixels` of them, the state
+                float32 (B, D). Names that are not observed are ignored.
+        """
+        images = tuple(
+            encoder.features(observations[name])
+            for name, encoder in zip(self._names, self._encoders())
+        )
+        state = None
+        if self._observes_state:
+            state = (observations[STATE] - self.state_mean) / self.state_std
+        return Features(images, state)
+
+    def join(self, features: Features) -> torch.Tensor:
+        """Return the code (B, size) of :meth:`features`."""
+        codes = [encoder.project(x) for encoder, x in zip(self._encoders(), features.images)]
+        if features.state is not None:
+            codes.append(features.state)
+        return codes[0] if len(codes) == 1 else torch.cat(codes, 1)
+
+    def forward(self, observations: Dict[str, torch.Tensor]) -> torch.Tensor:
+        """Return the code (B, size) of the observations that :meth:`features` takes."""
+        return self.join(self.features(observations))
+
+    def _encoders(self) -> List[ImageEncoder]:
+        return list(self.cameras)  # type: ignore[arg-type]

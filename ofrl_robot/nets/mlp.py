@@ -1,8 +1,8 @@
-"""The plain multi-layer perceptron that heads are made of, and the information bottleneck."""
+"""The layers of heads: float32 output, perceptron, ensemble of layers, information bottleneck."""
 
 from __future__ import annotations
 
-from typing import List, Sequence, Tuple
+from typing import List, Optional, Sequence, Tuple
 
 import torch
 from torch import nn
@@ -17,37 +17,101 @@ class OutputLinear(nn.Linear):
     """
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """(..., in) -> (..., out)."""
         with torch.autocast(x.device.type, enabled=False):
             return functional.linear(x.to(self.weight.dtype), self.weight, self.bias)
 
 
 def dropped(p: float) -> List[nn.Module]:
-    """A dropout layer, or none where ``p`` is 0: off is the same as absent."""
+    """Return a dropout layer, or no layer when ``p`` is 0: off is the same as absent."""
     return [nn.Dropout(p)] if p else []
 
 
 def mlp(sizes: Sequence[int], dropout: float = 0.0) -> nn.Sequential:
-    """Linear layers with ReLU between them, dropout before each ReLU; the last is float32."""
+    """Return linear layers with dropout and ReLU between them; the last one is float32."""
     layers: List[nn.Module] = []
-    for a, b in zip(sizes[:-2], sizes[1:-1]):
-        layers += [nn.Linear(a, b)] + dropped(dropout) + [nn.ReLU()]
+    for inputs, outputs in zip(sizes[:-2], sizes[1:-1]):
+        layers += [nn.Linear(inputs, outputs)] + dropped(dropout) + [nn.ReLU()]
     return nn.Sequential(*layers, OutputLinear(sizes[-2], sizes[-1]))
 
 
-class Bottleneck(nn.Module):
-    """Stochastic code z ~ N(mean(x), std(x)^2): sampled while training, its mean otherwise.
+class EnsembleLinear(nn.Module):
+    """E linear layers of the same size, computed as one batched product.
 
-    The deep variational information bottleneck (Alemi et al. 2017, arXiv 1612.00410). Returns z
-    (..., size) and the rate (...), KL(N(mean, std^2) || N(0, I)) in nats, which a loss limits.
+    Each is initialised as ``nn.Linear`` initialises itself, by :meth:`reset`.
+
+    Args:
+        count: number of layers E.
+        inputs, outputs: entries of each layer's input and output.
+        bias: whether the layers add a bias.
+        exact: stay in float32 under autocast, as :class:`OutputLinear` does.
+
+    Attributes:
+        weight: (E, inputs, outputs). bias: (E, 1, outputs) or None.
     """
 
-    def __init__(self, inputs: int, size: int) -> None:
+    bias: Optional[nn.Parameter]
+
+    def __init__(
+        self, count: int, inputs: int, outputs: int, bias: bool = True, exact: bool = False
+    ) -> None:
         super().__init__()
-        self.parameters_of_z = OutputLinear(inputs, 2 * size)
+        self.weight = nn.Parameter(torch.empty(count, inputs, outputs))
+        self.register_parameter(
+            "bias", nn.Parameter(torch.empty(count, 1, outputs)) if bias else None
+        )
+        self._exact = exact
+
+    @torch.no_grad()
+    def reset(self, member: int) -> None:
+        """Draw the initial weights of one layer."""
+        _, inputs, outputs = self.weight.shape
+        drawn = nn.Linear(inputs, outputs, bias=self.bias is not None, device=self.weight.device)
+        self.weight[member] = drawn.weight.T
+        if self.bias is not None:
+            self.bias[member] = drawn.bias
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """(E, ..., inputs), one input per layer, -> (E, ..., outputs)."""
+        if not self._exact:
+            return self._product(x)
+        with torch.autocast(x.device.type, enabled=False):
+            return self._product(x.to(self.weight.dtype))
+
+    def _product(self, x: torch.Tensor) -> torch.Tensor:
+        rows = x.flatten(1, -2)
+        if self.bias is None:
+            product = torch.bmm(rows, self.weight)
+        else:
+            product = torch.baddbmm(self.bias, rows, self.weight)
+        return product.reshape(*x.shape[:-1], -1)
+
+
+def ensemble_mlp(count: int, sizes: Sequence[int], dropout: float = 0.0) -> nn.Sequential:
+    """Return ``count`` perceptrons as :func:`mlp` makes one, in layers of one product each."""
+    layers: List[nn.Module] = []
+    for inputs, outputs in zip(sizes[:-2], sizes[1:-1]):
+        layers += [EnsembleLinear(count, inputs, outputs)] + dropped(dropout) + [nn.ReLU()]
+    return nn.Sequential(*layers, EnsembleLinear(count, sizes[-2], sizes[-1], exact=True))
+
+
+class Bottleneck(nn.Module):
+    """Stochastic code z ~ N(mean(x), std(x)^2): sampled in training mode, its mean otherwise.
+
+    The deep variational information bottleneck (Alemi et al. 2017, arXiv 1612.00410).
+
+    Args:
+        parameters_of_z: layer that maps x to mean and log std, 2 ``size`` float32 outputs.
+    """
+
+    def __init__(self, parameters_of_z: nn.Module) -> None:
+        super().__init__()
+        self.parameters_of_z = parameters_of_z
 
     def forward(self, x: torch.Tensor) -> Tuple[torch.Tensor, torch.Tensor]:
+        """Return z (..., size) and KL(N(mean, std^2) || N(0, I)) in nats (...)."""
         mean, log_std = self.parameters_of_z(x).chunk(2, dim=-1)
         log_std = log_std.clamp(-10.0, 4.0)  # the released code has none; exp(100) is inf
         std = log_std.exp()
-        rate = 0.5 * (mean.square() + std.square() - 1.0 - 2.0 * log_std).sum(-1)
-        return (mean + std * torch.randn_like(std) if self.training else mean), rate
+        kl = 0.5 * (mean.square() + std.square() - 1.0 - 2.0 * log_std).sum(-1)
+        return (mean + std * torch.randn_like(std) if self.training else mean), kl

@@ -25,6 +25,7 @@ from ofrl_robot.pages.html import template, write_page
 from ofrl_robot.pages.plots import Measured, pictures
 from ofrl_robot.policy.checkpoint import Header, checkpoint_hash, load_checkpoint
 from ofrl_robot.policy.choice import CHOICE_WORDS, recorded_choice
+from ofrl_robot.specs import STATE
 from ofrl_robot.training import run_folder
 from ofrl_robot.workflow import diagnosis as verdicts
 from ofrl_robot.workflow.choose_checkpoint import diagnose_run, run_next_steps
@@ -143,8 +144,9 @@ def _contents(run: Path, folders: Sequence[Path], compare: Sequence[Path]) -> Di
 
 
 def _camera(config: Dict[str, Any]) -> str:
-    """Return the camera whose frames the policy sees, empty for the dataset's first."""
-    return str(config["train"].get("camera", ""))
+    """Return the first camera that the policy observes, empty for the dataset's first."""
+    names = str(config["train"].get("observe", "")).split(",")
+    return next((name.strip() for name in names if name.strip() != STATE), "")
 
 
 def _header(run: Path, step: int) -> Optional[Header]:
@@ -268,17 +270,15 @@ def _facts(config: Dict[str, Any], header: Optional[Header]) -> List[Tuple[str, 
     if header:
         facts += [
             ("robot", header.robot),
-            _camera_fact(header),
+            (
+                "observes",
+                ", ".join(f"{k} {'x'.join(map(str, v))}" for k, v in header.shapes.items()),
+            ),
             ("control rate", f"{header.control_rate_hz:g} Hz"),
             ("actions", ", ".join(header.action_spec.names)),
             ("fingerprint", header.dataset_fingerprint),
         ]
     return facts
-
-
-def _camera_fact(header: Header) -> Tuple[str, str]:
-    height, width, _ = header.image_shape
-    return "camera", f"{header.camera}, {width} x {height} pixels"
 
 
 def _versions(header: Optional[Header]) -> List[Tuple[str, str]]:

@@ -1,1 +1,1 @@
-"""What is deployed: the checkpoint artefact and observation -> action. Knows no optimiser."""
+"""The deployed policy: the checkpoint file, and observation -> action. No optimiser."""

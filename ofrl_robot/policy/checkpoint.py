@@ -1,146 +1,124 @@
 """The checkpoint: one safetensors file, weights plus a JSON header. No pickle anywhere.
 
-The header holds all that a policy server needs: algorithm, networks, action and observation
-specs with the image pipeline, control rate, dataset fingerprint, step and probe metrics.
+It holds everything that a policy server needs, see :class:`~ofrl_robot.policy.header.Header`.
 """
 
 from __future__ import annotations
 
-import dataclasses
+import contextlib
 import hashlib
-import json
 import os
-from pathlib import Path
-from typing import Any, Dict, Tuple
+from pathlib import Path, PurePosixPath
+from typing import Any, Dict, Iterator, Tuple
 
 import safetensors
 import safetensors.torch
 import torch
 
-from ofrl_robot import __version__
+from ofrl_robot import files
 from ofrl_robot.errors import CheckpointError, ConfigError
-from ofrl_robot.nets.config import NetConfig
-from ofrl_robot.specs import ActionSpec, ObservationSpec
+from ofrl_robot.policy.header import Header
 
-FORMAT_VERSION = 2  # 1 held the actor's weights only, without a prefix
 ACTOR, CRITIC = "actor.", "critic."  # prefixes of the weights' names
 SELECTED = "selected.json"  # in a run folder: the checkpoint that the diagnosis chose
+RUN_CONFIG = "config.json"  # in a run folder: the settings of the run
 _KEY = "ofrl_checkpoint"
 
 
-@dataclasses.dataclass(frozen=True)
-class Header:
-    """What a checkpoint says of itself.
-
-    Attributes:
-        algo, algo_config, nets: algorithm name, its settings, network settings.
-        camera: camera that the policy reads, one of ``observation_spec.cameras``.
-        control_rate_hz: rate of the data; deploying at another rate is refused.
-        task, robot: what the data was of.
-        dataset, dataset_fingerprint: folder name and SHA-256. prior: folder name of the data of
-            other tasks, empty where there was none.
-        step: gradient steps done. probe: metrics at that step.
-    """
-
-    algo: str
-    algo_config: Dict[str, Any]
-    nets: NetConfig
-    action_spec: ActionSpec
-    observation_spec: ObservationSpec
-    camera: str
-    control_rate_hz: float
-    task: str
-    robot: str
-    dataset: str
-    dataset_fingerprint: str
-    step: int
-    probe: Dict[str, float] = dataclasses.field(default_factory=dict)
-    prior: str = ""
-    software_version: str = __version__
-    format_version: int = FORMAT_VERSION
-
-    @property
-    def image_shape(self) -> Tuple[int, int, int]:
-        return next(c for c in self.observation_spec.cameras if c.name == self.camera).shape
-
-    def to_json(self) -> str:
-        return json.dumps(dataclasses.asdict(self))
-
-    @staticmethod
-    def from_json(text: str, where: Path) -> "Header":
-        try:
-            data = json.loads(text)
-            version = data.get("format_version")
-            if version not in (1, FORMAT_VERSION):
-                raise CheckpointError(
-                    f"checkpoint format {version} but this version reads 1 to {FORMAT_VERSION}",
-                    "use the ofrl_robot that wrote it",
-                    where,
-                )
-            data["nets"] = NetConfig(**{**data["nets"], "hidden": tuple(data["nets"]["hidden"])})
-            data["action_spec"] = ActionSpec.from_dict(data["action_spec"])
-            data["observation_spec"] = ObservationSpec.from_dict(data["observation_spec"])
-            if data["camera"] not in [c.name for c in data["observation_spec"].cameras]:
-                raise ValueError(f"no camera {data['camera']!r}")
-            return Header(**data)
-        except (AttributeError, ConfigError, KeyError, TypeError, ValueError) as error:
-            raise CheckpointError(
-                f"damaged header ({type(error).__name__}: {error})", "train again", where
-            ) from error
-
-
 def save_checkpoint(path: Path, header: Header, weights: Dict[str, torch.Tensor]) -> None:
-    """Write atomically: a reader sees the whole file or none.
+    """Write a checkpoint so that a reader sees the whole file or none.
 
     Args:
-        weights: of the averaged actor (names begin with ACTOR) and, where the algorithm has one,
-            of the critic (CRITIC), which only the action choice "max_q" reads.
+        path: file to write or replace.
+        header: all that is not a weight.
+        weights: by name ``<network>.<parameter>``, for the networks of the algorithm's
+            ``checkpoint_networks()``: the averaged actor (ACTOR), and the critic (CRITIC), which
+            only the action choice "max_q" reads.
+
+    Raises:
+        OSError, SafetensorError: the file cannot be written.
     """
-    temporary = path.with_suffix(".tmp")
-    tensors = {k: v.detach().cpu().contiguous() for k, v in weights.items()}
-    safetensors.torch.save_file(tensors, str(temporary), {_KEY: header.to_json()})
-    temporary.chmod(0o644)  # safetensors makes it 0600, and robots run under other users
-    with open(str(temporary), "rb") as file:
-        os.fsync(file.fileno())
-    os.replace(str(temporary), str(path))
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    tensors = {name: weight.detach().cpu().contiguous() for name, weight in weights.items()}
+    try:
+        safetensors.torch.save_file(tensors, temporary, {_KEY: header.to_json()})
+        temporary.chmod(0o644)  # safetensors makes it 0600, and robots run under other users
+        files.replace(temporary, path)
+    finally:
+        with contextlib.suppress(OSError):  # gone already when all went well
+            temporary.unlink()
+
+
+def read_header(path: Path) -> Header:
+    """Read the header of a checkpoint without its weights.
+
+    Raises:
+        CheckpointError: the file is missing, damaged, or not a checkpoint of this format.
+    """
+    with _opened(path) as file:
+        return _header(file, path)
 
 
 def load_checkpoint(path: Path) -> Tuple[Header, Dict[str, torch.Tensor]]:
-    """Header and weights. Raises CheckpointError for anything that is not one of ours."""
+    """Read the header and the weights of a checkpoint.
+
+    Raises:
+        CheckpointError: the file is missing, damaged, not a checkpoint of this format, or holds a
+            weight that is NaN or infinite.
+    """
+    with _opened(path) as file:
+        header = _header(file, path)
+        weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    for name, weight in weights.items():
+        if not torch.isfinite(weight).all():
+            raise CheckpointError(
+                f"weight {name!r:.80} holds NaN or infinity",
+                "choose another checkpoint, or train again with lower learning rates",
+                path,
+            )
+    return header, weights
+
+
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[Any]:
     if not path.is_file():
         raise CheckpointError("no such checkpoint file", "check the path", path)
     try:
-        with safetensors.safe_open(str(path), "pt") as file:
-            metadata = file.metadata() or {}
-            weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        with safetensors.safe_open(path, "pt") as file:
+            yield file
     except (safetensors.SafetensorError, OSError) as error:
         raise CheckpointError(
             f"truncated, or not a safetensors file ({error})", "train again", path
         ) from error
-    if _KEY not in metadata:
+
+
+def _header(file: Any, path: Path) -> Header:
+    text = (file.metadata() or {}).get(_KEY)
+    if text is None:
         raise CheckpointError(
             "a safetensors file, but not an ofrl checkpoint",
             "give a run folder or its checkpoint",
             path,
         )
-    header = Header.from_json(metadata[_KEY], path)
-    if header.format_version == 1:
-        weights = {ACTOR + name: tensor for name, tensor in weights.items()}
-    return header, weights
+    return Header.from_json(text, path)
 
 
 def part(weights: Dict[str, torch.Tensor], prefix: str) -> Dict[str, torch.Tensor]:
-    """The weights of one network of a checkpoint: ACTOR, CRITIC (empty for bc)."""
+    """Return the weights of one network of a checkpoint: ACTOR, or CRITIC (empty for bc)."""
     return {k[len(prefix) :]: v for k, v in weights.items() if k.startswith(prefix)}
 
 
 def resolve_checkpoint(path: Path) -> Path:
-    """The checkpoint file to deploy for a run folder, or ``path`` itself when it is a file.
+    """Return the checkpoint file to deploy for a run folder, or ``path`` when it is a file.
 
-    A run folder says which in ``selected.json``, written by the diagnosis: the policy server
-    needs no training or workflow code to find it. Raises CheckpointError when there is none.
+    A run folder names it in ``selected.json``, written by the diagnosis: the policy server needs no
+    training or workflow code to find it.
+
+    Raises:
+        CheckpointError: there is none, or it was made by another algorithm than the run.
     """
     if path.is_file():
+        _require_algorithm_of_run(path)
         return path
     if not path.is_dir():
         raise CheckpointError("no such run folder or checkpoint file", "check the path", path)
@@ -148,13 +126,37 @@ def resolve_checkpoint(path: Path) -> Path:
     if not selected.is_file():
         raise CheckpointError(f"no {SELECTED} in it", f"run `ofrl diagnose {path}` first", path)
     try:
-        return path / json.loads(selected.read_text())["file"]
-    except (KeyError, TypeError, ValueError) as error:
+        name = files.read_json(selected)["file"]
+        inside = PurePosixPath(name)
+        if inside.is_absolute() or ".." in inside.parts:
+            raise ValueError(f"file {name!r:.80} is outside the run folder")
+        chosen = path / inside
+    except (ConfigError, KeyError, TypeError, ValueError) as error:
+        reason = error.what if isinstance(error, ConfigError) else repr(error)
         raise CheckpointError(
-            f"damaged ({error})", f"run `ofrl diagnose {path}` again", selected
+            f"damaged ({reason:.200})", f"run `ofrl diagnose {path}` again", selected
         ) from error
+    if chosen.is_file():
+        _require_algorithm_of_run(chosen)
+    return chosen
+
+
+def _require_algorithm_of_run(path: Path) -> None:
+    """Refuse a checkpoint in ``<run>/checkpoints/`` whose run trained another algorithm."""
+    run_config = path.resolve().parent.parent / RUN_CONFIG
+    if not run_config.is_file():
+        return
+    config = files.read_json(run_config)
+    expected = config.get("algo") if isinstance(config, dict) else None
+    found = read_header(path).algo
+    if isinstance(expected, str) and expected != found:
+        raise CheckpointError(
+            f"holds a policy of {found!r:.40}, but its run trained {expected!r:.40}",
+            "put back the run's own checkpoint, or deploy the file from another folder",
+            path,
+        )
 
 
 def checkpoint_hash(path: Path) -> str:
-    """SHA-256 of the file: the policy's identity in every episode it makes."""
+    """Return the SHA-256 of the file: the policy's identity in every episode that it makes."""
     return hashlib.sha256(path.read_bytes()).hexdigest()

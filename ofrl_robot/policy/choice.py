@@ -1,4 +1,4 @@
-"""How a policy's action is taken from its distribution: a name, without the networks."""
+"""Name how a policy's action is taken from its distribution. Imports no networks."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ CHOICE_WORDS = {MODE: "deterministic", SAMPLE: "sampled", MAX_Q: "max-Q"}  # for
 
 
 def require_choice(name: str) -> str:
-    """``name`` itself. Raises ConfigError unless it is one of ACTION_CHOICES."""
+    """Return ``name``. Raises ConfigError unless it is one of ACTION_CHOICES."""
     if name not in ACTION_CHOICES:
         raise ConfigError(f"unknown action choice {name!r}", f"use {' or '.join(ACTION_CHOICES)}")
     return name
 
 
 def recorded_choice(identity: Dict[str, Any]) -> str:
-    """The choice in a policy's identity, as an episode holds it.
+    """Return the action choice in a policy's identity, as an episode holds it.
 
-    Episodes recorded before there was "max_q" say only whether the policy drew its actions.
+    Episodes recorded before "max_q" existed say only whether the policy drew its actions.
     """
     return str(identity.get("action_choice", SAMPLE if identity.get("sample") else MODE))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Dict, Optional, TypeVar
+from typing import Any, Callable, Dict, Optional, TypeVar
 
 import numpy as np
 import torch
@@ -14,9 +14,11 @@ from ofrl_robot.errors import CheckpointError, SpecMismatchError
 from ofrl_robot.nets.actor import Actor
 from ofrl_robot.nets.critic import Critic
 from ofrl_robot.nets.distributions import ActionDistribution
+from ofrl_robot.nets.sizes import actor_weights, critic_weights
 from ofrl_robot.policy.checkpoint import ACTOR, CRITIC, checkpoint_hash, load_checkpoint, part
 from ofrl_robot.policy.choice import MAX_Q, MODE, require_choice
-from ofrl_robot.specs import ActionSpec, ObservationSpec, require_same
+from ofrl_robot.policy.header import is_rate
+from ofrl_robot.specs import STATE, ActionSpec, ObservationSpec, require_same
 
 CANDIDATES = 10  # actions that "max_q" draws, as MaxQSoftPolicy of BRAC's released code does
 
@@ -32,43 +34,68 @@ class Policy:
             drawn; "max_q": of CANDIDATES drawn ones the one with the largest Q, by the first
             critic of the checkpoint (Wu et al. 2019, arXiv 1911.11361: their code).
 
-    Raises ConfigError for another choice, CheckpointError where the file is not a checkpoint, or
-    holds no critic to choose by.
+    Raises:
+        ConfigError: the choice is unknown.
+        CheckpointError: the file is not a checkpoint, its weights do not fit its header, or it
+            holds no critic for "max_q".
     """
 
     source = POLICY
 
     def __init__(self, path: Path, choice: str = MODE) -> None:
-        self.path, self.choice = path, require_choice(choice)
+        self.path = path
+        self.choice = require_choice(choice)
         self.header, weights = load_checkpoint(path)
-        nets, shape, action = self.header.nets, self.header.image_shape, self.header.action_spec
-        self._actor = self._load(Actor(nets, shape, action), part(weights, ACTOR))
+        nets, shapes, action = self.header.nets, self.header.shapes, self.header.action_spec
+        self._actor = self._load(
+            part(weights, ACTOR),
+            actor_weights(nets, shapes, action),
+            lambda: Actor(nets, shapes, action),
+        )
         self._critic: Optional[Critic] = None
         if choice == MAX_Q:
-            critic_weights = part(weights, CRITIC)
-            if not critic_weights:
+            if not part(weights, CRITIC):
                 raise CheckpointError(
                     f"action choice max_q needs a critic, and this {self.header.algo} "
                     "checkpoint holds none",
                     "use action choice mode or sample",
                     path,
                 )
-            self._critic = self._load(Critic(nets, shape, action.size), critic_weights)
+            self._critic = self._load(
+                part(weights, CRITIC),
+                critic_weights(nets, shapes, action.size),
+                lambda: Critic(nets, shapes, action.size),
+            )
         self._generator = torch.Generator()
 
-    def _load(self, network: _Network, weights: Dict[str, torch.Tensor]) -> _Network:
+    def _load(
+        self, weights: Dict[str, torch.Tensor], claimed: int, make: Callable[[], _Network]
+    ) -> _Network:
+        """Build a network and give it its weights.
+
+        Args:
+            weights: of this network.
+            claimed: number of weights that the header claims, at least. It is checked before the
+                network is built: a small file must not make a robot's computer allocate gigabytes.
+            make: builds the network.
+        """
         try:
+            held = sum(weight.numel() for weight in weights.values())
+            if claimed > held:
+                raise RuntimeError(f"{held} numbers, not {claimed}")
+            network = make()
             network.load_state_dict(weights)
         except RuntimeError as error:
             raise CheckpointError(
-                f"weights do not fit the networks in its header ({str(error).splitlines()[0]})",
+                f"weights do not fit the networks in its header ({str(error).splitlines()[0]:.200};"
+                f" observations: {', '.join(self.header.observe)})",
                 "train again",
                 self.path,
             ) from error
         return network.eval()
 
     def identity(self) -> Dict[str, Any]:
-        """What is written into every episode this policy makes."""
+        """Return what is written into every episode that this policy makes."""
         return {
             "checkpoint": str(self.path),
             "sha256": checkpoint_hash(self.path),
@@ -78,42 +105,77 @@ class Policy:
         }
 
     def require_specs(
-        self, action: ActionSpec, observation: ObservationSpec, control_rate_hz: float, robot: str
+        self,
+        action: ActionSpec,
+        observation: ObservationSpec,
+        control_rate_hz: float,
+        robot: str,
+        task: str,
+        any_task: bool = False,
     ) -> None:
-        """Raise SpecMismatchError unless the robot speaks this policy's specs, at its rate."""
+        """Raise SpecMismatchError unless a robot fits this policy.
+
+        Args:
+            action, observation: specs of the robot: names, units, scales, frames, image pipeline.
+            control_rate_hz: control rate of the robot.
+            robot: name of the robot, for messages.
+            task: task that the robot is to do.
+            any_task: accept a policy that was trained on another task.
+        """
+        header = self.header
         fix = "deploy a checkpoint trained on this robot's data"
-        if abs(control_rate_hz - self.header.control_rate_hz) > 0.01 * control_rate_hz:
+        rate = control_rate_hz
+        if not is_rate(rate):
             raise SpecMismatchError(
-                f"control rate of {self.path} is {self.header.control_rate_hz:g} Hz "
-                f"but that of {robot} is {control_rate_hz:g} Hz",
+                f"control rate of {robot} is {rate!r:.40}", "give a rate in Hz above 0"
+            )
+        if abs(rate - header.control_rate_hz) > 0.01 * rate:
+            raise SpecMismatchError(
+                f"control rate of {self.path} is {header.control_rate_hz:g} Hz "
+                f"but that of {robot} is {rate:g} Hz",
                 fix,
             )
-        require_same(self.header.action_spec, action, str(self.path), robot, fix)
-        require_same(self.header.observation_spec, observation, str(self.path), robot, fix)
+        if task != header.task and not any_task:
+            raise SpecMismatchError(
+                f"{self.path} was trained on task {header.task!r:.80}, {robot} does {task!r:.80}",
+                "deploy a checkpoint of this task, or allow any task",
+            )
+        require_same(header.action_spec, action, str(self.path), robot, fix)
+        policy_name = f"{self.path} (which reads {', '.join(header.observe)})"
+        require_same(header.observation_spec, observation, policy_name, robot, fix)
 
     def reset(self, seed: int) -> None:
-        """Start an episode: fixes what a policy that draws its actions will draw."""
+        """Start an episode. The seed fixes the actions of a policy that draws them."""
         self._generator.manual_seed(max(seed, 0))
 
     def warm_up(self) -> None:
         """Run once, so that the first real action is not the slow one."""
-        blank = {self.header.camera: np.zeros(self.header.image_shape, np.uint8)}
-        self.act(Tick(stamp_ns=0, step=0, images=blank, state=np.zeros(0)))
+        shapes = dict(self.header.shapes)
+        state = np.zeros(shapes.pop(STATE, 0))
+        images = {name: np.zeros(shape, np.uint8) for name, shape in shapes.items()}
+        self.act(Tick(stamp_ns=0, step=0, images=images, state=state))
 
     @torch.inference_mode()
     def act(self, tick: Tick) -> np.ndarray:
-        """Action float64 (A,) in (-1, 1) for the camera image of ``tick``."""
-        # a copy: frames from a socket are read-only, which torch warns about
-        frame = torch.from_numpy(np.array(tick.images[self.header.camera]))
-        images = frame.unsqueeze(0)
-        return self._chosen(self._actor(images), images)[0].double().numpy()
+        """Return the action float64 (A,) in (-1, 1) for the cameras and the state of ``tick``."""
+        observations = {}
+        for name in self.header.observe:
+            if name == STATE:
+                values = np.array(tick.state, np.float32)
+            else:
+                # a copy: frames from a socket are read-only, which torch warns about
+                values = np.array(tick.images[name])
+            observations[name] = torch.from_numpy(values).unsqueeze(0)
+        return self._chosen(self._actor(observations), observations)[0].double().numpy()
 
-    def _chosen(self, dist: ActionDistribution, images: torch.Tensor) -> torch.Tensor:
-        """One action (1, A) for images (1, H, W, 3)."""
+    def _chosen(
+        self, dist: ActionDistribution, observations: Dict[str, torch.Tensor]
+    ) -> torch.Tensor:
+        """Return one action (1, A) for observations of batch size 1."""
         if self.choice == MODE:
             return dist.mode
         if self._critic is None:
             return dist.sample(1, self._generator)[0][:, 0]
         actions = dist.sample(CANDIDATES, self._generator)[0]
-        q = self._critic.q(self._critic.encode(images), actions)[0]  # (1, K), of the first critic
+        q = self._critic.q(self._critic.encode(observations), actions)[0]  # of the first critic
         return actions[0, q.argmax(-1)]

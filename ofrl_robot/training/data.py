@@ -1,4 +1,4 @@
-"""The data of a run: task and prior datasets opened together, and refused where they teach nothing.
+"""Open the data of a run: task and prior datasets; refuse data from which nothing can be learnt.
 
 Prior data shows other tasks: its rewards count as 0, then get the same bias as the task's.
 """
@@ -7,15 +7,18 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-from typing import List, Optional, Tuple
+from typing import List, Optional, Sequence, Tuple
 
 import numpy as np
 
 from ofrl_robot.data.datasets.dataset import Dataset
 from ofrl_robot.data.datasets.splits import SPLITS, read_splits
+from ofrl_robot.data.replay.buffer import ReplayBuffer
 from ofrl_robot.data.replay.sources import OpenSource, Source, open_sources
+from ofrl_robot.data.replay.statistics import state_statistics
 from ofrl_robot.data.replay.transition_store import TransitionStore
 from ofrl_robot.errors import ConfigError, DatasetError
+from ofrl_robot.specs import STATE
 from ofrl_robot.training.config import RunConfig
 
 TRAIN, VALID = "train", "valid"  # splits as `ofrl data split` names them
@@ -23,22 +26,28 @@ TRAIN, VALID = "train", "valid"  # splits as `ofrl data split` names them
 
 @dataclasses.dataclass
 class TrainData:
-    """What is trained on.
+    """What a run trains on.
 
     Attributes:
-        dataset: chosen episodes of the task. camera: what the policy sees.
-        stores: transitions of the task and, where there is one, of the prior; rewards relabelled.
-        fractions: share of each in a batch, of sum 1.
-        valid: held-out transitions of the task, None where there are none.
-        fingerprint: SHA-256 of all that the sampler draws from, frames only by their files' sizes.
+        dataset: chosen episodes of the task.
+        buffer: transitions of the task and, if given, of the prior; rewards relabelled.
+        valid: held-out transitions of the task, or None.
+        state_stats: mean and standard deviation (D,) of the state over the training episodes, or
+            None if it is not observed.
+        fingerprint: SHA-256 of everything that the sampler draws from, frames only by the sizes
+            of their files.
     """
 
     dataset: Dataset
-    camera: str
-    stores: List[TransitionStore]
-    fractions: List[float]
-    valid: Optional[TransitionStore]
+    buffer: ReplayBuffer
+    valid: Optional[ReplayBuffer]
+    state_stats: Optional[Tuple[np.ndarray, np.ndarray]]
     fingerprint: str
+
+    @property
+    def stores(self) -> Sequence[TransitionStore]:
+        """Transitions of the task, then of the prior."""
+        return self.buffer.stores
 
     @property
     def reward_range(self) -> Tuple[float, float]:
@@ -46,15 +55,12 @@ class TrainData:
         low = min(float(store.rewards.min()) for store in self.stores)
         return low, max(float(store.rewards.max()) for store in self.stores)
 
-    @property
-    def observation_shape(self) -> Tuple[int, ...]:
-        return tuple(self.stores[0].frames.shape[1:])
-
 
 def open_data(config: RunConfig) -> TrainData:
-    """Open what ``config`` names.
+    """Open the datasets that ``config`` names.
 
-    Raises DatasetError, ConfigError or SpecMismatchError for data that cannot be trained on.
+    Raises:
+        OfrlError: they cannot be read, do not match each other, or cannot be trained on.
     """
     train = config.train
     rewards = {"reward_scale": train.reward_scale, "reward_bias": train.reward_bias}
@@ -65,27 +71,34 @@ def open_data(config: RunConfig) -> TrainData:
     trained_on = len(sources)
     if _holds_out(config):
         sources.append(Source(config.dataset, split=VALID, **rewards))
-    with np.errstate(over="ignore"):  # check_trainable says it in words
-        opened = open_sources(sources, train.camera, train.cache, train.memory_mb)
+    with np.errstate(over="ignore"):  # check_trainable raises an error that names the cause
+        opened = open_sources(sources, train.observed, train.cache, train.memory_mb)
     trained, held_out = opened[:trained_on], opened[trained_on:]
     check_trainable(trained, config)
+    stores = [source.store for source in trained]
+    returns = {"n_step": config.algo_config.n_step, "discount": config.algo_config.discount}
+    if held_out:
+        state_statistics([held_out[0].store])  # raises an error for a state that is not finite
     return TrainData(
         dataset=opened[0].dataset,
-        camera=train.camera or opened[0].dataset.observation_spec.cameras[0].name,
-        stores=[source.store for source in trained],
-        fractions=_fractions(trained, train.prior_fraction),
-        valid=held_out[0].store if held_out else None,
+        buffer=ReplayBuffer(stores, _fractions(trained, train.prior_fraction), **returns),
+        valid=ReplayBuffer([held_out[0].store], [1.0], **returns) if held_out else None,
+        state_stats=state_statistics(stores),
         fingerprint=_fingerprint(opened),
     )
 
 
 def check_trainable(sources: List[OpenSource], config: RunConfig) -> None:
-    """Refuse data from which ``config.algo`` cannot learn; says why and what to do.
+    """Refuse data from which the algorithm of ``config`` cannot learn.
 
     Args:
         sources: the task's first.
+        config: of the run.
+
+    Raises:
+        ConfigError, DatasetError: with the reason and what to do.
     """
-    for source in sources:  # what was recorded is finite, or it would not have been read
+    for source in sources:  # recorded rewards are finite, or they would not have been read
         if not np.isfinite(source.store.rewards).all():
             raise ConfigError(
                 f"its rewards * {config.train.reward_scale:g} + "
@@ -108,7 +121,7 @@ def check_trainable(sources: List[OpenSource], config: RunConfig) -> None:
             "collect or label successes first",
             where,
         )
-    if config.algo != "bc" and not task.store.rewards.any():
+    if config.algo_config.learns_values and not task.store.rewards.any():
         raise DatasetError(
             "every reward is zero, so there is no value to learn",
             "label rewards, or train --algo bc",
@@ -117,7 +130,7 @@ def check_trainable(sources: List[OpenSource], config: RunConfig) -> None:
 
 
 def _holds_out(config: RunConfig) -> bool:
-    """Whether the run trains on one part of a dataset whose other part is there to validate."""
+    """Return whether the run trains on the split train of a dataset that has a split valid."""
     if config.train.split != TRAIN or not (config.dataset / SPLITS).is_file():
         return False
     return bool(read_splits(config.dataset).get(VALID))
@@ -132,10 +145,13 @@ def _fractions(sources: List[OpenSource], of_prior: Optional[float]) -> List[flo
 
 
 def _fingerprint(sources: List[OpenSource]) -> str:
-    """Of the chosen episodes: a change of splits.json counts, and of rewards edited in place."""
+    """Return a hash of the chosen episodes; it notices other splits and edited rewards."""
     digest = hashlib.sha256()
     for source in sources:
         digest.update(source.dataset.fingerprint().encode())
         for array in (source.store.actions, source.store.rewards, source.store.terminals):
             digest.update(np.ascontiguousarray(array))
+        if STATE in source.store.shapes:
+            for start, stop in source.store.frame_spans:
+                digest.update(source.store.observations[STATE].block(start, stop))
     return digest.hexdigest()

@@ -1,9 +1,9 @@
-"""A whole gradient step as one CUDA graph: gather, shift, forward, backward, Adam, averages.
+"""Run a whole gradient step as one CUDA graph: gather, shift, forward, backward, Adam, averages.
 
 The networks are small: a step is some hundred kernels of microseconds, and launching them one by
 one from Python takes longer than they do. A graph launches them all at once. It reads the numbers
-of its transitions from a buffer that stays where it is, and draws its random numbers from the
-device's generator, which a replay moves on as running the step would.
+of its transitions from a buffer at a fixed address, and draws its random numbers from the device's
+generator, which a replay advances as running the step would.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ WARM_UP = 3  # steps run one by one first: libraries and the allocator settle
 
 
 def cuda_graph(step: Callable[[], Metrics]) -> Tuple[Callable[[], None], Metrics]:
-    """Record ``step`` without running it; returns what runs it and where its results will be."""
+    """Record ``step`` without running it; return a function that runs it, and its results."""
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
         metrics = step()
@@ -32,15 +32,19 @@ def cuda_graph(step: Callable[[], Metrics]) -> Tuple[Callable[[], None], Metrics
 
 
 class GraphedUpdate:
-    """``algorithm.update`` for transitions of ``data``, the same to the random number.
+    """``algorithm.update`` for transitions of ``data``, with the same random numbers.
 
-    The first steps run one by one; they count. What a step does changes at the end of the warm
-    start, so it is recorded anew there. Where it cannot be recorded (a network that asks the host,
-    no memory left) a warning says so and all steps run one by one.
+    The first steps run one by one; they count. A step is recorded again when the algorithm enters
+    another phase (``Algorithm.phase``), e.g. at the end of the warm start. If it cannot be recorded
+    (a network waits for the host, no memory is left), a warning is issued and all steps run one by
+    one.
 
     Args:
+        algorithm: what to train.
+        data: all transitions, on the device.
+        batch_size: transitions per step.
         capture: how to record a step, by default :func:`cuda_graph` on a CUDA device. None on
-            another: there the same steps run one by one.
+            another device: there the same steps run one by one.
     """
 
     def __init__(
@@ -50,21 +54,22 @@ class GraphedUpdate:
         batch_size: int,
         capture: Optional[Capture] = None,
     ) -> None:
-        self._algorithm, self._data = algorithm, data
+        self._algorithm = algorithm
+        self._data = data
         self._index = torch.zeros(batch_size, dtype=torch.int64, device=data.device)
         if capture is None and data.device.type == "cuda":
             capture = cuda_graph
         self._capture = capture
-        self._begin(self._phase())
+        self._begin(algorithm.phase)
 
     def __call__(self, draws: Sequence[np.ndarray]) -> Metrics:
-        """One gradient step on the transitions int64 (B_k,) of each store.
+        """Do one gradient step on the transitions int64 (B_k,) of each store.
 
-        Returns its metrics; the next call writes its own in their place.
+        Returns its metrics; the next call overwrites them.
         """
         self._index.copy_(torch.from_numpy(self._data.number(draws)))
-        if self._phase() != self._recorded_phase:
-            self._begin(self._phase())
+        if self._algorithm.phase != self._recorded_phase:
+            self._begin(self._algorithm.phase)
         if self._replay is None and self._capture is not None and self._before_recording == 0:
             self._record()
         if self._replay is None:
@@ -78,11 +83,9 @@ class GraphedUpdate:
     def _step(self) -> Metrics:
         return self._algorithm.update_on(self._data.batch(self._index))
 
-    def _phase(self) -> bool:
-        return getattr(self._algorithm, "warming_up", False)
-
-    def _begin(self, phase: bool) -> None:
-        self._recorded_phase, self._before_recording = phase, WARM_UP
+    def _begin(self, phase: str) -> None:
+        self._recorded_phase = phase
+        self._before_recording = WARM_UP
         self._replay: Optional[Callable[[], None]] = None
         self._metrics: Metrics = {}
 

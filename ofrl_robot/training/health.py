@@ -1,4 +1,4 @@
-"""When a run is beyond hope: numbers that are no numbers, values beyond what returns can be."""
+"""Detect divergence: NaN or Inf, and Q-values outside the possible range of returns."""
 
 from __future__ import annotations
 
@@ -7,27 +7,27 @@ from typing import Dict, List
 
 import torch
 
-from ofrl_robot.algos.actor_critic import ActorCritic
 from ofrl_robot.algos.base import Algorithm
 
 # Times the largest return that the rewards allow. Sound runs stay within about one such range
-# also where conservatism or penalties push Q below it; a diverging Q grows without end.
+# even if conservatism or penalties push Q below it; a diverging Q grows without end.
 BEYOND_RETURNS = 100.0
 # Power of a value in each metric: the squared error bounds the targets, which are not logged.
 _POWERS = {"data_q": 1, "td_error": 2}
 
 
 def value_limit(algorithm: Algorithm) -> float:
-    """Absolute value at which a Q-function counts as diverged; infinite where there is none."""
-    if not isinstance(algorithm, ActorCritic):
+    """Return the absolute Q-value that counts as divergence; infinite without Q-functions."""
+    if algorithm.value_limits is None:
         return math.inf
-    return BEYOND_RETURNS * max(1.0, *(abs(bound) for bound in algorithm.return_range))
+    return BEYOND_RETURNS * max(1.0, *(abs(bound) for bound in algorithm.value_limits))
 
 
 def problems(row: Dict[str, float], limit: float) -> List[str]:
-    """What is wrong with logged scalars, in words; empty where nothing is.
+    """Return what is wrong with logged scalars, in words; empty if nothing is.
 
     Args:
+        row: scalars by name.
         limit: of :func:`value_limit`.
     """
     found = [f"{k} is {v}" for k, v in row.items() if not math.isfinite(v)]
@@ -44,7 +44,7 @@ def problems(row: Dict[str, float], limit: float) -> List[str]:
 
 
 def non_finite_weights(algorithm: Algorithm) -> List[str]:
-    """Names of weights that hold a number that is none. One transfer from the device."""
+    """Return names of parameters that contain NaN or Inf; one transfer from the device."""
     state = {k: v for k, v in algorithm.state_dict().items() if v.is_floating_point()}
     finite = torch.stack([torch.isfinite(v).all() for v in state.values()]).tolist()
     return [name for name, sound in zip(state, finite) if not sound]

@@ -1,4 +1,4 @@
-"""Where scalars go: CSV, TensorBoard, Weights & Biases."""
+"""Write scalars to CSV, TensorBoard and Weights & Biases."""
 
 from __future__ import annotations
 
@@ -16,7 +16,15 @@ WANDB = "wandb.json"  # in a run folder: the id under which W&B knows the run
 class WandbLog:
     """A run of Weights & Biases. ``WANDB_MODE=offline`` keeps it on this computer.
 
-    When a run is resumed, W&B passes over the steps that it has; they are the same numbers.
+    When a run is resumed, W&B skips the steps that it has; they are the same numbers.
+
+    Args:
+        folder: of the run.
+        project: W&B project.
+        config: settings to show there.
+
+    Raises:
+        ConfigError: W&B is not installed or does not start.
     """
 
     def __init__(self, folder: Path, project: str, config: Dict[str, Any]) -> None:
@@ -33,37 +41,42 @@ class WandbLog:
                 config=config,
             )
         except Exception as error:  # its own, of any kind: no network, no account
+            reason = str(error).partition("\n")[0]
             raise ConfigError(
-                "Weights & Biases does not start ({})".format(str(error).partition("\n")[0]),
+                f"Weights & Biases does not start ({reason})",
                 "log in with `wandb login` or set WANDB_MODE=offline, then --resume",
             ) from error
 
     def write(self, step: int, values: Dict[str, float]) -> None:
+        """Log the scalars of a step."""
         self._run.log(values, step=step)
 
     def close(self) -> None:
+        """Finish the W&B run."""
         self._run.finish()
 
 
 def import_wandb() -> Any:
-    """The module, or ConfigError where it is not installed."""
+    """Return the module wandb. Raises ConfigError if it is not installed."""
     try:
         import wandb
 
         wandb.init  # noqa: B018 (a folder of that name imports as an empty module)
     except (ImportError, AttributeError) as error:
         raise ConfigError(
-            "Weights & Biases is not installed", "pip install wandb, or leave --wandb away"
+            "Weights & Biases is not installed", "pip install wandb, or drop --wandb"
         ) from error
     return wandb
 
 
 class MetricLog:
-    """All scalars of a run.
+    """Writes all scalars of a run.
 
     Args:
+        folder: of the run.
         done: steps whose rows are there already; TensorBoard hides what it has of later ones.
         project: of W&B, empty for none.
+        config: settings to show in W&B.
     """
 
     def __init__(self, folder: Path, done: int, project: str, config: Dict[str, Any]) -> None:
@@ -77,7 +90,7 @@ class MetricLog:
         }
 
     def write(self, kind: str, step: int, values: Dict[str, float]) -> None:
-        """A row of ``kind`` "train" (losses of a batch) or "probe"."""
+        """Write a row of ``kind`` "train" (losses of a batch) or "probe"."""
         self._files[kind].write(step, values)
         named = {f"{kind}/{name}": value for name, value in values.items()}
         for name, value in named.items():
@@ -86,10 +99,11 @@ class MetricLog:
             self._wandb.write(step, named)
 
     def flush(self) -> None:
-        """Have TensorBoard's rows reach the disk as well."""
+        """Write TensorBoard's rows to disk."""
         self._board.flush()
 
     def close(self) -> None:
+        """Close all logs."""
         for file in self._files.values():
             file.close()
         self._board.close()

@@ -1,6 +1,6 @@
 """The folder of one run: ``config.json, metrics.csv, train.csv, tensorboard/, checkpoints/``.
 
-A run that exists is never written over, only gone on with.
+A run that exists is never overwritten, only resumed.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from typing import Any, Dict, Iterator, List, Optional, TextIO
 import yaml
 
 from ofrl_robot import files
-from ofrl_robot.errors import CheckpointError, ConfigError
+from ofrl_robot.errors import CheckpointError, ConfigError, OutputError
 
 CONFIG, SETTINGS, METRICS, LOSSES, CHECKPOINTS, REPORT = (
     "config.json",
     "config.yaml",  # the same as flags, for `ofrl train --config`
-    "metrics.csv",  # probe metrics, one row a checkpoint: what the verdict reads
+    "metrics.csv",  # probe metrics, one row per checkpoint: what the verdict reads
     "train.csv",  # minibatch losses, one row per log_every steps
     "checkpoints",
     "report",
@@ -31,65 +31,88 @@ CONFIG, SETTINGS, METRICS, LOSSES, CHECKPOINTS, REPORT = (
 
 
 def require_new(folder: Path) -> None:
-    """Raise ConfigError when something lies there already."""
+    """Raise ConfigError if the folder exists."""
     if folder.exists():
         raise ConfigError(
             "the run exists already",
-            "choose another --name, go on with it (--resume) or remove it",
+            "choose another --name, resume it (--resume) or remove it",
             folder,
         )
 
 
 def create_run(folder: Path, config: Dict[str, Any]) -> None:
-    """Make a new run folder with its config, at one stroke. Raises ConfigError when it exists."""
+    """Make a new run folder with its config; it appears whole or not at all.
+
+    Raises:
+        ConfigError: it exists.
+        OutputError: it cannot be written.
+    """
     require_new(folder)
     made = folder.with_name(f".{folder.name}-{uuid.uuid4().hex[:8]}")
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         (made / CHECKPOINTS).mkdir(parents=True)
         write_config(made, config)
-        os.rename(str(made), str(folder))
-    except OSError as error:
-        shutil.rmtree(str(made), ignore_errors=True)
-        raise ConfigError(
-            f"cannot make the run folder ({error.strerror})", "choose another --out", folder
+        os.rename(made, folder)
+    except (OSError, OutputError) as error:
+        shutil.rmtree(made, ignore_errors=True)
+        reason = error.what if isinstance(error, OutputError) else error.strerror
+        raise OutputError(
+            f"cannot make the run folder ({reason})", "choose another --out or --name", folder
         ) from error
 
 
 def write_config(folder: Path, config: Dict[str, Any]) -> None:
-    """Write every setting of the run, once as it is and once as flags."""
-    _write(folder / CONFIG, f"{json.dumps(config, indent=2)}\n")
-    _write(folder / SETTINGS, settings_yaml(config))
+    """Write every setting of the run, once as JSON and once as flags."""
+    files.write_whole(folder / CONFIG, f"{json.dumps(config, indent=2)}\n")
+    files.write_whole(folder / SETTINGS, settings_yaml(config))
 
 
-def settings_yaml(config: Dict[str, Any]) -> str:
-    """The settings as ``ofrl train DATASET --config FILE`` reads them."""
+def settings(config: Dict[str, Any]) -> Dict[str, Any]:
+    """Return the settings of a ``config.json`` by name, as flags have them, without the dataset."""
     flags = {name: config[name] for name in ("algo", "prior") if config.get(name) is not None}
     for part in ("algo_config", "nets", "train"):
         flags.update(config.get(part, {}))
-    flags = json.loads(json.dumps(flags))  # YAML has no tuples
+    return json.loads(json.dumps(flags))  # lists instead of tuples
+
+
+def settings_yaml(config: Dict[str, Any]) -> str:
+    """Return the settings as ``ofrl train DATASET --config FILE`` reads them."""
     first = f"# ofrl train {config.get('dataset')} --config THIS_FILE --name ANOTHER_NAME\n"
+    flags = settings(config)
     return first + yaml.safe_dump(flags, sort_keys=False, default_flow_style=None)
 
 
+def is_run(folder: Path) -> bool:
+    """Return whether ``folder`` looks like a run folder."""
+    return (folder / CONFIG).is_file() and (folder / CHECKPOINTS).is_dir()
+
+
 def read_config(folder: Path) -> Dict[str, Any]:
-    """config.json of a run. Raises CheckpointError when ``folder`` is no run."""
+    """Return config.json of a run. Raises CheckpointError if ``folder`` is not a run."""
     path = folder / CONFIG
     if not path.is_file():
         raise CheckpointError("no config.json, so not a run folder", "check the path", folder)
     try:
-        return dict(json.loads(path.read_text()))
-    except (TypeError, ValueError) as error:
-        raise CheckpointError(f"damaged ({error})", "train again", path) from error
+        config = files.read_json(path)
+    except ConfigError as error:
+        raise CheckpointError(f"damaged ({error.what})", "train again", path) from error
+    if not isinstance(config, dict):
+        raise CheckpointError("damaged (not a JSON object)", "train again", path)
+    return config
 
 
 def read_metrics(folder: Path, name: str = METRICS) -> List[Dict[str, float]]:
-    """Rows of a metrics file, as floats. Raises CheckpointError when missing or damaged."""
+    """Return the rows of a metrics file as floats.
+
+    Raises:
+        CheckpointError: the file is missing or damaged.
+    """
     read_config(folder)
     path = folder / name
     if not path.is_file():
         raise CheckpointError(f"no {name} yet", "train first", folder)
-    with open(str(path), newline="") as file:
+    with open(path, newline="") as file:
         try:
             return [{k: float(v) for k, v in row.items()} for row in csv.DictReader(file)]
         except (TypeError, ValueError) as error:
@@ -97,25 +120,31 @@ def read_metrics(folder: Path, name: str = METRICS) -> List[Dict[str, float]]:
 
 
 def checkpoint_path(folder: Path, step: int) -> Path:
+    """Return the file of the checkpoint of ``step``."""
     return folder / CHECKPOINTS / f"step_{step:07d}.safetensors"
 
 
 def checkpoint_steps(folder: Path) -> List[int]:
-    """Steps of all kept checkpoints, ascending."""
+    """Return the steps of all checkpoints, ascending."""
     names = (folder / CHECKPOINTS).glob("step_*.safetensors")
     return sorted(int(p.stem.split("_")[1]) for p in names)
 
 
 class CsvLog:
-    """Appends rows of scalars to a CSV file, below those that it holds; each reaches the disk."""
+    """Appends rows of scalars to a CSV file; each is synced to disk.
+
+    Args:
+        path: of the file, which may hold rows already.
+    """
 
     def __init__(self, path: Path) -> None:
-        self._file: TextIO = open(str(path), "a+", newline="")  # noqa: SIM115 (closed by close)
+        self._file: TextIO = open(path, "a+", newline="")  # noqa: SIM115 (closed by close)
         self._file.seek(0)
         names: Optional[List[str]] = next(csv.reader(self._file), None)
         self._writer = None if names is None else csv.DictWriter(self._file, names)
 
     def write(self, step: int, values: Dict[str, float]) -> None:
+        """Append a row; the first one ever decides the columns."""
         row = {"step": step, **values}
         if self._writer is None:
             self._writer = csv.DictWriter(self._file, list(row))
@@ -125,18 +154,20 @@ class CsvLog:
         os.fsync(self._file.fileno())
 
     def close(self) -> None:
+        """Close the file."""
         self._file.close()
 
 
 @contextlib.contextmanager
 def one_trainer(folder: Path) -> Iterator[None]:
-    """Hold a run for training; the kernel lets go of it with the process, however that ends.
+    """Lock a run for training; the kernel releases the lock when the process ends.
 
-    Raises ConfigError where there is no such run, or another process trains it.
+    Raises:
+        ConfigError: there is no such run, or another process trains it.
     """
     if not folder.is_dir():
-        raise ConfigError("no such run to resume", "leave --resume away to begin it", folder)
-    handle = os.open(str(folder), os.O_RDONLY)
+        raise ConfigError("no such run to resume", "omit --resume to start a new run", folder)
+    handle = os.open(folder, os.O_RDONLY)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         yield
@@ -149,7 +180,7 @@ def one_trainer(folder: Path) -> Iterator[None]:
 
 
 def rewind(folder: Path, step: int) -> None:
-    """Drop all that was written after ``step``: checkpoints, rows, half-written files."""
+    """Delete everything written after ``step``: checkpoints, rows, half-written files."""
     for later in checkpoint_steps(folder):
         if later > step:
             checkpoint_path(folder, later).unlink()
@@ -168,12 +199,4 @@ def _drop_rows(path: Path, step: int) -> None:
         if not line.endswith(b"\n") or (first != b"step" and int(first) > step):
             break
         kept.append(line)
-    _write(path, b"".join(kept).decode())
-
-
-def _write(path: Path, text: str) -> None:
-    """Replace a file at one stroke; line ends stay as they are."""
-    temporary = path.with_name(f"{path.name}.tmp")
-    with open(str(temporary), "w", newline="") as file:
-        file.write(text)
-    files.replace(temporary, path)
+    files.write_whole(path, b"".join(kept))

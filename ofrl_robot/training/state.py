@@ -1,9 +1,9 @@
-"""All that a run needs to go on exactly: one safetensors file, replaced at every checkpoint.
+"""Save and restore everything that a run needs to resume exactly, in one safetensors file.
 
 It holds the weights, the optimisers' moments and torch's random state as tensors, and as JSON the
-step, the sampler's place and what must be the same to go on: config, data, software. No pickle.
-It is written last at a checkpoint, so whatever else a killed run left beyond it can be dropped
-and will be made again, the same to the bit on a CPU.
+step, the sampler's position and what must be the same to resume: config, data, software. No
+pickle. It is replaced at every checkpoint, after everything else: whatever a killed run wrote after
+it can be deleted and will be written again, the same to the bit on a CPU.
 """
 
 from __future__ import annotations
@@ -33,8 +33,12 @@ class StateHeader:
     """JSON part.
 
     Attributes:
-        step: gradient steps done. config: of the run. data: fingerprint of what it draws from.
+        step: gradient steps done.
+        config: of the run.
+        data: fingerprint of what it draws from.
         sampler: of :meth:`~ofrl_robot.data.replay.sampler.MixedSampler.state`.
+        software_version, torch_version: that wrote it.
+        format_version: of this file.
     """
 
     step: int
@@ -48,26 +52,35 @@ class StateHeader:
 
 @dataclasses.dataclass(frozen=True)
 class State:
+    """A state file that was read.
+
+    Attributes:
+        path: of the file.
+        header: its JSON part.
+        tensors: by name.
+    """
+
     path: Path
     header: StateHeader
     tensors: Dict[str, torch.Tensor]
 
     def restore(self, learner: Learner) -> None:
-        """Bring ``learner``, newly made of the same config, to where the run stood.
+        """Bring ``learner``, newly made with the same config, to the step of this state.
 
-        Raises DatasetError where its data is another than it was, CheckpointError where the
-        tensors do not fit.
+        Raises:
+            DatasetError: its data is not what it was.
+            CheckpointError: the tensors do not fit.
         """
         if learner.data.fingerprint != self.header.data:
             raise DatasetError(
-                "the data changed since the run began, so it cannot go on as it would have",
-                f"put it back, or {_AGAIN}",
+                "the data changed since the run began",
+                f"restore it, or {_AGAIN}",
                 learner.config.dataset,
             )
         algorithm = learner.algorithm
         try:
             algorithm.load_state_dict(self._part(_WEIGHTS))
-            for name, optimizer in optimizers(algorithm).items():
+            for name, optimizer in algorithm.optimizers.items():
                 _fill(optimizer, self._part(f"{_OPTIMIZER}{name}."))
             learner.sampler.restore(self.header.sampler)
             set_random_state(self._part(_RANDOM), algorithm.device)
@@ -84,10 +97,10 @@ class State:
 
 
 def tensors_of(learner: Learner) -> Dict[str, torch.Tensor]:
-    """All tensors of the state, on the CPU and contiguous."""
+    """Return all tensors of the state, on the CPU and contiguous."""
     algorithm = learner.algorithm
     tensors = {_WEIGHTS + k: v for k, v in algorithm.state_dict().items()}
-    for name, optimizer in optimizers(algorithm).items():
+    for name, optimizer in algorithm.optimizers.items():
         for number, values in optimizer.state_dict()["state"].items():
             for key, value in values.items():
                 tensors[f"{_OPTIMIZER}{name}.{number}.{key}"] = value
@@ -96,32 +109,33 @@ def tensors_of(learner: Learner) -> Dict[str, torch.Tensor]:
 
 
 def save_state(folder: Path, learner: Learner) -> None:
-    """Put ``learner``'s state in the place of the last one. Raises OSError or SafetensorError."""
+    """Replace the state file by ``learner``'s state. Raises OSError or SafetensorError."""
     header = StateHeader(
         step=learner.step,
         config=learner.config.to_dict(),
         data=learner.data.fingerprint,
         sampler=learner.sampler.state(),
     )
-    temporary = folder / (f"{STATE}.tmp")
+    temporary = folder / f"{STATE}.tmp"
     metadata = {_KEY: json.dumps(dataclasses.asdict(header))}
-    safetensors.torch.save_file(tensors_of(learner), str(temporary), metadata)
+    safetensors.torch.save_file(tensors_of(learner), temporary, metadata)
     files.replace(temporary, folder / STATE)
 
 
 def read_state(folder: Path) -> Optional[State]:
-    """The state of a run, None where it has none yet.
+    """Return the state of a run, None if it has none yet.
 
-    Raises CheckpointError for a damaged one and one of another format or software version.
+    Raises:
+        CheckpointError: it is damaged, or of another format or software version.
     """
     path = folder / STATE
     if not path.is_file():
         return None
     try:
-        with safetensors.safe_open(str(path), "pt") as file:
+        with safetensors.safe_open(path, "pt") as file:
             header = _header((file.metadata() or {}).get(_KEY, "{}"), path)
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (safetensors.SafetensorError, OSError, TypeError, ValueError) as error:
+    except (safetensors.SafetensorError, OSError, RecursionError, TypeError, ValueError) as error:
         raise CheckpointError(f"damaged ({error})", _AGAIN, path) from error
     return State(path, header, tensors)
 
@@ -139,13 +153,8 @@ def _header(text: str, path: Path) -> StateHeader:
     return StateHeader(**data)
 
 
-def optimizers(algorithm: torch.nn.Module) -> Dict[str, torch.optim.Optimizer]:
-    """All optimisers that are attributes of ``algorithm``, by name."""
-    return {k: v for k, v in vars(algorithm).items() if isinstance(v, torch.optim.Optimizer)}
-
-
 def random_state(device: torch.device) -> Dict[str, torch.Tensor]:
-    """Of torch's global generators."""
+    """Return the state of torch's global RNGs (CPU, and CUDA if used)."""
     state = {"cpu": torch.get_rng_state()}
     if device.type == "cuda":
         state["cuda"] = torch.cuda.get_rng_state(device)
@@ -153,13 +162,14 @@ def random_state(device: torch.device) -> Dict[str, torch.Tensor]:
 
 
 def set_random_state(state: Dict[str, torch.Tensor], device: torch.device) -> None:
+    """Restore what :func:`random_state` returned."""
     torch.set_rng_state(state["cpu"])
     if device.type == "cuda":
         torch.cuda.set_rng_state(state["cuda"], device)
 
 
 def _fill(optimizer: torch.optim.Optimizer, tensors: Dict[str, torch.Tensor]) -> None:
-    """Moments and counts of an optimiser whose parameter groups are those of the saved one."""
+    """Set moments and counts of an optimiser with the same parameter groups as the saved one."""
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     state: Dict[int, Dict[str, torch.Tensor]] = {}
     for name, tensor in tensors.items():

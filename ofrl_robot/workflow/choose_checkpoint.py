@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any, Dict, List, Mapping
 
 from ofrl_robot import files
-from ofrl_robot.errors import CheckpointError
+from ofrl_robot.algos.registry import config_class
+from ofrl_robot.errors import CheckpointError, ConfigError
 from ofrl_robot.policy.checkpoint import SELECTED
 from ofrl_robot.training import run_folder
 from ofrl_robot.workflow.corrections import NextStep, next_steps
@@ -94,9 +95,16 @@ def _config(folder: Path) -> Dict[str, Any]:
 def _values_may_be_negative(config: Mapping[str, Any]) -> bool:
     """Return whether true values below 0 are possible, by rewards or by penalties in targets."""
     train = config["train"]
-    lowest = min(_number(train, "reward_scale", float, 1.0), _number(train, "reward_bias", float))
-    penalties = config["algo"] == "brac" or bool(config["algo_config"].get("entropy_backup"))
-    return penalties or lowest < 0
+    scale = _number(train, "reward_scale", float, 1.0)
+    bias = _number(train, "reward_bias", float)
+    form = config_class(config["algo"])
+    known = {field.name for field in dataclasses.fields(form)}
+    settings = {name: value for name, value in config["algo_config"].items() if name in known}
+    try:
+        algo_config = form(**settings)
+    except (ConfigError, TypeError, ValueError) as error:
+        raise CheckpointError(f"damaged ({error})", "train again") from error
+    return algo_config.values_may_be_negative(scale, bias)
 
 
 def _number(settings: Mapping[str, Any], name: str, kind: type, default: float = 0) -> Any:

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from ofrl_robot.algos.config import CONFIGS
-from ofrl_robot.algos.registry import make_algorithm
-from ofrl_robot.data.replay.sampler import Batch
+from ofrl_robot.algos.build import Build, make_algorithm
+from ofrl_robot.algos.registry import config_class
+from ofrl_robot.data.replay.batch import Batch
 from ofrl_robot.nets.config import NetConfig
 from ofrl_robot.specs import ActionSpec
 
@@ -23,36 +23,37 @@ NETS = NetConfig(latent=16, hidden=(32, 32))
 def batch():
     rng = np.random.default_rng(0)
     count = 12
+    alive = (np.arange(count) % 4 != 0).astype(np.float32)
     return Batch(
-        images=rng.integers(0, 256, (count, SIZE, SIZE, 3), dtype=np.uint8),
-        next_images=rng.integers(0, 256, (count, SIZE, SIZE, 3), dtype=np.uint8),
+        observations={"image": rng.integers(0, 256, (count, SIZE, SIZE, 3), dtype=np.uint8)},
+        next_observations={"image": rng.integers(0, 256, (count, SIZE, SIZE, 3), dtype=np.uint8)},
         actions=rng.uniform(-0.9, 0.9, (count, ACTION.size)).astype(np.float32),
         rewards=(np.arange(count) % 3 == 0).astype(np.float32),
-        terminals=np.arange(count) % 4 == 0,
-        steps=np.ones(count, np.int64),
+        bootstrap=np.float32(0.99) * alive,
         next_actions=rng.uniform(-0.9, 0.9, (count, ACTION.size)).astype(np.float32),
-        has_next_action=np.arange(count) % 4 != 0,
+        has_next_action=alive,
         returns=np.linspace(0.0, 1.0, count, dtype=np.float32),
     )
 
 
 @pytest.fixture
 def build():
-    """Function (name, seed, bf16, nets, options, **settings) -> algorithm, unshifted unless asked
-    for; ``nets`` are changes of the small networks, ``options`` what make_algorithm takes."""
+    """Function (name, seed, nets, options, **settings) -> algorithm.
 
-    def make(name, seed=0, bf16=False, nets=None, options=None, **settings):
-        config = dataclasses.replace(CONFIGS[name](), **{"shift": 0, **settings})
-        torch.manual_seed(seed)
-        return make_algorithm(
-            config,
-            dataclasses.replace(NETS, **(nets or {})),
-            (SIZE, SIZE, 3),
-            ACTION,
-            torch.device("cpu"),
-            bf16=bf16,
-            **(options or {}),
+    ``nets`` are changes of the small networks, ``options`` fields of Build; images are not shifted
+    unless ``shift`` is given.
+    """
+
+    def make(name, seed=0, nets=None, options=None, **settings):
+        config = dataclasses.replace(config_class(name)(), **{"shift": 0, **settings})
+        build = Build(
+            nets=dataclasses.replace(NETS, **(nets or {})),
+            shapes={"image": (SIZE, SIZE, 3)},
+            action=ACTION,
+            device=torch.device("cpu"),
         )
+        torch.manual_seed(seed)
+        return make_algorithm(config, dataclasses.replace(build, **(options or {})))
 
     return make
 

@@ -1,8 +1,10 @@
-"""Critics whose values are given, for comparing losses with hand-made numbers."""
+"""Critics with known values, for comparing losses with hand-made numbers."""
 
 from __future__ import annotations
 
 import torch
+
+from ofrl_robot.nets.critic import EncodedObservation
 
 
 class KnownQ(torch.nn.Module):
@@ -13,20 +15,17 @@ class KnownQ(torch.nn.Module):
         self.functions = functions
         self.unused = torch.nn.Parameter(torch.zeros(1))  # an optimiser wants one
 
-    def features(self, images):
-        return torch.zeros(len(images), 1)
+    def features(self, observations):
+        return tuple(torch.zeros(len(image), 1) for image in observations.values())
 
-    def project(self, features):
-        return features
+    def encode(self, observations):
+        return EncodedObservation(torch.zeros(()), self.features(observations))
 
-    def encode(self, images):
-        return self.project(self.features(images))
-
-    def q(self, code, actions):
+    def q(self, encoded, actions):
         return torch.stack([f(actions) for f in self.functions])
 
-    def q_and_rate(self, code, actions):
-        return self.q(code, actions), None
+    def q_and_kl(self, encoded, actions):
+        return self.q(encoded, actions), None
 
 
 def table(values):

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 
 import pytest
 import torch
 
-from ofrl_robot.algos.base import TensorBatch
+from ofrl_robot.data.replay.batch import Batch
 from ofrl_robot.nets.distributions import TanhGaussian
 from tests.algos.known_q import KnownQ, table
 
@@ -18,15 +17,20 @@ PLAIN = {"cql": {}, "brac": PR}
 
 
 def rows(rewards, alive, discount=0.5):
-    """A batch of transitions with these rewards; images and actions count nothing here."""
+    """A batch of transitions with these rewards; images and actions do not matter here."""
     count = len(rewards)
     frames = torch.zeros(count, 16, 16, 3, dtype=torch.uint8)
     actions = torch.zeros(count, 2)
-    return TensorBatch(
-        images=frames, next_images=frames, actions=actions, next_actions=actions,
-        rewards=torch.tensor(rewards), bootstrap=discount * torch.tensor(alive),
+    return Batch(
+        observations={"image": frames},
+        next_observations={"image": frames},
+        actions=actions,
+        rewards=torch.tensor(rewards),
+        bootstrap=discount * torch.tensor(alive),
+        next_actions=actions,
         has_next_action=torch.tensor(alive),
-    )  # fmt: skip
+        returns=torch.tensor(rewards),
+    )
 
 
 def target_of(algorithm, batch, values, log_std=0.0):
@@ -66,19 +70,9 @@ def test_targets_are_clipped_to_the_returns_that_the_rewards_allow(
     rewards, discount, expected, build
 ):
     algorithm = build("cql", discount=discount, options={"reward_range": rewards})
-    assert algorithm.return_range == pytest.approx(expected)
+    assert algorithm.value_limits == pytest.approx(expected)
     extreme = target_of(algorithm, rows([0.0, 0.0], [1.0, 1.0]), [[[-1e6], [1e6]]])
     assert extreme.tolist() == pytest.approx(expected)
-
-
-def test_bootstrap_is_the_discount_of_the_steps_and_nothing_after_a_terminal(build, batch):
-    """Timeouts are no terminals: an episode's last image is worth what follows it."""
-    batch = dataclasses.replace(batch, steps=batch.steps * 0 + 3)
-    batch.steps[0], batch.steps[1] = 1, 2
-    batch.has_next_action[5] = False  # timed out there: no terminal
-    loaded = build("cql", discount=0.5, n_step=3).load(batch).bootstrap
-    expected = [0.5**steps * (not end) for steps, end in zip(batch.steps, batch.terminals)]
-    assert loaded.tolist() == expected and expected[5] == 0.125
 
 
 def test_the_target_is_the_mean_over_the_next_actions(build):
@@ -90,7 +84,7 @@ def test_the_target_is_the_mean_over_the_next_actions(build):
 
 @pytest.mark.parametrize(("weight", "value"), [(1.0, 0.4), (0.75, 0.75 * 0.4 + 0.25), (0.0, 1.0)])
 def test_critics_count_as_lambda_min_plus_the_rest_max(weight, value, build):
-    algorithm = build("cql", nets={"ensemble": 3}, ensemble_lambda=weight, clip_targets=False)
+    algorithm = build("cql", nets={"n_critics": 3}, ensemble_lambda=weight, clip_targets=False)
     got = target_of(algorithm, rows([2.0], [1.0]), [[[1.0]], [[0.4]], [[0.6]]])
     assert float(got) == pytest.approx(2.0 + 0.5 * value)
 
@@ -124,7 +118,7 @@ def test_entropy_counts_after_the_clip_with_temperature_and_discount(build):
     )
     torch.manual_seed(0)
     dist = TanhGaussian(torch.zeros(2, 2), torch.full((1, 2), -1.0))
-    log_prob = dist.branches(1)[1][:, 0]
+    log_prob = dist.weighted_actions(1)[1][:, 0]
     assert plain.tolist() == [2.0, 0.0]
     torch.testing.assert_close(entropy, plain - torch.tensor([0.5, 0.0]) * alpha * log_prob)
     assert log_prob[0].abs() > 0.1
@@ -155,9 +149,9 @@ def test_actor_loss_by_its_formula(head, warm, imitation, build, batch, losses_o
     )  # fmt: skip
     tensors = algorithm.load(batch)
     torch.manual_seed(3)
-    dist = algorithm.actor(tensors.images)
-    actions, log_prob, weights = dist.branches(1)
-    q = algorithm.critic.q(algorithm.critic.encode(tensors.images), actions)
+    dist = algorithm.actor(tensors.observations)
+    actions, log_prob, weights = dist.weighted_actions(1)
+    q = algorithm.critic.q(algorithm.critic.encode(tensors.observations), actions)
     reduced = 0.75 * torch.min(q[0], q[1]) + 0.25 * torch.max(q[0], q[1])
     per_action = 0.3 * log_prob - (0.0 if warm else reduced)
     expected = (weights * per_action).sum(1) - imitation * dist.log_prob(tensors.actions)
@@ -260,7 +254,7 @@ def test_actor_climbs_q(head, build, batch):
     algorithm.target_critic = KnownQ(lambda a: a[..., 0])
     for _ in range(40):
         algorithm.update(batch)
-    mode = algorithm.actor(torch.from_numpy(batch.images)).mode
+    mode = algorithm.actor(algorithm.load(batch).observations).mode
     assert mode.min() > 0.7
 
 
@@ -297,7 +291,7 @@ def test_bf16_reaches_every_weight_and_stays_close_to_fp32(name, settings, build
     """Autocast caches cast weights; one cast under no_grad and used again would cut gradients."""
     metrics, grads = [], []
     for bf16 in (False, True):
-        algorithm = build(name, bf16=bf16, actor_bc_weight=0.2, **settings)
+        algorithm = build(name, options={"bf16": bf16}, actor_bc_weight=0.2, **settings)
         losses = losses_of(algorithm, batch)
         assert all(loss.dtype == torch.float32 for loss in losses.parts.values())
         losses.total.backward()
@@ -323,7 +317,7 @@ def test_probe_metrics_by_hand(name, build, batch):
         algorithm.update(batch)
     torch.manual_seed(5)
     probe = algorithm.probe(batch)
-    images = torch.from_numpy(batch.images)
+    images = algorithm.load(batch).observations
     with torch.no_grad():
         code = algorithm.critic.encode(images)
         data_q = algorithm.critic.q(code, torch.from_numpy(batch.actions)[:, None]).squeeze(-1)

@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from ofrl_robot.algos.config import CONFIGS, BRACConfig, config_class, plain
+from ofrl_robot.algos.configs.base import plain
+from ofrl_robot.algos.configs.brac import BRACConfig
+from ofrl_robot.algos.registry import config_class
 from ofrl_robot.errors import ConfigError
 from ofrl_robot.nets.config import NetConfig
 
@@ -56,13 +58,13 @@ NAN = float("nan")
 )
 def test_a_setting_out_of_range_is_refused_by_name(name, settings):
     with pytest.raises(ConfigError, match=list(settings)[0]):
-        CONFIGS[name](**settings)
+        config_class(name)(**settings)
 
 
 @pytest.mark.parametrize(
     "settings",
     [
-        {"ensemble": 0},
+        {"n_critics": 0},
         {"components": 0},
         {"bottleneck_size": 0},
         {"latent": -1},
@@ -94,7 +96,7 @@ MIXED = {"action_head": "mixed"}
         ("brac", {"regularization_const": 1.0}, {}, "regularization_const.*--regularization"),
         ("cql", {"backup_actions": 4}, {}, "backup_actions.*--max-backup"),
         ("cql", {"tune_alpha": False, "target_entropy": -2.0}, {}, "target_entropy.*--tune-alpha"),
-        ("cql", {"ensemble_lambda": 0.5}, {"ensemble": 1}, "ensemble_lambda.*--ensemble"),
+        ("cql", {"ensemble_lambda": 0.5}, {"n_critics": 1}, "ensemble_lambda.*--n-critics"),
         ("cql", {"lagrange_gap": 1.0}, {}, "lagrange_gap.*--lagrange"),
         ("brac", {"mmd_sigma": 1.0}, {}, "mmd_sigma.*--divergence mmd"),
         ("brac", {"target_divergence": 1.0}, {}, "target_divergence.*--tune-beta"),
@@ -128,7 +130,7 @@ MIXED = {"action_head": "mixed"}
     ids=str,
 )  # fmt: skip
 def test_settings_that_do_not_go_together_are_refused_with_the_reason(name, settings, nets, words):
-    config = CONFIGS[name](**settings)
+    config = config_class(name)(**settings)
     with pytest.raises(ConfigError, match=words) as caught:
         config.check(NetConfig(**nets))
     assert "\n" not in str(caught.value)
@@ -136,7 +138,7 @@ def test_settings_that_do_not_go_together_are_refused_with_the_reason(name, sett
 
 def test_a_variant_that_looks_at_no_action_of_its_own_is_refused():
     with pytest.raises(ConfigError, match="cql_variant rho"):
-        CONFIGS["cql"](cql_variant="rho", cql_samples=(4, 0, 4))
+        config_class("cql")(cql_variant="rho", cql_samples=(4, 0, 4))
 
 
 @pytest.mark.parametrize(
@@ -159,11 +161,11 @@ def test_a_variant_that_looks_at_no_action_of_its_own_is_refused():
     ids=str,
 )  # fmt: skip
 def test_settings_that_go_together_pass(name, settings, nets):
-    CONFIGS[name](**settings).check(NetConfig(**nets))
+    config_class(name)(**settings).check(NetConfig(**nets))
 
 
 def test_an_unknown_algorithm_is_refused_with_the_known_ones():
-    with pytest.raises(ConfigError, match="'sac'.*bc, cql, brac"):
+    with pytest.raises(ConfigError, match="'sac' is unknown.*bc, brac, cql"):
         config_class("sac")
 
 

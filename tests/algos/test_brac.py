@@ -10,14 +10,14 @@ import numpy as np
 import pytest
 import torch
 
-from ofrl_robot.algos.base import TensorBatch
-from ofrl_robot.algos.config import BRACConfig
-from ofrl_robot.algos.registry import make_algorithm
+from ofrl_robot.algos.build import Build, make_algorithm
+from ofrl_robot.algos.configs.brac import BRACConfig
+from ofrl_robot.data.replay.batch import Batch
 from ofrl_robot.errors import ConfigError
 from ofrl_robot.nets.actor import Actor
 from ofrl_robot.nets.config import NetConfig
 from ofrl_robot.nets.distributions import TanhGaussian
-from ofrl_robot.specs import ActionSpec
+from ofrl_robot.specs import STATE, ActionSpec
 from tests.algos.known_q import KnownQ
 
 WARM = 3
@@ -96,7 +96,7 @@ def given_behavior():
     torch.manual_seed(9)
     spec = ActionSpec(("x", "gripper"), ("m", "1"), (0.1, 1.0), "base")
     config = NetConfig(latent=8, hidden=(24,), action_head="mixture", components=3, dropout=0.5)
-    return Actor(config, (16, 16, 3), spec)
+    return Actor(config, {"image": (16, 16, 3)}, spec)
 
 
 @pytest.mark.parametrize("warm", [0, WARM])
@@ -146,15 +146,15 @@ def test_value_penalty_is_in_the_target_and_policy_regularisation_is_not(setting
     tensors = algorithm.load(batch)
     targets = []
     with torch.no_grad():
-        dist = algorithm.actor(tensors.next_images)
+        dist = algorithm.actor(tensors.next_observations)
         for penalty in (True, False):
             algorithm.config = dataclasses.replace(algorithm.config, value_penalty=penalty)
             torch.manual_seed(4)
             targets.append(algorithm.target(tensors, dist))
         torch.manual_seed(4)
-        dist.branches(1)  # the draw that the value took
+        dist.weighted_actions(1)  # the draw that the value took
         there = dataclasses.replace(
-            tensors, images=tensors.next_images, actions=tensors.next_actions
+            tensors, observations=tensors.next_observations, actions=tensors.next_actions
         )
         divergence = algorithm.divergence(there, dist)
     known = tensors.has_next_action if "divergence_form" in settings else 1.0
@@ -186,7 +186,7 @@ def test_there_is_no_penalty_in_the_target_while_b_is_not_fitted(build, batch):
     algorithm = build("brac", warm_start_steps=5)
     tensors = algorithm.load(batch)
     with torch.no_grad():
-        dist = algorithm.actor(tensors.next_images)
+        dist = algorithm.actor(tensors.next_observations)
         assert algorithm.next_divergence(tensors, dist) is None
         algorithm.step = 5
         assert algorithm.next_divergence(tensors, dist).shape == (12,)
@@ -254,10 +254,13 @@ def one_dimensional(**settings):
     """BRAC on float observations and one action entry; its policy is tanh N(0.6, 0.4^2)."""
     config = BRACConfig(**{"divergence_form": "dual", "discriminator_lr": 3e-3, **settings})
     torch.manual_seed(0)
-    algorithm = make_algorithm(
-        config, NetConfig(hidden=(64, 64)), (1,), ActionSpec(("x",), ("m",), (0.1,), "base"),
-        torch.device("cpu"),
-    )  # fmt: skip
+    build = Build(
+        nets=NetConfig(hidden=(64, 64)),
+        shapes={STATE: (1,)},
+        action=ActionSpec(("x",), ("m",), (0.1,), "base"),
+        device=torch.device("cpu"),
+    )
+    algorithm = make_algorithm(config, build)
     with torch.no_grad():
         algorithm.actor.head[-1].weight.zero_()
         algorithm.actor.head[-1].bias.copy_(torch.tensor([0.6, math.log(0.4)]))
@@ -271,7 +274,8 @@ def transitions(count=1024):
     """Data actions of tanh N(-0.2, 0.6^2)."""
     nothing, ones = torch.zeros(count, 1), torch.ones(count)
     actions = DATA.sample(count)[0][0]
-    return TensorBatch(nothing, nothing, actions, ones, ones, actions, ones)
+    state = {STATE: nothing}
+    return Batch(state, state, actions, ones, ones, actions, ones, ones)
 
 
 def fit_discriminator(algorithm, steps):
@@ -282,7 +286,7 @@ def fit_discriminator(algorithm, steps):
         algorithm.discriminator_optimizer.step()
     many = transitions(20000)
     with torch.no_grad():
-        return float(algorithm.divergence(many, algorithm.actor(many.images)).mean())
+        return float(algorithm.divergence(many, algorithm.actor(many.observations)).mean())
 
 
 def test_a_trained_discriminator_gives_the_kl(build):
@@ -352,20 +356,21 @@ def test_the_discriminator_compares_at_the_image_of_the_data_action(build, batch
     algorithm = build("brac", divergence_form="dual")
     tensors = algorithm.load(batch)
     losses = []
-    for images in (tensors.next_images, 255 - tensors.next_images):
+    image = tensors.next_observations["image"]
+    for values in (image, 255 - image):
+        other = dataclasses.replace(tensors, next_observations={"image": values})
         torch.manual_seed(0)
-        losses.append(
-            algorithm.discriminator_loss(dataclasses.replace(tensors, next_images=images)).item()
-        )
+        losses.append(algorithm.discriminator_loss(other).item())
     assert losses[0] == losses[1]
 
 
 def test_the_discriminator_is_one_plain_critic(build):
     """Twice differentiated, compared between steps: it drops and samples nothing."""
     algorithm = build(
-        "brac", divergence_form="dual", nets={"dropout": 0.5, "bottleneck": True, "ensemble": 3}
+        "brac", divergence_form="dual", nets={"dropout": 0.5, "bottleneck": True, "n_critics": 3}
     )
     discriminator = algorithm.discriminator
-    assert len(discriminator.heads) == 1 and discriminator.heads[0].bottleneck is None
+    assert len(discriminator.heads.code_layer.weight) == 1
+    assert discriminator.heads.bottleneck is None
     assert not any("Dropout" in type(m).__name__ for m in discriminator.modules())
     assert any("Dropout" in type(m).__name__ for m in algorithm.critic.modules())

@@ -1,5 +1,5 @@
 """What every algorithm promises to the training loop, with each action head and with networks of
-all kinds; a new algorithm is tested by being in CONFIGS."""
+all kinds; a new algorithm is tested by being registered."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ import math
 import pytest
 import torch
 
-from ofrl_robot.algos.config import CONFIGS, config_class
-from ofrl_robot.algos.registry import make_algorithm
+from ofrl_robot.algos.build import Build, make_algorithm
+from ofrl_robot.algos.registry import ALGORITHMS, config_class
 from ofrl_robot.nets.config import NetConfig
-from ofrl_robot.specs import WIDOWX_ACTION
+from ofrl_robot.specs import STATE, WIDOWX_ACTION
 
 BUSY = {"shift": 2, "dr3_feat": True, "n_step": 3, "entropy_backup": True, "target_samples": 2}
 EVERYTHING = {
@@ -43,7 +43,7 @@ def label(variant):
 
 
 every = pytest.mark.parametrize("variant", VARIANTS, ids=label)
-each_name = pytest.mark.parametrize("name", sorted(CONFIGS))
+each_name = pytest.mark.parametrize("name", ALGORITHMS.names())
 
 
 @pytest.fixture
@@ -61,14 +61,14 @@ def same(left, right):
 
 
 def test_every_algorithm_is_among_the_variants():
-    assert {name for name, _, _ in VARIANTS} == set(CONFIGS)
+    assert {name for name, _, _ in VARIANTS} == set(ALGORITHMS.names())
 
 
 @every
 def test_updates_fit_a_tiny_batch(variant, make, batch):
     """While it imitates: actor-critics by their warm start, bc always."""
     name = variant[0]
-    rates = {f.name: 2e-3 for f in dataclasses.fields(CONFIGS[name]) if f.name.endswith("_lr")}
+    rates = {f.name: 2e-3 for f in dataclasses.fields(config_class(name)) if f.name.endswith("_lr")}
     rates = {k: v for k, v in rates.items() if not k.startswith("discriminator")}
     warm = {"warm_start_steps": 99} if name != "bc" else {}
     algorithm = make(variant, actor_average=1.0, shift=0, **rates, **warm)
@@ -134,7 +134,7 @@ def test_state_dict_holds_all_that_goes_on(variant, make, batch, weights):
         algorithm.update(batch)
     other.load_state_dict(algorithm.state_dict())
     other.step = algorithm.step
-    for mine, its in zip(optimizers(other), optimizers(algorithm)):
+    for mine, its in zip(other.optimizers.values(), algorithm.optimizers.values()):
         mine.load_state_dict(copy.deepcopy(its.state_dict()))
     results = []
     for each in (algorithm, other):
@@ -155,18 +155,16 @@ def test_probe_is_deterministic_and_leaves_the_algorithm_alone(variant, make, ba
     assert algorithm.probe(batch) == first
     assert same(weights(algorithm), before) and algorithm.step == 1
     assert [m.training for m in algorithm.modules()] == modes
-    trained = [p for o in optimizers(algorithm) for g in o.param_groups for p in g["params"]]
+    trained = [
+        p for o in algorithm.optimizers.values() for g in o.param_groups for p in g["params"]
+    ]
     assert trained and all(p.requires_grad for p in trained)
-
-
-def optimizers(algorithm):
-    return [v for v in vars(algorithm).values() if isinstance(v, torch.optim.Optimizer)]
 
 
 @every
 def test_probe_of_a_single_transition_is_finite(variant, make, batch):
     """The last chunk of a probe set may hold one transition; no metric may become NaN by it."""
-    one = type(batch)(**{k: v[:1] for k, v in vars(batch).items()})
+    one = batch.map(lambda values: values[:1])
     assert all(math.isfinite(v) for v in make(variant).probe(one).values())
 
 
@@ -194,16 +192,22 @@ def test_probe_measures_the_averaged_actor(name, build, batch):
     assert algorithm.probe(batch)["action_mse"] == before
 
 
+def numbers(images):
+    """Five float32 numbers from each image."""
+    return images.reshape(12, -1)[:, :5].astype("float32")
+
+
 @each_name
 def test_float_observations_train_too(name, build, batch):
     """For data sets without images: the observation is its own code."""
-    config = dataclasses.replace(CONFIGS[name](), shift=0)
+    config = config_class(name)()  # a shift is of images, and leaves numbers as they are
     spec = dataclasses.replace(WIDOWX_ACTION, names=("a", "b"), units=("1",) * 2, scale=(1.0,) * 2)
-    algorithm = make_algorithm(config, NetConfig(hidden=(16,)), (5,), spec, torch.device("cpu"))
+    build = Build(NetConfig(hidden=(16,)), {STATE: (5,)}, spec, torch.device("cpu"))
+    algorithm = make_algorithm(config, build)
     flat = dataclasses.replace(
         batch,
-        images=batch.images.reshape(12, -1)[:, :5].astype("float32"),
-        next_images=batch.next_images.reshape(12, -1)[:, :5].astype("float32"),
+        observations={STATE: numbers(batch.observations["image"])},
+        next_observations={STATE: numbers(batch.next_observations["image"])},
     )
     for _ in range(2):
         assert all(torch.isfinite(v) for v in algorithm.update(flat).values())
@@ -212,7 +216,6 @@ def test_float_observations_train_too(name, build, batch):
 
 @each_name
 def test_every_config_builds_with_its_defaults(name):
-    algorithm = make_algorithm(
-        CONFIGS[name](), NetConfig(), (48, 48, 3), WIDOWX_ACTION, torch.device("cpu")
-    )
+    build = Build(NetConfig(), {"image": (48, 48, 3)}, WIDOWX_ACTION, torch.device("cpu"))
+    algorithm = make_algorithm(config_class(name)(), build)
     assert algorithm.config == config_class(name)()

@@ -84,14 +84,14 @@ def test_bottleneck_adds_its_rate_at_the_data_actions(name, nets, build, batch, 
     added, losses, _ = critic_difference(build, batch, losses_of, name, on, off, nets)
     algorithm = build(name, nets=nets, **on)
     tensors = algorithm.load(batch)
-    code = algorithm.critic.encode(tensors.images)
-    _, rate = algorithm.critic.q_and_rate(code, tensors.actions[:, None])
-    assert rate.shape == (2, 12, 1)
-    torch.testing.assert_close(losses.metrics["rate"], rate.mean().detach())
-    torch.testing.assert_close(added, 2.0 * rate.mean((1, 2)).sum(), rtol=1e-3, atol=1e-3)
+    code = algorithm.critic.encode(tensors.observations)
+    _, kl = algorithm.critic.q_and_kl(code, tensors.actions[:, None])
+    assert kl.shape == (2, 12, 1)
+    torch.testing.assert_close(losses.metrics["bottleneck_kl"], kl.mean().detach())
+    torch.testing.assert_close(added, 2.0 * kl.mean((1, 2)).sum(), rtol=1e-3, atol=1e-3)
     residual = [n for n, _ in algorithm.critic.named_parameters() if ".branch." in n]
     assert bool(residual) == ("resnet_enc" in nets)
-    reached = touched(algorithm, rate.sum())
+    reached = touched(algorithm, kl.sum())
     assert reached == {"critic.encoders", "critic.heads"}
 
 
@@ -102,7 +102,7 @@ def test_bottleneck_limits_the_rate_where_its_constant_is_large(name, nets, buil
         algorithm = build(name, nets=nets, bottleneck_const=const, critic_lr=3e-3)
         for _ in range(12):
             metrics = algorithm.update(batch)
-        rates.append(float(metrics["rate"]))
+        rates.append(float(metrics["bottleneck_kl"]))
     assert rates[1] < 0.7 * rates[0]
 
 
@@ -128,12 +128,12 @@ def test_bottleneck_of_the_policy_is_in_the_actors_loss(name, build, batch, loss
     nets = {"bottleneck": True, "bottleneck_place": "policy"}
     losses = [losses_of(build(name, nets=nets, bottleneck_const=c), batch) for c in (0.0, 2.0)]
     algorithm = build(name, nets=nets)
-    rate = algorithm.actor(algorithm.load(batch).images).rate
+    kl = algorithm.actor(algorithm.load(batch).observations).bottleneck_kl
     added = losses[1].parts["actor"] - losses[0].parts["actor"]
-    torch.testing.assert_close(added, 2.0 * rate.mean(), rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(added, 2.0 * kl.mean(), rtol=1e-3, atol=1e-4)
     assert torch.equal(losses[0].parts["critic"], losses[1].parts["critic"])
-    assert touched(algorithm, rate.sum()) == {"actor.encoder", "actor.bottleneck"}
-    assert "rate" not in losses[0].metrics  # that of the critics
+    assert touched(algorithm, kl.sum()) == {"actor.encoder", "actor.bottleneck"}
+    assert "bottleneck_kl" not in losses[0].metrics  # that of the critics
 
 
 # -- dropout ----------------------------------------------------------------------------------
@@ -143,11 +143,13 @@ def test_dropout_acts_in_training_only(name, build, batch, losses_of):
     """In policy and critics, and neither in the probe nor in what is deployed."""
     algorithm = build(name, nets={"dropout": 0.4}, tune_alpha=False)
     tensors = algorithm.load(batch)
-    critic = [algorithm.critic.q(algorithm.critic.encode(tensors.images), tensors.actions[:, None])
-              for _ in range(2)]  # fmt: skip
-    policy = [algorithm.actor(tensors.images).mode for _ in range(2)]
+    critic = []
+    for _ in range(2):
+        encoded = algorithm.critic.encode(tensors.observations)
+        critic.append(algorithm.critic.q(encoded, tensors.actions[:, None]))
+    policy = [algorithm.actor(tensors.observations).mode for _ in range(2)]
     assert not torch.equal(*critic) and not torch.equal(*policy)
-    deployed = [algorithm.average_actor(tensors.images).mode for _ in range(2)]
+    deployed = [algorithm.average_actor(tensors.observations).mode for _ in range(2)]
     assert torch.equal(*deployed)
     probes = []
     for seed in (1, 2):
@@ -170,11 +172,11 @@ def test_dr3_by_hand(name, encoders, build, batch, losses_of):
     on, off = {"dr3_feat": True, "dr3_weight": 0.3}, {}
     added, losses, _ = critic_difference(build, batch, losses_of, name, on, off, nets)
     algorithm = build(name, nets=nets, **on)
-    trunks = [encoder.trunk for encoder in algorithm.critic.encoders]
+    trunks = [encoder.cameras[0].trunk for encoder in algorithm.critic.encoders]
     tensors = algorithm.load(batch)
     here, there = (
-        torch.stack([e.features(images) for e in algorithm.critic.encoders])
-        for images in (tensors.images, tensors.next_images)
+        torch.stack(algorithm.critic.features(images))
+        for images in (tensors.observations, tensors.next_observations)
     )
     term = (here * there.detach()).sum(-1).mean(1).sum()
     torch.testing.assert_close(losses.metrics["dr3"], term.detach())
@@ -201,8 +203,9 @@ def test_dr3_costs_no_pass_where_it_is_off(name, build, batch):
     counts = []
     for settings in ({}, {"dr3_feat": True}):
         algorithm, calls = build(name, **settings), []
-        plain = algorithm.critic.features
-        algorithm.critic.features = lambda images, f=plain, c=calls: (c.append(1), f(images))[1]
+        algorithm.critic.encoders[0].cameras[0].trunk.register_forward_hook(
+            lambda *_, calls=calls: calls.append(1)
+        )
         algorithm.update(batch)
         counts.append(len(calls))
     assert counts == [1, 2]
@@ -215,7 +218,9 @@ def test_l1_is_the_sum_of_the_mean_magnitudes_of_the_critics_tensors(name, build
     on = {"regularization": "l1", "regularization_const": 0.5}
     added, losses, plain = critic_difference(build, batch, losses_of, name, on, {})
     algorithm = build(name)
-    magnitude = sum(p.abs().mean() for p in algorithm.critic.parameters())
+    encoders = [p.abs().mean() for p in algorithm.critic.encoders.parameters()]
+    heads = [p[k].abs().mean() for p in algorithm.critic.heads.parameters() for k in range(2)]
+    magnitude = sum(encoders + heads)
     torch.testing.assert_close(added, 0.5 * magnitude, rtol=1e-3, atol=1e-4)
     assert touched(algorithm, magnitude) == {"critic.encoders", "critic.heads"}
     assert torch.equal(losses.parts["actor"], plain.parts["actor"])
@@ -246,9 +251,13 @@ def test_l2_is_the_weight_decay_of_adam_on_the_critics(name, build, batch, losse
 # -- encoders, sizes, crop --------------------------------------------------------------------
 
 
+def features_size(encoder):
+    return encoder.cameras[0].features_size
+
+
 def test_residual_encoders_are_of_the_critics_and_the_policy_apart(name, build):
     plain = build(name)
-    sizes = plain.actor.encoder.features_size, plain.critic.encoders[0].features_size
+    sizes = features_size(plain.actor.encoder), features_size(plain.critic.encoders[0])
     residual = 128 * 4 * 4
     for nets, expected in (
         ({"resnet_enc": True}, (sizes[0], residual)),
@@ -261,8 +270,12 @@ def test_residual_encoders_are_of_the_critics_and_the_policy_apart(name, build):
             algorithm.critic.encoders[0],
             algorithm.target_critic.encoders[0],
         )
-        assert (actor.features_size, critic.features_size) == expected
-        assert target.features_size == critic.features_size
+        assert (features_size(actor), features_size(critic)) == expected
+        assert features_size(target) == features_size(critic)
+
+
+def image_of(inputs):
+    return inputs["image"] if isinstance(inputs, dict) else inputs
 
 
 def test_random_crop_is_one_of_each_frame_for_all_networks_and_none_in_the_probe(
@@ -278,12 +291,14 @@ def test_random_crop_is_one_of_each_frame_for_all_networks_and_none_in_the_probe
 
     monkeypatch.setattr(base, "random_shift", spy)
     algorithm, seen = build(name, shift=4), []
-    for module in (algorithm.actor, algorithm.critic.encoders[0].trunk):
-        module.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    for module in (algorithm.actor, algorithm.critic.encoders[0].cameras[0].trunk):
+        module.register_forward_pre_hook(lambda _, inputs: seen.append(image_of(inputs[0])))
     algorithm.update(batch)
     assert len(calls) == 2
-    for (images, shifted), source in zip(calls, (batch.images, batch.next_images)):
-        assert torch.equal(images, torch.from_numpy(source)) and not torch.equal(images, shifted)
+    for (images, shifted), source in zip(calls, (batch.observations, batch.next_observations)):
+        assert torch.equal(images, torch.from_numpy(source["image"])) and not torch.equal(
+            images, shifted
+        )
     wanted = [pixels(calls[0][1]), pixels(calls[1][1]), pixels(calls[0][1])]
     torch.testing.assert_close([pixels(x) for x in seen], wanted, rtol=0, atol=1e-6)
     algorithm.probe(batch)
@@ -296,8 +311,8 @@ def test_random_crop_is_one_of_each_frame_for_all_networks_and_none_in_the_probe
         {"encoder": "cog_deep", "hidden": (32, 16, 16, 16, 8)},
         {"encoder": "cog_small", "hidden": (16,), "latent": 0},
         {"bottleneck": True, "resnet_enc": True, "resnet_policy": True, "dropout": 0.2},
-        {"bottleneck": True, "bottleneck_place": "policy", "ensemble": 4},
-        {"critic_encoders": "separate", "ensemble": 3, "bottleneck": True},
+        {"bottleneck": True, "bottleneck_place": "policy", "n_critics": 4},
+        {"critic_encoders": "separate", "n_critics": 3, "bottleneck": True},
     ],
     ids=str,
 )
@@ -314,4 +329,4 @@ def test_nets_of_all_sizes_train_with_every_correction_at_once(name, nets, build
         if k.split(".")[0] in ("actor", "critic") and torch.equal(after[k], before[k])
     ]  # fmt: skip
     assert not still
-    assert dataclasses.asdict(algorithm.actor.config)["ensemble"] == nets.get("ensemble", 2)
+    assert dataclasses.asdict(algorithm.actor.config)["n_critics"] == nets.get("n_critics", 2)

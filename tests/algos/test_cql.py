@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 
 import numpy as np
@@ -60,11 +61,12 @@ def integral(function, temperature, head, density=None):
 def regulariser_of(algorithm, functions, here, there, seed=0):
     """R of known Q-functions on the algorithm's own proposals, all data actions the same."""
     torch.manual_seed(seed)
-    actions, log_density = algorithm.proposals(here, there)
+    proposals = algorithm.proposals(here, there)
+    actions = proposals.actions
     critic = KnownQ(*functions)
     data = torch.full((len(actions), 1, actions.shape[-1]), DATA)
     data_q = critic.q(None, data).squeeze(-1)
-    return algorithm.regulariser(data_q, critic.q(None, actions), log_density), actions
+    return algorithm.regulariser(None, data_q, critic.q(None, actions), proposals), actions
 
 
 def truth_of(softmax, functions, head):
@@ -173,7 +175,8 @@ def test_next_images_count_only_through_the_actions_proposed_there(build, batch,
     for swap in (False, True):
         algorithm = build("cql", cql_samples=(2, 2, 0))
         if swap:
-            batch.next_images[:] = batch.next_images[::-1].copy()
+            image = batch.next_observations["image"]
+            image[:] = image[::-1].copy()
         values.append(losses_of(algorithm, batch).metrics["cql_term"])
     assert torch.equal(*values)
 
@@ -181,7 +184,7 @@ def test_next_images_count_only_through_the_actions_proposed_there(build, batch,
 def test_what_it_adds_to_the_critics_loss(build, batch, losses_of):
     """w times the sum over critics, and the metric is without w."""
     plain, weighted = (
-        losses_of(build("cql", cql_weight=w, nets={"ensemble": 3}), batch) for w in (0.0, 2.5)
+        losses_of(build("cql", cql_weight=w, nets={"n_critics": 3}), batch) for w in (0.0, 2.5)
     )
     value = plain.metrics["cql_term"]
     assert value.shape == () and torch.equal(value, weighted.metrics["cql_term"])
@@ -226,7 +229,7 @@ def test_probe_reports_the_unmultiplied_terms(build, batch):
 
 def test_conservatism_lowers_q_away_from_the_data(build, batch):
     """What the term is for: after some steps data actions are worth more than random ones."""
-    gaps = []
+    gaps, batch = [], dataclasses.replace(batch, bootstrap=batch.bootstrap * np.float32(0.5))
     for weight in (0.0, 5.0):
         algorithm = build("cql", cql_weight=weight, critic_lr=3e-3, discount=0.5)
         for _ in range(60):

@@ -112,7 +112,7 @@ def test_one_far_action_costs_at_most_20_nats_an_entry(estimate):
 
 def entropy_part(policy):
     torch.manual_seed(0)
-    return policy.branches(64)[1].mean(1)
+    return policy.weighted_actions(64)[1].mean(1)
 
 
 @pytest.mark.parametrize("sigma", [0.5, 20.0])

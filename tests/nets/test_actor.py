@@ -21,7 +21,7 @@ def make(head="gaussian", action=ACTION, **settings):
     torch.manual_seed(0)
     config = NetConfig(**{"action_head": head, "latent": 12, "hidden": (32,), **settings})
     images = torch.randint(0, 256, (8, 24, 24, 3), dtype=torch.uint8)
-    return Actor(config, (24, 24, 3), action), images
+    return Actor(config, {"image": (24, 24, 3)}, action), {"image": images}
 
 
 @every
@@ -29,7 +29,7 @@ def make(head="gaussian", action=ACTION, **settings):
 def test_each_head_gives_its_distribution_over_the_whole_action(head, action):
     actor, images = make(head, action)
     dist = actor(images)
-    assert type(dist) is HEADS[head] and dist.rate is None
+    assert type(dist) is HEADS[head] and dist.bottleneck_kl is None
     actions, log_prob = dist.sample(2)
     assert actions.shape == (8, 2, action.size) and log_prob.shape == (8, 2)
     assert dist.mode.shape == (8, action.size)
@@ -39,14 +39,14 @@ def test_each_head_gives_its_distribution_over_the_whole_action(head, action):
 
 
 @every
-@pytest.mark.parametrize("path", ["log_prob", "branches", "mode"])
+@pytest.mark.parametrize("path", ["log_prob", "weighted_actions", "mode"])
 def test_gradient_reaches_every_parameter_of_the_encoder(head, path):
     actor, images = make(head)
     dist = actor(images)
     if path == "log_prob":
         dist.log_prob(torch.rand(8, 3) - 0.5).sum().backward()
-    elif path == "branches":
-        actions, _, weights = dist.branches(2)
+    elif path == "weighted_actions":
+        actions, _, weights = dist.weighted_actions(2)
         (weights * actions.square().sum(-1)).sum().backward()
     else:
         (dist.mode - 0.3).square().sum().backward()
@@ -98,12 +98,16 @@ def test_a_mixed_head_without_a_discrete_entry_is_refused():
 def test_the_policys_bottleneck_is_sampled_in_training_and_gives_its_rate(head):
     actor, images = make(head, bottleneck=True, bottleneck_place="policy", bottleneck_size=4)
     one, two = actor(images), actor(images)
-    assert one.rate.shape == (8,) and torch.equal(one.rate, two.rate) and one.rate.min() > 0
+    assert (
+        one.bottleneck_kl.shape == (8,)
+        and torch.equal(one.bottleneck_kl, two.bottleneck_kl)
+        and one.bottleneck_kl.min() > 0
+    )
     data = torch.full((8, 3), 0.3)
     assert not torch.equal(one.log_prob(data), two.log_prob(data))
     actor.eval()
     assert torch.equal(actor(images).log_prob(data), actor(images).log_prob(data))
-    one.rate.sum().backward()
+    one.bottleneck_kl.sum().backward()
     assert all(p.grad is None for p in actor.head.parameters())
     assert all(p.grad.abs().max() > 0 for p in actor.encoder.parameters())
 
@@ -122,8 +126,8 @@ def test_settings_of_the_critic_leave_the_actor_as_it_is(settings):
 
 def test_resnet_policy_gives_the_residual_trunk():
     actor, images = make(resnet_policy=True)
-    assert actor.encoder.features_size == 128 * 6 * 6
-    assert actor.encoder.features(images).shape == (8, 128 * 6 * 6)
+    (features,) = actor.encoder.features(images).images
+    assert features.shape == (8, 128 * 6 * 6)
 
 
 def test_dropout_drops_in_training_only():

@@ -1,4 +1,4 @@
-"""Every distribution over actions is one: its density, samples, branches and mode agree."""
+"""Every distribution over actions is one: its density, samples, weighted_actions and mode agree."""
 
 from __future__ import annotations
 
@@ -113,7 +113,7 @@ def test_density_of_one_action_a_row_of_many_and_of_a_sample_are_the_same(kind):
 
 @every
 def test_branches_carry_the_density_of_their_actions_and_weights_of_sum_one(kind):
-    actions, log_prob, weights = build(kind, parameters(kind)).branches(3)
+    actions, log_prob, weights = build(kind, parameters(kind)).weighted_actions(3)
     assert actions.shape[1] == 3 * {"gaussian": 1, "mixture": 3, "mixed": 6}[kind]
     torch.testing.assert_close(weights.sum(1), torch.ones(2, dtype=torch.float64))
     dist = build(kind, parameters(kind))
@@ -133,7 +133,7 @@ def test_branches_give_unbiased_means_and_gradients(kind, what):
         exact = (log_prob.exp() * volume * log_prob).sum(1)
     wanted = torch.autograd.grad(exact.sum(), values)
     torch.manual_seed(0)
-    actions, log_prob, weights = build(kind, values).branches(60000)
+    actions, log_prob, weights = build(kind, values).weighted_actions(60000)
     estimate = (weights * (curved(actions) if what == "value" else log_prob)).sum(1)
     torch.testing.assert_close(estimate, exact, rtol=0, atol=0.015)
     for got, expected in zip(torch.autograd.grad(estimate.sum(), values), wanted):
@@ -146,7 +146,7 @@ def test_one_branch_of_each_level_gives_its_logits_their_exact_gradient():
     values = parameters("mixed")
     with torch.no_grad():
         values[1].fill_(-12.0)
-    actions, _, weights = build("mixed", values).branches(1)
+    actions, _, weights = build("mixed", values).weighted_actions(1)
     got = torch.autograd.grad((weights * curved(actions)).sum(), values[2:])
     gripper, neutral = values[2].softmax(-1), values[3].softmax(-1)
     total = 0.0
@@ -239,9 +239,9 @@ def test_detached_it_is_the_same_distribution_without_a_gradient(kind):
     dist = build(kind, parameters(kind))
     cut = dist.detach()
     torch.manual_seed(0)
-    actions, log_prob, weights = cut.branches(2)
+    actions, log_prob, weights = cut.weighted_actions(2)
     torch.manual_seed(0)
-    for detached, live in zip((actions, log_prob, weights), dist.branches(2)):
+    for detached, live in zip((actions, log_prob, weights), dist.weighted_actions(2)):
         torch.testing.assert_close(detached, live.detach())
         assert not detached.requires_grad
     assert not cut.log_prob(actions).requires_grad and not cut.mode.requires_grad

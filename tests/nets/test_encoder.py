@@ -9,7 +9,8 @@ import torch
 from torch import nn
 
 from ofrl_robot.nets.config import NetConfig
-from ofrl_robot.nets.encoder import Encoder, ResidualBlock
+from ofrl_robot.nets.encoder import Encoder, ImageEncoder, ResidualBlock
+from ofrl_robot.specs import STATE
 
 TRUNKS = ("strided", "cog", "cog_deep", "cog_small", "residual")
 every = pytest.mark.parametrize("trunk", TRUNKS)
@@ -20,7 +21,9 @@ def make(trunk, shape=(24, 24, 3), **settings):
     residual = trunk == "residual"
     config = NetConfig(encoder="strided" if residual else trunk, **{"latent": 20, **settings})
     torch.manual_seed(0)
-    return Encoder(config, shape, residual), torch.randint(0, 256, (3,) + shape, dtype=torch.uint8)
+    return ImageEncoder(config, shape, residual), torch.randint(
+        0, 256, (3,) + shape, dtype=torch.uint8
+    )
 
 
 @every
@@ -110,10 +113,47 @@ def test_dropout_is_after_pooling_and_before_relu():
     assert [type(m).__name__ for m in trunk][:4] == ["Conv2d", "MaxPool2d", "Dropout2d", "ReLU"]
 
 
-def test_float_observations_are_their_own_code():
-    encoder = Encoder(NetConfig(), (5,))
+def test_the_state_alone_is_its_own_code():
+    encoder = Encoder(NetConfig(), {STATE: (5,)})
     x = torch.randn(4, 5)
-    assert torch.equal(encoder(x), x) and encoder.size == 5 and not list(encoder.parameters())
+    assert torch.equal(encoder({STATE: x}), x) and encoder.size == 5
+    assert not list(encoder.parameters())
+
+
+def test_one_camera_is_its_image_encoder_to_the_bit():
+    plain, images = make("strided")
+    torch.manual_seed(0)
+    encoder = Encoder(NetConfig(latent=20), {"image": (24, 24, 3)})
+    assert torch.equal(encoder({"image": images}), plain(images))
+    for one, other in zip(encoder.parameters(), plain.parameters()):
+        assert torch.equal(one, other)
+
+
+def test_cameras_and_state_are_joined_in_their_order():
+    shapes = {"front": (24, 24, 3), STATE: (2,), "wrist.left": (16, 32, 3)}
+    torch.manual_seed(0)
+    encoder = Encoder(NetConfig(latent=20), shapes)
+    observations = {
+        "wrist.left": torch.randint(0, 256, (3, 16, 32, 3), dtype=torch.uint8),
+        "front": torch.randint(0, 256, (3, 24, 24, 3), dtype=torch.uint8),
+        STATE: torch.randn(3, 2),
+        "unused": torch.zeros(3, 1),
+    }
+    front, wrist = encoder.cameras
+    expected = [front(observations["front"]), wrist(observations["wrist.left"])]
+    code = encoder(observations)
+    assert torch.equal(code, torch.cat([*expected, observations[STATE]], 1))
+    assert encoder.size == code.shape[1] == 42
+
+
+def test_the_state_is_normalised_and_a_constant_entry_is_left_finite():
+    encoder = Encoder(NetConfig(), {STATE: (3,)})
+    encoder.normalise_state(torch.tensor([1.0, -2.0, 5.0]), torch.tensor([2.0, 0.5, 0.0]))
+    x = torch.tensor([[3.0, -1.0, 5.0], [1.0, -2.0, 6.0]])
+    assert encoder({STATE: x}).tolist() == [[1.0, 2.0, 0.0], [0.0, 0.0, 1.0]]
+    other = Encoder(NetConfig(), {STATE: (3,)})
+    other.load_state_dict(encoder.state_dict())  # it is stored with the weights
+    assert torch.equal(other({STATE: x}), encoder({STATE: x}))
 
 
 def test_building_draws_as_many_random_numbers_with_and_without_dropout():
@@ -122,6 +162,13 @@ def test_building_draws_as_many_random_numbers_with_and_without_dropout():
     states = []
     for dropout in (0.0, 0.5):
         torch.manual_seed(0)
-        Encoder(dataclasses.replace(config, dropout=dropout), (24, 24, 3))
+        ImageEncoder(dataclasses.replace(config, dropout=dropout), (24, 24, 3))
         states.append(torch.get_rng_state())
     assert torch.equal(*states)
+
+
+@every
+@pytest.mark.parametrize("shape", [(48, 48, 3), (25, 41, 3)])
+def test_the_size_of_the_features_is_worked_out_right(trunk, shape):
+    encoder, images = make(trunk, shape)
+    assert encoder.features(images).shape == (3, encoder.features_size)

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from ofrl_robot.nets.mlp import Bottleneck, OutputLinear, mlp
+from ofrl_robot.nets.mlp import Bottleneck, EnsembleLinear, OutputLinear, ensemble_mlp, mlp
 
 
 def kinds(module):
@@ -37,7 +37,7 @@ def test_the_last_layer_is_exact_under_autocast_and_the_others_are_not():
 @pytest.fixture
 def bottleneck():
     torch.manual_seed(0)
-    return Bottleneck(6, 4)
+    return Bottleneck(OutputLinear(6, 8))
 
 
 def gaussian_of(bottleneck, x):
@@ -45,27 +45,27 @@ def gaussian_of(bottleneck, x):
     return torch.distributions.Normal(mean, log_std.exp())
 
 
-def test_the_rate_is_the_kl_from_a_standard_normal(bottleneck):
+def test_the_kl_is_that_from_a_standard_normal(bottleneck):
     x = torch.randn(5, 3, 6) * 2
-    _, rate = bottleneck(x)
+    _, kl = bottleneck(x)
     normal = torch.distributions.Normal(torch.zeros(4), torch.ones(4))
     expected = torch.distributions.kl_divergence(gaussian_of(bottleneck, x), normal).sum(-1)
-    assert rate.shape == (5, 3)
-    torch.testing.assert_close(rate, expected)
+    assert kl.shape == (5, 3)
+    torch.testing.assert_close(kl, expected)
 
 
 def test_the_code_is_sampled_while_training_and_its_mean_otherwise(bottleneck):
     x = torch.randn(1, 6).expand(40000, 6)
     normal = gaussian_of(bottleneck, x)
-    code, rate = bottleneck(x)
+    code, kl = bottleneck(x)
     torch.testing.assert_close(code.mean(0), normal.mean[0], rtol=0, atol=0.03)
     torch.testing.assert_close(code.std(0), normal.stddev[0], rtol=0.03, atol=0)
     bottleneck.eval()
-    code, same_rate = bottleneck(x)
-    assert torch.equal(code, normal.mean) and torch.equal(same_rate, rate)
+    code, same_kl = bottleneck(x)
+    assert torch.equal(code, normal.mean) and torch.equal(same_kl, kl)
 
 
-def test_both_the_sample_and_the_rate_train_mean_and_spread(bottleneck):
+def test_both_the_sample_and_the_kl_train_mean_and_spread(bottleneck):
     weight = bottleneck.parameters_of_z.weight
     for output in bottleneck(torch.randn(8, 6)):
         gradient = torch.autograd.grad(output.sum(), weight, retain_graph=True)[0]
@@ -74,5 +74,24 @@ def test_both_the_sample_and_the_rate_train_mean_and_spread(bottleneck):
 
 def test_extreme_inputs_stay_finite(bottleneck):
     """The released code has no clamp: an exponent of 100 is infinite in float32."""
-    code, rate = bottleneck(torch.full((1, 6), 1e4))
-    assert torch.isfinite(code).all() and torch.isfinite(rate).all()
+    code, kl = bottleneck(torch.full((1, 6), 1e4))
+    assert torch.isfinite(code).all() and torch.isfinite(kl).all()
+
+
+def test_an_ensemble_of_perceptrons_has_the_layers_of_one():
+    layers = ensemble_mlp(3, (4, 8, 2), dropout=0.3)
+    assert kinds(layers) == [EnsembleLinear, nn.Dropout, nn.ReLU, EnsembleLinear]
+    assert layers[0].weight.shape == (3, 4, 8) and layers[0].bias.shape == (3, 1, 8)
+
+
+def test_the_last_ensemble_layer_is_exact_under_autocast_and_the_others_are_not():
+    layers, x = ensemble_mlp(2, (8, 8, 2)), torch.randn(2, 16, 8)
+    for layer in (layers[0], layers[2]):
+        for member in range(2):
+            layer.reset(member)
+    with torch.autocast("cpu", torch.bfloat16):
+        hidden = layers[0](x)
+        out = layers[2](hidden)
+    assert hidden.dtype == torch.bfloat16 and out.dtype == torch.float32
+    exact = hidden.float() @ layers[2].weight + layers[2].bias
+    torch.testing.assert_close(out, exact, rtol=1e-6, atol=1e-6)

@@ -18,7 +18,7 @@ HEADER = Header(
     nets=NetConfig(latent=8, hidden=(16, 8)),
     action_spec=WIDOWX_ACTION,
     observation_spec=widowx_observation(24),
-    camera="image",
+    observe=("image",),
     control_rate_hz=5.0,
     task="Widow250SingleObjGrasp-v0",
     robot="sim",
@@ -31,7 +31,7 @@ HEADER = Header(
 
 def actor_of(header, seed=0):
     torch.manual_seed(seed)
-    actor = Actor(header.nets, header.image_shape, header.action_spec)
+    actor = Actor(header.nets, header.shapes, header.action_spec)
     with torch.no_grad():  # larger than at the start, so that images differ in their action
         actor.head[-1].weight.normal_(0.0, 0.3)
     return actor

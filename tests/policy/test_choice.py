@@ -34,11 +34,10 @@ def save_both(save, header):
 
     def write(nets=NETS):
         torch.manual_seed(0)
-        actor = Actor(nets, header.image_shape, header.action_spec).eval()
-        critic = Critic(nets, header.image_shape, header.action_spec.size).eval()
+        actor = Actor(nets, header.shapes, header.action_spec).eval()
+        critic = Critic(nets, header.shapes, header.action_spec.size).eval()
         with torch.no_grad():  # larger than at the start, so that Q depends on the action
-            for head in critic.heads:
-                head.rest[-1].weight.normal_(0.0, 0.3)
+            critic.heads.output[-1].weight.normal_(0.0, 0.3)
         weights = {ACTOR + k: v for k, v in actor.state_dict().items()}
         weights.update({CRITIC + k: v for k, v in critic.state_dict().items()})
         return save(nets=nets, weights=weights), actor, critic
@@ -64,8 +63,9 @@ def test_max_q_is_the_best_of_ten_samples_by_the_first_critic(save_both, changes
     expected, of_the_second = [], []
     with torch.no_grad():
         for frame in torch.from_numpy(FRAMES).unsqueeze(1):
-            drawn = actor(frame).sample(10, generator)[0]
-            first, second = critic.q(critic.encode(frame), drawn)[:, 0]
+            observations = {"image": frame}
+            drawn = actor(observations).sample(10, generator)[0]
+            first, second = critic.q(critic.encode(observations), drawn)[:, 0]
             expected.append(drawn[0, first.argmax()].double().numpy())
             of_the_second.append(drawn[0, second.argmax()].double().numpy())
     actions = actions_of(Policy(path, "max_q"), 7)
@@ -99,7 +99,9 @@ def test_without_a_critic_max_q_is_refused_and_the_others_work(save):
 def test_a_critic_that_does_not_fit_its_header_is_refused(save, save_both):
     path, actor, critic = save_both()
     weights = {ACTOR + k: v for k, v in actor.state_dict().items()}
-    weights.update({CRITIC + k: v for k, v in critic.state_dict().items() if "heads.1" not in k})
+    weights.update(
+        {CRITIC + k: v for k, v in critic.state_dict().items() if "action_layer" not in k}
+    )
     with pytest.raises(CheckpointError, match="weights do not fit"):
         Policy(save(weights=weights), "max_q")
 

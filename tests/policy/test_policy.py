@@ -15,6 +15,8 @@ from ofrl_robot.errors import CheckpointError, SpecMismatchError
 from ofrl_robot.nets.actor import Actor
 from ofrl_robot.policy.checkpoint import ACTOR, load_checkpoint, part
 from ofrl_robot.policy.policy import Policy
+from ofrl_robot.specs import STATE
+from tests.policy.conftest import actor_of
 
 
 def ticks(count=3, size=24):
@@ -32,10 +34,10 @@ def rollout(policy, seed):
 
 def test_the_mode_is_what_the_saved_network_says(save, header):
     path = save()
-    actor = Actor(header.nets, header.image_shape, header.action_spec)
+    actor = Actor(header.nets, header.shapes, header.action_spec)
     actor.load_state_dict(part(load_checkpoint(path)[1], ACTOR))
     images = torch.from_numpy(np.stack([t.images["image"] for t in ticks()]))
-    expected = actor(images).mode.detach().numpy()
+    expected = actor({"image": images}).mode.detach().numpy()
     actions = rollout(Policy(path), 0)
     assert actions.shape == (3, 8) and actions.dtype == np.float64
     np.testing.assert_allclose(actions, expected, rtol=0, atol=1e-6)
@@ -59,12 +61,12 @@ def test_networks_of_all_kinds_are_deployed_as_saved_and_drop_and_sample_nothing
     """Corrections act in training; a deployed mode is one action per image."""
     nets = dataclasses.replace(header.nets, **changes)
     torch.manual_seed(0)
-    actor = Actor(nets, header.image_shape, header.action_spec)
+    actor = Actor(nets, header.shapes, header.action_spec)
     with torch.no_grad():
         actor.head[-1].weight.normal_(0.0, 0.3)
     path = save(nets=nets, weights={ACTOR + k: v for k, v in actor.state_dict().items()})
     images = torch.from_numpy(np.stack([t.images["image"] for t in ticks()]))
-    expected = actor.eval()(images).mode.detach().numpy()
+    expected = actor.eval()({"image": images}).mode.detach().numpy()
     policy = Policy(path)
     actions = rollout(policy, 0)
     np.testing.assert_allclose(actions, expected, rtol=0, atol=1e-6)
@@ -127,19 +129,100 @@ def test_weights_that_do_not_fit_their_header_are_refused(save, header, changes)
 def test_another_robots_specs_are_refused_with_both_sides_named(save, header):
     path = save()
     policy = Policy(path)
-    rate = header.control_rate_hz
-    policy.require_specs(header.action_spec, header.observation_spec, rate, "robot sim")
+    rate, task = header.control_rate_hz, header.task
+    policy.require_specs(header.action_spec, header.observation_spec, rate, "robot sim", task)
     slow = dataclasses.replace(header.action_spec, scale=(0.1,) * 8)
     with pytest.raises(SpecMismatchError, match="ActionSpec.*scale") as caught:
-        policy.require_specs(slow, header.observation_spec, rate, "robot arm2")
+        policy.require_specs(slow, header.observation_spec, rate, "robot arm2", task)
     assert str(path) in str(caught.value) and "robot arm2" in str(caught.value)
     larger = dataclasses.replace(header.observation_spec.cameras[0], height=48)
     other = dataclasses.replace(header.observation_spec, cameras=(larger,))
     with pytest.raises(SpecMismatchError, match="ObservationSpec.*cameras") as caught:
-        policy.require_specs(header.action_spec, other, rate, "robot arm2")
+        policy.require_specs(header.action_spec, other, rate, "robot arm2", task)
     with pytest.raises(SpecMismatchError, match="control rate .* robot arm2 is"):
-        policy.require_specs(header.action_spec, header.observation_spec, 2 * rate, "robot arm2")
+        policy.require_specs(
+            header.action_spec, header.observation_spec, 2 * rate, "robot arm2", task
+        )
     assert "'height': 24" in str(caught.value) and "'height': 48" in str(caught.value)
+
+
+@pytest.mark.parametrize("side", ["action", "state"])
+def test_another_frame_of_reference_is_refused(side, save, header):
+    policy = Policy(save())
+    action, observation = header.action_spec, header.observation_spec
+    if side == "action":
+        action = dataclasses.replace(action, frame="base")
+    else:
+        observation = dataclasses.replace(observation, state_frame="base")
+    with pytest.raises(SpecMismatchError, match="frame: world != base"):
+        policy.require_specs(action, observation, header.control_rate_hz, "arm", header.task)
+
+
+def test_the_observations_that_it_reads_are_listed_where_a_robot_gives_others(save, header):
+    policy = Policy(save())
+    other = dataclasses.replace(header.observation_spec, state_names=("a",), state_units=("m",))
+    with pytest.raises(SpecMismatchError, match="which reads image.*state_names"):
+        policy.require_specs(header.action_spec, other, header.control_rate_hz, "arm", header.task)
+
+
+@pytest.mark.parametrize("rate", [float("nan"), 0.0, -5.0, float("inf"), None, "5"], ids=str)
+def test_a_robot_without_a_control_rate_is_refused(rate, save, header):
+    """NaN compares with nothing: it passed every check of a difference."""
+    policy = Policy(save())
+    with pytest.raises(SpecMismatchError, match="control rate of arm is .*above 0"):
+        policy.require_specs(header.action_spec, header.observation_spec, rate, "arm", header.task)
+
+
+def test_a_policy_of_another_task_is_refused_unless_any_task_is_allowed(save, header):
+    path = save()
+    policy, rate = Policy(path), header.control_rate_hz
+    specs = header.action_spec, header.observation_spec
+    with pytest.raises(SpecMismatchError, match="SingleObjGrasp-v0'.*arm does 'Drawer'") as caught:
+        policy.require_specs(*specs, rate, "arm", "Drawer")
+    assert str(path) in str(caught.value) and "\n" not in str(caught.value)
+    policy.require_specs(*specs, rate, "arm", "Drawer", any_task=True)
+
+
+def with_state(header, seed=0):
+    """Header and weights of a policy that reads the camera and the state."""
+    header = dataclasses.replace(header, observe=("image", STATE))
+    actor = actor_of(header, seed)
+    actor.encoder.normalise_state(torch.full((10,), 0.5), torch.full((10,), 2.0))
+    weights = {ACTOR + k: v for k, v in actor.state_dict().items()}
+    return header, weights, actor.eval()
+
+
+def test_a_policy_that_observes_the_state_reads_it_from_the_tick(save, header):
+    header, weights, actor = with_state(header)
+    policy = Policy(save(weights=weights, observe=header.observe))
+    policy.warm_up()
+    tick = dataclasses.replace(ticks(1)[0], state=np.linspace(-1.0, 1.0, 10))
+    image = torch.from_numpy(tick.images["image"]).unsqueeze(0)
+    state = torch.from_numpy(tick.state).float().unsqueeze(0)
+    expected = actor({"image": image, STATE: state}).mode[0].detach().numpy()
+    np.testing.assert_allclose(policy.act(tick), expected, rtol=0, atol=1e-6)
+    moved = policy.act(dataclasses.replace(tick, state=-tick.state))
+    assert np.abs(moved - expected).max() > 1e-4, "the state is not read"
+
+
+def test_a_checkpoint_with_the_state_and_one_without_are_told_apart(save, header):
+    """A header that claims one and weights of the other: the message lists the observations."""
+    with pytest.raises(CheckpointError, match="weights do not fit.*observations: image, state"):
+        Policy(save(observe=("image", STATE)))
+    _, weights, _ = with_state(header)
+    with pytest.raises(CheckpointError, match=r"weights do not fit.*observations: image\)"):
+        Policy(save(weights=weights))
+
+
+def test_a_header_that_claims_huge_networks_allocates_nothing(save, header):
+    """Within the bounds of each setting, these are 10^11 numbers; the file has a few thousand."""
+    nets = dataclasses.replace(header.nets, hidden=(65536,) * 64, latent=65536)
+    with pytest.raises(CheckpointError, match="weights do not fit"):
+        Policy(save(nets=nets))
+    cameras = (dataclasses.replace(header.observation_spec.cameras[0], height=4096, width=4096),)
+    spec = dataclasses.replace(header.observation_spec, cameras=cameras)
+    with pytest.raises(CheckpointError, match="weights do not fit"):
+        Policy(save(observation_spec=spec))
 
 
 def test_identity_says_which_policy_it_was(save):

@@ -9,7 +9,9 @@ import signal
 import sys
 from pathlib import Path
 
-from ofrl_robot.algos.config import BCConfig, BRACConfig, CQLConfig
+from ofrl_robot.algos.configs.bc import BCConfig
+from ofrl_robot.algos.configs.brac import BRACConfig
+from ofrl_robot.algos.configs.cql import CQLConfig
 from ofrl_robot.nets.config import NetConfig
 from ofrl_robot.training import loop, run_folder
 from ofrl_robot.training.config import RunConfig, TrainConfig
@@ -34,7 +36,7 @@ def config(dataset, algo="cql", algo_config=None, nets=NETS, prior=None, **chang
 
 
 class StopAt(Display):
-    """Ends the run once that step's checkpoint is there; keeps what was said."""
+    """Interrupts the run after the checkpoint of that step; keeps the lines shown."""
 
     def __init__(self, step=None):
         self.step, self.said = step, []
@@ -57,9 +59,9 @@ def stopped(chosen, folder, step=3):
 # -- the program ------------------------------------------------------------------------------
 
 LONG = {"steps": 12, "checkpoint_every": 4, "nets": dataclasses.replace(NETS, dropout=0.1)}
-# Where each attempt dies: a function, its how-manieth call, and where in it. In order, each
-# attempt resumes the one before.
-DEATHS = [
+# Where each attempt is killed: a function, the number of its call, and where in it. Each attempt
+# resumes the one before.
+KILLS = [
     ("update", 3, "before"),  # ahead of the first checkpoint
     ("save_checkpoint", 1, "after"),  # the file is there, its row of metrics.csv is not
     ("save_state", 1, "before"),  # the row is there, the state is not: all from the beginning
@@ -70,54 +72,54 @@ DEATHS = [
 ]
 
 
-def die():
+def kill_self():
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def doom(owner, name, count, moment, counts=lambda *args: True):
+def kill_at(owner, name, count, moment, counts=lambda *args: True):
     """Have this process killed at the ``count``-th call of owner.name."""
     real, calls = getattr(owner, name), []
 
-    def doomed(*args):
+    def killing(*args):
         calls.append(counts(*args))
         last = sum(calls) == count and calls[-1]
         if last and moment == "before":
-            die()
+            kill_self()
         result = real(*args)
         if last:
-            die()
+            kill_self()
         return result
 
-    setattr(owner, name, doomed)
+    setattr(owner, name, killing)
 
 
-def doom_row(count):
+def kill_amid_row(count):
     def half(log, step, values):
         log._file.write(f"{step},0.12")
         log._file.flush()
-        die()
+        kill_self()
 
-    doom_at, real = [count], run_folder.CsvLog.write
+    left, real = [count], run_folder.CsvLog.write
 
     def write(*args):
-        doom_at[0] -= 1
-        (real if doom_at[0] else half)(*args)
+        left[0] -= 1
+        (real if left[0] else half)(*args)
 
     run_folder.CsvLog.write = write
 
 
-def attempt(data, folder, resume, death=None):
-    if death is not None:
-        name, count, moment = death
+def attempt(data, folder, resume, kill=None):
+    if kill is not None:
+        name, count, moment = kill
         if moment == "amid":
-            doom_row(count)
+            kill_amid_row(count)
         elif name == "update":
-            doom(Learner, name, count, moment)
+            kill_at(Learner, name, count, moment)
         elif name == "replace_state":
             disk = sys.modules["ofrl_robot.files"]
-            doom(disk, "replace", count, moment, lambda a, b: b.name == "state.safetensors")
+            kill_at(disk, "replace", count, moment, lambda a, b: b.name == "state.safetensors")
         else:
-            doom(loop, name, count, moment)
+            kill_at(loop, name, count, moment)
     loop.train(config(data, **LONG), Path(folder), resume)
 
 
@@ -142,6 +144,6 @@ if __name__ == "__main__":
 
     data, unbroken, broken = sys.argv[1:]
     codes = [in_child(data, unbroken, False)]
-    codes += [in_child(data, broken, k > 0, death) for k, death in enumerate(DEATHS)]
+    codes += [in_child(data, broken, k > 0, kill) for k, kill in enumerate(KILLS)]
     codes.append(in_child(data, broken, True))
     print(codes)

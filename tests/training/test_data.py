@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from ofrl_robot.data.datasets.dataset import open_dataset
+from ofrl_robot.data.replay.buffer import ReplayBuffer
 from ofrl_robot.errors import ConfigError, DatasetError, SpecMismatchError
 from ofrl_robot.training import run_folder
 from ofrl_robot.training.learner import Learner
@@ -43,7 +44,7 @@ def test_the_range_of_rewards_covers_the_prior_too(both):
     task, prior = both
     learner = Learner(config(make_all_ones(task), prior=prior))
     assert learner.data.reward_range == (0.0, 1.0)
-    assert learner.algorithm.return_range == pytest.approx((0.0, 10.0))
+    assert learner.algorithm.value_limits == pytest.approx((0.0, 10.0))
 
 
 @pytest.mark.parametrize(("fraction", "share"), [(None, 6 / 9), (0.25, 2 / 8)])
@@ -63,7 +64,7 @@ def test_batches_and_probe_hold_the_same_share_of_the_prior(both, monkeypatch, f
 def test_a_probe_keeps_the_mix_where_one_dataset_is_small(both):
     task, prior = both
     stores = Learner(config(task, prior=prior)).data.stores  # 30 and 60 transitions
-    probe = Probe(stores, [0.75, 0.25], 4096, 0)
+    probe = Probe(ReplayBuffer(stores, [0.75, 0.25]), 4096, 0)
     assert [sum(len(chunk[k]) for chunk in probe._chunks) for k in range(2)] == [30, 10]
 
 
@@ -71,7 +72,7 @@ def test_num_traj_takes_the_first_of_both(both):
     task, prior = both
     data = Learner(config(task, prior=prior, num_traj=2)).data
     assert [len(store) for store in data.stores] == [10, 10]
-    assert data.fractions == [0.5, 0.5]
+    assert data.buffer.fractions == [0.5, 0.5]
 
 
 def test_the_config_names_both_folders(both, tmp_path):

@@ -14,9 +14,10 @@ import safetensors.torch
 import torch
 
 from ofrl_robot.errors import ConfigError
-from ofrl_robot.training import run_folder
-from ofrl_robot.training.distributed import Team, require_shareable, share
-from tests.training import team
+from ofrl_robot.training import learner, run_folder
+from ofrl_robot.training.distributed import DistributedLearner, require_shareable, share
+from ofrl_robot.training.process_group import ProcessGroup
+from tests.training import worker
 from tests.training.small_run import HYPER, config
 
 LOOPBACK = {"MASTER_ADDR": "127.0.0.1", "GLOO_SOCKET_IFNAME": "lo", "OMP_NUM_THREADS": "1"}
@@ -43,8 +44,8 @@ def finish(*processes):
 @pytest.mark.timeout(300)  # processes that import torch, on whatever machine
 def test_two_processes_are_one_with_the_joint_batch(make_dataset, tmp_path):
     data = make_dataset()
-    whole = start(team.__file__, data, tmp_path, 0, 1)
-    parts = [start(team.__file__, data, tmp_path, rank, 2) for rank in (0, 1)]
+    whole = start(worker.__file__, data, tmp_path, 0, 1)
+    parts = [start(worker.__file__, data, tmp_path, rank, 2) for rank in (0, 1)]
     codes, (_, first, second) = finish(whole, *parts)
     assert codes == [0, 0, 0], first + second
     check_gradients(tmp_path)
@@ -55,7 +56,7 @@ def check_gradients(folder):
     names = ("0 of 1", "0 of 2", "1 of 2")
     whole, first, second = (safetensors.torch.load_file(str(folder / name)) for name in names)
     assert {" ".join(name.split()[:2]) for name in whole} == {
-        "{} {}".format(*case) for case in team.CASES
+        "{} {}".format(*case) for case in worker.CASES
     }
     assert set(first) == set(second) == set(whole)  # none where one process has none
     assert not any(name.startswith("brac 5 behavior") for name in whole)
@@ -82,7 +83,7 @@ def check_runs(folder, first, second):
 @pytest.mark.timeout(300)  # processes that import torch, on whatever machine
 def test_torchrun_trains_one_run(make_dataset, tmp_path):
     words = ["train", make_dataset(), "--algo", "bc", "--steps", 2, "--name", "run",
-             *team.FLAGS[:-2], "--out", tmp_path]  # fmt: skip
+             *worker.FLAGS[:-2], "--out", tmp_path]  # fmt: skip
     launcher = ["-m", "torch.distributed.run", "--standalone", "--local-addr", "127.0.0.1",
                 "--nproc-per-node", 2, "-m", "ofrl_robot.cli"]  # fmt: skip
     codes, (output,) = finish(start(*launcher, *words))
@@ -115,14 +116,28 @@ def test_shares_are_equal_parts_of_the_joint_batch():
         ),
     ],
 )
-def test_what_a_team_cannot_train_is_refused(changes, message):
+def test_what_several_processes_cannot_train_is_refused(changes, message):
     require_shareable(config("data", "brac"), 2)
     with pytest.raises(ConfigError, match=message):
         require_shareable(config("data", "brac", **changes), 2)
 
 
+def test_only_a_single_process_uploads_its_data(make_dataset, tmp_path, monkeypatch):
+    """Several processes use no CUDA graph, so each took half of its GPU for nothing."""
+    monkeypatch.setattr(learner, "fits", lambda buffer, device: True)  # as if on a GPU
+    assert learner.Learner(config(make_dataset(), "bc"))._graphed is not None
+    meeting = f"file://{tmp_path / 'meeting'}"
+    torch.distributed.init_process_group("gloo", meeting, rank=0, world_size=1)
+    try:
+        monkeypatch.setattr(learner, "ResidentData", None)
+        made = DistributedLearner(config(tmp_path / "data", "bc"), ProcessGroup())
+        assert made._graphed is None
+    finally:
+        torch.distributed.destroy_process_group()
+
+
 def test_torchrun_says_who_is_who(monkeypatch):
-    assert Team.of_environment() == Team(0, 1, 0)
+    assert ProcessGroup.from_environment() == ProcessGroup(0, 1, 0)
     for name, value in {"RANK": "3", "WORLD_SIZE": "4", "LOCAL_RANK": "1"}.items():
         monkeypatch.setenv(name, value)
-    assert Team.of_environment() == Team(rank=3, size=4, local_rank=1)
+    assert ProcessGroup.from_environment() == ProcessGroup(rank=3, size=4, local_rank=1)

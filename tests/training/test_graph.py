@@ -8,20 +8,24 @@ import numpy as np
 import pytest
 import torch
 
-from ofrl_robot.algos.base import TensorBatch
-from ofrl_robot.algos.config import BCConfig, BRACConfig, CQLConfig
-from ofrl_robot.algos.registry import make_algorithm
-from ofrl_robot.data.replay.frame_file import FrameFile
-from ofrl_robot.data.replay.sampler import MixedSampler, gather
+from ofrl_robot.algos.build import Build, make_algorithm
+from ofrl_robot.algos.configs.bc import BCConfig
+from ofrl_robot.algos.configs.brac import BRACConfig
+from ofrl_robot.algos.configs.cql import CQLConfig
+from ofrl_robot.data.replay.array_file import ArrayFile
+from ofrl_robot.data.replay.batch import Batch
+from ofrl_robot.data.replay.buffer import ReplayBuffer
+from ofrl_robot.data.replay.sampler import MixedSampler
 from ofrl_robot.data.replay.transition_store import TransitionStore
 from ofrl_robot.nets.config import NetConfig
-from ofrl_robot.specs import ActionSpec
+from ofrl_robot.specs import STATE, ActionSpec
 from ofrl_robot.training import resident
 from ofrl_robot.training.graph import WARM_UP, GraphedUpdate
 from ofrl_robot.training.resident import ResidentData, fits, resident_bytes
 
 CPU = torch.device("cpu")
 SIZE, ACTION = 12, ActionSpec(("x", "gripper"), ("m", "1"), (0.1, 1.0), "base")
+SHAPES = {"image": (SIZE, SIZE, 3), STATE: (3,)}
 DISCOUNT, N = 0.9, 3
 WARM_START = 6
 HYPER = {
@@ -40,11 +44,16 @@ def make_store(path, lengths, seed, mapped):
     count, frames = sum(lengths), sum(lengths) + len(lengths)
     images = rng.integers(0, 256, (frames, SIZE, SIZE, 3), np.uint8)
     path.write_bytes(images.tobytes())
+    state = rng.normal(size=(frames, 3)).astype(np.float32)
+    path.with_suffix(".state").write_bytes(state.tobytes())
     starts = np.concatenate([[0], np.cumsum(lengths)])
     terminals = np.zeros(count, bool)
     terminals[starts[1::2] - 1] = True  # every other episode; the others ran out of time
     return TransitionStore(
-        frames=FrameFile(path, images.shape, mapped),
+        observations={
+            "image": ArrayFile(path, images.shape, mapped),
+            STATE: ArrayFile(path.with_suffix(".state"), state.shape, mapped, np.float32),
+        },
         actions=rng.uniform(-0.9, 0.9, (count, ACTION.size)).astype(np.float32),
         rewards=rng.random(count).astype(np.float32),
         terminals=terminals,
@@ -55,46 +64,51 @@ def make_store(path, lengths, seed, mapped):
 
 
 @pytest.fixture(params=[True, False], ids=["mapped", "read"])
-def stores(request, tmp_path):
-    return [
+def buffer(request, tmp_path):
+    stores = [
         make_store(tmp_path / "a", (5, 1, 7), 0, request.param),
         make_store(tmp_path / "b", (4, 6), 1, request.param),
     ]
+    return ReplayBuffer(stores, [0.75, 0.25], N, DISCOUNT)
 
 
-def sampler(stores):
-    return MixedSampler(stores, [0.75, 0.25], 8, seed=3, n=N, discount=DISCOUNT)
+def sampler(buffer):
+    return MixedSampler(buffer, 8, seed=3)
 
 
 @pytest.mark.parametrize("block", [2, 6, 4096])
-def test_batches_are_those_of_the_sampler(stores, block, monkeypatch):
+def test_batches_are_those_of_the_sampler(buffer, block, monkeypatch):
     monkeypatch.setattr(resident, "_BLOCK", block)
-    data = ResidentData(stores, CPU, N, DISCOUNT)
-    draws = [np.arange(len(store))[::-1].copy() for store in stores]
+    data = ResidentData(buffer, CPU)
+    draws = [np.arange(len(store))[::-1].copy() for store in buffer.stores]
     batch = data.batch(torch.from_numpy(data.number(draws)))
-    expected = TensorBatch.load(gather(stores, draws, N, DISCOUNT), CPU, DISCOUNT)
-    for field in dataclasses.fields(TensorBatch):
+    expected = buffer.gather(draws).map(torch.from_numpy)
+    for field in dataclasses.fields(Batch):
         got, wanted = getattr(batch, field.name), getattr(expected, field.name)
-        assert got.dtype == wanted.dtype and torch.equal(got, wanted), field.name
+        if not isinstance(got, dict):
+            got, wanted = {field.name: got}, {field.name: wanted}
+        assert list(got) == list(wanted)
+        for name in got:
+            assert got[name].dtype == wanted[name].dtype and torch.equal(got[name], wanted[name])
 
 
-def test_the_memory_is_what_is_said(stores):
-    data = ResidentData(stores, CPU)
-    tensors = [data._frames, *data._columns.values()]
-    assert resident_bytes(stores) == sum(tensor.nbytes for tensor in tensors)
+def test_the_memory_is_what_is_said(buffer):
+    data = ResidentData(buffer, CPU)
+    tensors = [*data._observations.values(), *data._columns.values()]
+    assert resident_bytes(buffer) == sum(tensor.nbytes for tensor in tensors)
 
 
 @pytest.mark.parametrize(("free", "enough"), [(2, True), (1.9, False)])
-def test_half_of_the_free_memory_may_be_taken(stores, free, enough, monkeypatch):
-    said = int(free * resident_bytes(stores)), 10**12
+def test_half_of_the_free_memory_may_be_taken(buffer, free, enough, monkeypatch):
+    said = int(free * resident_bytes(buffer)), 10**12
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: said)
-    assert fits(stores, torch.device("cuda")) == enough
+    assert fits(buffer, torch.device("cuda")) == enough
 
 
 def algorithm(name):
     torch.manual_seed(0)
     nets = NetConfig(latent=8, hidden=(16,))
-    return make_algorithm(HYPER[name], nets, (SIZE, SIZE, 3), ACTION, CPU)
+    return make_algorithm(HYPER[name], Build(nets, SHAPES, ACTION, CPU))
 
 
 class Recorder:
@@ -117,15 +131,15 @@ class Recorder:
 
 @pytest.mark.parametrize("name", list(HYPER))
 @pytest.mark.parametrize("recording", [False, True])
-def test_steps_are_those_of_update_to_the_bit(stores, name, recording):
+def test_steps_are_those_of_update_to_the_bit(buffer, name, recording):
     steps = 14
-    plain, source = algorithm(name), sampler(stores)
+    plain, source = algorithm(name), sampler(buffer)
     torch.manual_seed(1)
     expected = [plain.update(source.sample()) for _ in range(steps)]
 
-    graphed, source, recorder = algorithm(name), sampler(stores), Recorder()
+    graphed, source, recorder = algorithm(name), sampler(buffer), Recorder()
     recorder.algorithm = graphed
-    data = ResidentData(stores, CPU, N, DISCOUNT)
+    data = ResidentData(buffer, CPU)
     update = GraphedUpdate(graphed, data, 8, recorder if recording else None)
     torch.manual_seed(1)
     for number, metrics in enumerate(expected):
@@ -140,24 +154,24 @@ def test_steps_are_those_of_update_to_the_bit(stores, name, recording):
         assert recorder.replays == steps - WARM_UP * len(phases)
 
 
-def test_a_step_that_cannot_be_recorded_is_said_and_runs_on(stores):
+def test_a_step_that_cannot_be_recorded_is_said_and_runs_on(buffer):
     def refuse(step):
         step_before = graphed.step
         graphed.step += 1
         raise RuntimeError(f"CUDA error: not permitted\nlong story {step_before}")
 
     plain, graphed = algorithm("cql"), algorithm("cql")
-    data = ResidentData(stores, CPU, N, DISCOUNT)
+    data = ResidentData(buffer, CPU)
     update = GraphedUpdate(graphed, data, 8, refuse)
     torch.manual_seed(1)
-    source = sampler(stores)
+    source = sampler(buffer)
     for _ in range(WARM_UP):
         update(source.draw())
     with pytest.warns(UserWarning, match=r"graph \(CUDA error: not permitted\); it runs kernel"):
         update(source.draw())
     update(source.draw())
     torch.manual_seed(1)
-    source = sampler(stores)
+    source = sampler(buffer)
     for _ in range(WARM_UP + 2):
         plain.update(source.sample())
     assert graphed.step == WARM_UP + 2
@@ -167,18 +181,18 @@ def test_a_step_that_cannot_be_recorded_is_said_and_runs_on(stores):
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 @pytest.mark.parametrize("name", list(HYPER))
-def test_on_a_card_the_graph_is_what_its_steps_are(stores, name):
+def test_on_a_card_the_graph_is_what_its_steps_are(buffer, name):
     device = torch.device("cuda")
-    data = ResidentData(stores, device, N, DISCOUNT)
+    data = ResidentData(buffer, device)
     results = []
     for graph in (False, True):
         torch.manual_seed(0)
         nets = NetConfig(latent=8, hidden=(16,))
-        made = make_algorithm(HYPER[name], nets, (SIZE, SIZE, 3), ACTION, device)
+        made = make_algorithm(HYPER[name], Build(nets, SHAPES, ACTION, device))
         update = GraphedUpdate(made, data, 8)
         if not graph:
             update._capture = None
-        source = sampler(stores)
+        source = sampler(buffer)
         for _ in range(14):
             metrics = update(source.draw())
         assert made.step == 14 and (update._replay is not None) == graph

@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from ofrl_robot.algos.registry import make_algorithm
+from ofrl_robot.algos.build import Build, make_algorithm
 from ofrl_robot.specs import WIDOWX_ACTION
 from ofrl_robot.training.health import problems, value_limit
 from tests.training.small_run import HYPER, NETS
@@ -22,9 +22,10 @@ def test_the_limit_follows_the_range_of_returns(rewards, limit):
     import torch
 
     cpu = torch.device("cpu")
-    cql = make_algorithm(HYPER["cql"], NETS, (12, 12, 3), WIDOWX_ACTION, cpu, reward_range=rewards)
+    build = Build(NETS, {"image": (12, 12, 3)}, WIDOWX_ACTION, cpu, reward_range=rewards)
+    cql = make_algorithm(HYPER["cql"], build)
     assert value_limit(cql) == pytest.approx(limit)
-    bc = make_algorithm(HYPER["bc"], NETS, (12, 12, 3), WIDOWX_ACTION, cpu)
+    bc = make_algorithm(HYPER["bc"], build)
     assert value_limit(bc) == math.inf
 
 

@@ -12,17 +12,17 @@ import numpy as np
 import pytest
 import torch
 
+from ofrl_robot import files
 from ofrl_robot.algos.base import Algorithm
 from ofrl_robot.algos.bc import BC
 from ofrl_robot.data.datasets.dataset import open_dataset
 from ofrl_robot.data.episodes.reader import read_episode
 from ofrl_robot.data.replay.sampler import MixedSampler
-from ofrl_robot.errors import ConfigError, DatasetError, TrainingError
+from ofrl_robot.errors import ConfigError, DatasetError, OutputError, TrainingError
 from ofrl_robot.nets.config import NetConfig
-from ofrl_robot.policy import checkpoint
 from ofrl_robot.policy.checkpoint import load_checkpoint
 from ofrl_robot.policy.policy import Policy
-from ofrl_robot.training import run_folder
+from ofrl_robot.training import loop, run_folder
 from ofrl_robot.training.config import TrainConfig
 from ofrl_robot.training.display import Display
 from ofrl_robot.training.learner import Learner
@@ -65,9 +65,9 @@ def test_the_run_folder_holds_config_metrics_and_deployable_checkpoints(
         path = run_folder.checkpoint_path(folder, int(row["step"]))
         header, _ = load_checkpoint(path)
         assert header.probe == pytest.approx({k: v for k, v in row.items() if k != "step"})
-        assert (header.step, header.algo, header.camera) == (row["step"], algo, "front")
+        assert (header.step, header.algo, header.observe) == (row["step"], algo, ("front",))
         assert (header.task, header.robot, header.dataset) == ("nothing", "fake", "data")
-        assert header.control_rate_hz == 5.0 and header.image_shape == (24, 24, 3)
+        assert header.control_rate_hz == 5.0 and header.shapes == {"front": (24, 24, 3)}
         Policy(path).warm_up()
 
 
@@ -118,7 +118,7 @@ def test_an_existing_run_is_refused_and_untouched(make_dataset, tmp_path):
         ({}, {"reward_scale": 0.0}, DatasetError, "every reward is zero.*--algo bc"),
         ({}, {"reward_scale": float("nan")}, ConfigError, "reward_scale is nan"),
         ({}, {"split": "train"}, DatasetError, "no splits.json.*ofrl data split"),
-        ({}, {"camera": "wrist"}, ConfigError, "no camera 'wrist'"),
+        ({}, {"observe": "wrist"}, ConfigError, "observation 'wrist' is unknown"),
         ({}, {"device": "abacus"}, ConfigError, "device 'abacus'.*--device cpu"),
         ({}, {"device": "cuda:99"}, ConfigError, "device 'cuda:99'.*--device cpu"),
         (None, {}, DatasetError, "no such dataset folder"),
@@ -168,12 +168,12 @@ def test_ctrl_c_leaves_whole_checkpoints_and_their_metrics(
     calls = []
     owner, name, last = {
         "sampling": (MixedSampler, "sample", 6),
-        "saving": (checkpoint.os, "replace", 2),
+        "saving": (files, "replace", 2),
     }[moment]
     real = getattr(owner, name)
 
     def interrupted(*args):
-        if moment == "sampling" or "step_" in args[1]:
+        if moment == "sampling" or "step_" in args[1].name:
             calls.append(args)
             if len(calls) == last:
                 raise KeyboardInterrupt
@@ -186,7 +186,7 @@ def test_ctrl_c_leaves_whole_checkpoints_and_their_metrics(
     assert run_folder.checkpoint_steps(tmp_path / "run") == [3]
     Policy(run_folder.checkpoint_path(tmp_path / "run", 3)).warm_up()
     assert [row["step"] for row in run_folder.read_metrics(tmp_path / "run")] == [3]
-    assert "--resume goes on from step_0000003.safetensors" in capsys.readouterr().out
+    assert "--resume continues from step_0000003.safetensors" in capsys.readouterr().out
 
 
 def test_a_nan_ends_the_run_with_the_last_good_checkpoint_named(
@@ -237,7 +237,7 @@ def test_a_full_disk_is_one_line_and_the_run_can_go_on(make_dataset, tmp_path, m
     data = make_dataset()
     with monkeypatch.context() as patch:
         patch.setattr("ofrl_robot.files.replace", full)
-        with pytest.raises(ConfigError, match="No space left.*--out") as caught:
+        with pytest.raises(OutputError, match="No space left.*--out") as caught:
             train(config(data, "bc"), tmp_path / "run")
         assert "\n" not in str(caught.value) and [p.name for p in tmp_path.iterdir()] == ["data"]
         patch.undo()
@@ -255,6 +255,16 @@ def test_the_start_says_what_the_checkpoints_will_take(make_dataset, tmp_path, c
     size = sum(w.nbytes for w in load_checkpoint(path)[1].values()) / 1e6
     assert f"checkpoints: 3 of {size:.2f} MB, all kept" in out
     assert "steps/s" in out and "checkpoint      6" in out
+
+
+def test_checkpoints_that_cannot_fit_on_the_disk_are_refused(make_dataset, tmp_path, monkeypatch):
+    data = make_dataset()
+    monkeypatch.setattr(loop, "_free_mb", lambda folder: 0.05)
+    with pytest.raises(OutputError, match="3 checkpoints of .* MB take .* MB, 0 MB are free"):
+        train(config(data), tmp_path / "runs" / "run")
+    assert not (tmp_path / "runs").exists()
+    with pytest.raises(OutputError, match="1000000000 checkpoints.*raise --checkpoint-every"):
+        train(config(data, steps=10**9, checkpoint_every=1), tmp_path / "runs" / "run")
 
 
 def test_memory_does_not_grow_with_the_steps(make_dataset, tmp_path):

@@ -14,7 +14,7 @@ import pytest
 import safetensors.torch
 import torch
 
-from ofrl_robot.algos.config import CQLConfig
+from ofrl_robot.algos.configs.cql import CQLConfig
 from ofrl_robot.data.datasets.dataset import open_dataset
 from ofrl_robot.errors import CheckpointError, ConfigError, DatasetError
 from ofrl_robot.training import run_folder
@@ -36,7 +36,7 @@ def test_a_run_killed_at_any_moment_goes_on_to_the_bit(make_dataset, tmp_path):
         [sys.executable, small_run.__file__, str(data), str(unbroken), str(broken)],
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
     )  # fmt: skip
-    killed = [-signal.SIGKILL] * len(small_run.DEATHS)
+    killed = [-signal.SIGKILL] * len(small_run.KILLS)
     assert json.loads(done.stdout.splitlines()[-1]) == [0] + killed + [0], done.stdout
     resumed = re.findall(r"resumed after step (\d+)", done.stdout)
     assert list(map(int, resumed)) == [0, 0, 0, 4, 4, 8, 8]
@@ -81,7 +81,7 @@ def test_more_steps_may_be_asked_for_and_are_written_back(make_dataset, tmp_path
     folder = train(config(data, steps=6), tmp_path / "run")
     display = StopAt()
     train(config(data, steps=6), folder, resume=True, display=display)
-    assert display.said == ["finished: all 6 steps are done; --steps MORE trains on"]
+    assert display.said[1:] == ["finished: all 6 steps are done; use --steps to train longer"]
     train(config(data, steps=12), folder, resume=True)
     assert digests(folder) == digests(train(config(data, steps=12), tmp_path / "at once"))
 
@@ -178,7 +178,7 @@ def rewrite(path, change):
         (lambda h, t: h.update(sampler={"bit_generator": "dice"}), "does not fit this run"),
         (lambda h, t: t.pop("random.cpu"), "does not fit this run .*cpu"),
         (lambda h, t: t.pop("algorithm.actor.head.0.weight"), "does not fit this run .*head"),
-        (lambda h, t: t.update({"optimizer.optimizer.999.exp_avg": torch.zeros(1)}), "not fit"),
+        (lambda h, t: t.update({"optimizer.main.999.exp_avg": torch.zeros(1)}), "not fit"),
     ],
 )
 def test_a_state_of_other_code_or_format_is_refused(make_dataset, tmp_path, change, message):

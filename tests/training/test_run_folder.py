@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from ofrl_robot.errors import ConfigError
+from ofrl_robot.errors import ConfigError, OutputError
 from ofrl_robot.training import run_folder
 
 
@@ -57,5 +57,5 @@ def test_a_run_is_made_whole_or_not_at_all(tmp_path, monkeypatch):
 
 def test_a_file_in_the_way_is_refused(tmp_path):
     (tmp_path / "runs").write_text("a file")
-    with pytest.raises(ConfigError, match="cannot make the run folder.*--out"):
+    with pytest.raises(OutputError, match="cannot make the run folder.*--out"):
         run_folder.create_run(tmp_path / "runs" / "run", {})

@@ -8,7 +8,7 @@ import shlex
 import numpy as np
 import pytest
 
-from ofrl_robot.algos.config import config_class
+from ofrl_robot.algos.registry import config_class
 from ofrl_robot.cli.config_file import expand_config
 from ofrl_robot.cli.learning import Train, algorithm
 from ofrl_robot.cli.parsing import parse_quietly

@@ -1,4 +1,4 @@
-"""Define what a batch of transitions holds, on the host and on the training device."""
+"""Define what a batch of transitions holds: numpy arrays on the host, tensors on a device."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Several datasets as one: which episodes of each, its share of a batch, its rewards."""
+"""Open several datasets to train on together: which episodes of each, with which rewards."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from typing import List, Optional, Sequence
 
 from ofrl_robot.data.datasets.dataset import Dataset, open_dataset
 from ofrl_robot.data.datasets.splits import select
-from ofrl_robot.data.replay.returns import relabel
 from ofrl_robot.data.replay.transition_store import TransitionStore, open_transition_store
 from ofrl_robot.errors import ConfigError, SpecMismatchError
 from ofrl_robot.specs import require_same
@@ -20,10 +19,14 @@ class Source:
     """A dataset folder and how it is used.
 
     Attributes:
-        first: use at most so many episodes, the first ones (0 = all).
-        split: use this split's episodes only (empty = all).
-        reward_scale, reward_bias: rewards become reward * scale + bias; scale 0 zeroes them, as
-            is done with prior data that shows another task.
+        folder: of the dataset.
+        first: use at most this many episodes, the first ones (0 = all).
+        split: use only the episodes of this split (empty = all).
+        reward_scale, reward_bias: rewards become reward * scale + bias; scale 0 removes them, as
+            for prior data that shows another task.
+
+    Raises:
+        ConfigError: a number is out of range.
     """
 
     folder: Path
@@ -34,10 +37,10 @@ class Source:
 
     def __post_init__(self) -> None:
         if self.first < 0:
-            raise ConfigError(f"the first {self.first} episodes", "0 stands for all")
+            raise ConfigError(f"the first {self.first} episodes cannot be used", "0 means all")
         for name in ("reward_scale", "reward_bias"):
             if not math.isfinite(getattr(self, name)):
-                raise ConfigError(f"{name} is {getattr(self, name)}")
+                raise ConfigError(f"{name} is {getattr(self, name)}", "use a finite number")
 
 
 @dataclasses.dataclass
@@ -45,7 +48,8 @@ class OpenSource:
     """A source that is open.
 
     Attributes:
-        dataset: its chosen episodes. store: their transitions, rewards relabelled.
+        dataset: its chosen episodes.
+        store: their transitions, rewards relabelled.
     """
 
     dataset: Dataset
@@ -54,41 +58,48 @@ class OpenSource:
 
 def open_sources(
     sources: Sequence[Source],
-    camera: str = "",
+    observe: Sequence[str] = (),
     cache: Optional[Path] = None,
     memory_mb: float = 4096,
 ) -> List[OpenSource]:
     """Open datasets that are to be trained on together.
 
     Args:
-        camera: which camera's frames (empty = the first).
-        cache, memory_mb: as in ``transition_store``; the bound holds for
-            all together, those named first are mapped first.
+        sources: the datasets.
+        observe: names of the cameras, and ``specs.STATE``, that the policy sees; by default the
+            first camera.
+        cache, memory_mb: as in
+            :func:`~ofrl_robot.data.replay.transition_store.open_transition_store`. The bound
+            holds for all together; those named first are mapped first.
 
-    Raises SpecMismatchError naming both folders where their specs differ.
+    Raises:
+        ConfigError: ``observe`` or a split is not what a dataset has.
+        DatasetError: a dataset cannot be read.
+        SpecMismatchError: two datasets differ in specs or control rate; both are named.
     """
     datasets = [open_dataset(source.folder) for source in sources]
-    reference = datasets[0]
-    fix = "train on them apart, or convert one"
     for dataset in datasets[1:]:
-        names = str(dataset.folder), str(reference.folder)
-        require_same(dataset.action_spec, reference.action_spec, *names, fix)
-        require_same(dataset.observation_spec, reference.observation_spec, *names, fix)
-        rates = [d.metas[0].control_rate_hz for d in (dataset, reference)]
-        if abs(rates[0] - rates[1]) > 0.01 * rates[1]:  # the same margin as in deployment
-            raise SpecMismatchError(
-                f"control rate of {names[0]} is {rates[0]:g} Hz but that of {names[1]} "
-                f"is {rates[1]:g} Hz",
-                fix,
-            )
-    cameras = [c.name for c in reference.observation_spec.cameras]
-    if camera and camera not in cameras:
-        raise ConfigError(f"no camera {camera!r} in the dataset", "", reference.folder)
+        _require_alike(dataset, datasets[0])
     opened = []
     for source, dataset in zip(sources, datasets):
         episodes = select(dataset, source.first, source.split)
-        store = open_transition_store(dataset, camera or cameras[0], cache, episodes, memory_mb)
+        store = open_transition_store(dataset, observe, cache, episodes, memory_mb)
         memory_mb -= store.resident_bytes / (1 << 20)
-        store.rewards = relabel(store.rewards, source.reward_scale, source.reward_bias)
+        store = store.relabelled(source.reward_scale, source.reward_bias)
         opened.append(OpenSource(dataset.subset(episodes), store))
     return opened
+
+
+def _require_alike(dataset: Dataset, reference: Dataset) -> None:
+    """Raise SpecMismatchError unless both have the same specs and control rate."""
+    fix = "train on them apart, or convert one"
+    names = str(dataset.folder), str(reference.folder)
+    require_same(dataset.action_spec, reference.action_spec, *names, fix)
+    require_same(dataset.observation_spec, reference.observation_spec, *names, fix)
+    rate = dataset.metas[0].control_rate_hz
+    expected = reference.metas[0].control_rate_hz
+    if abs(rate - expected) > 0.01 * expected:  # the same margin as in deployment
+        raise SpecMismatchError(
+            f"control rate of {names[0]} is {rate:g} Hz but that of {names[1]} is {expected:g} Hz",
+            fix,
+        )

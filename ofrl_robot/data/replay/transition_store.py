@@ -1,37 +1,27 @@
-"""Transitions of a whole dataset as flat arrays over one uint8 file of the frames.
+"""Hold the transitions of a dataset as flat arrays; observations stay in files.
 
-Built once from the episodes, kept in ``<dataset>/.cache/`` and built anew when they change. Every
-frame is stored once: a transition reads two neighbours (an episode of T transitions owns T+1
-frames), half of what storing obs and next_obs apart would take.
-
-For N transitions in E episodes, actions of A entries and H x W pixels: 3 H W (N + E) bytes of
-frames on disk, (4 A + 5) N + 16 E bytes beside them, which are also what is held in memory.
+The files are built once from the episodes (:mod:`ofrl_robot.data.replay.store_cache`). Every frame
+is stored once: a transition reads two neighbours (an episode of T transitions has T+1 frames),
+half of what storing obs and next_obs apart would take.
 """
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import fcntl
-import hashlib
-import json
 import os
-import shutil
-import tempfile
 from pathlib import Path
-from typing import Iterator, Optional, Sequence, Tuple
+from typing import Dict, List, Optional, Sequence, Tuple
 
 import numpy as np
 
 from ofrl_robot.data.datasets.dataset import Dataset
-from ofrl_robot.data.episodes.reader import iter_frames, read_episode
-from ofrl_robot.data.replay.frame_file import FrameFile
+from ofrl_robot.data.replay import store_cache
+from ofrl_robot.data.replay.array_file import ArrayFile
+from ofrl_robot.data.replay.returns import monte_carlo, relabel
 from ofrl_robot.errors import ConfigError, DatasetError
+from ofrl_robot.specs import STATE
 
-_LAYOUT = 2  # bump when the files below change
-_STORE, _FRAMES = "store.json", "frames.u8"
 _MIB = 1 << 20
-_ROWS = {"actions": np.float32, "rewards": np.float32, "terminals": np.bool_}
 
 
 @dataclasses.dataclass
@@ -39,79 +29,128 @@ class TransitionStore:
     """Flat view of the chosen episodes of a dataset, one after another.
 
     Attributes:
-        frames: the frames (F, H, W, 3) of all episodes of the dataset.
+        observations: by name, in the order in which the policy reads them: uint8 (F, H, W, 3) per
+            camera, float32 (F, D) for the state. F frames of all episodes of the dataset.
         actions: float32 (N, A), clipped to +-(1 - 1e-5) so that atanh is finite.
-        rewards: float32 (N,). terminals: bool (N,): true terminals only, never timeouts.
-        starts: int64 (E+1,): episode e has the transitions starts[e] .. starts[e + 1] - 1.
+        rewards: float32 (N,).
+        terminals: bool (N,), true terminals only, never timeouts.
+        starts: int64 (E+1,), episode e has the transitions starts[e] .. starts[e + 1] - 1.
         first_frames: int64 (E,), the frame before the first transition of each episode.
-        fingerprint: of the whole dataset, whichever episodes are chosen.
+        fingerprint: SHA-256 of the whole dataset, whichever episodes are chosen.
     """
 
-    frames: FrameFile
+    observations: Dict[str, ArrayFile]
     actions: np.ndarray
     rewards: np.ndarray
     terminals: np.ndarray
     starts: np.ndarray
     first_frames: np.ndarray
     fingerprint: str
+    _returns: Dict[float, np.ndarray] = dataclasses.field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
 
     def __len__(self) -> int:
         return len(self.actions)
 
+    @property
+    def shapes(self) -> Dict[str, Tuple[int, ...]]:
+        """Shape of one observation of each name, in order."""
+        return {name: file.shape[1:] for name, file in self.observations.items()}
+
+    @property
+    def frame_spans(self) -> List[Tuple[int, int]]:
+        """Frames [first, stop) of each chosen episode."""
+        stops = self.first_frames + np.diff(self.starts) + 1
+        return list(zip(self.first_frames.tolist(), stops.tolist()))
+
     def locate(self, index: np.ndarray) -> Tuple[np.ndarray, np.ndarray]:
-        """For transitions (B,): the frame before each, and the transitions left in its episode,
-        itself included. int64 (B,) both; the frame k steps on is k further."""
+        """Return where transitions are in the files and in their episodes.
+
+        Args:
+            index: int64 (B,), transitions.
+
+        Returns:
+            int64 (B,), the frame before each transition; the frame k steps later is k further.
+            int64 (B,), transitions left in its episode, itself included.
+        """
         episode = np.searchsorted(self.starts, index, side="right") - 1
         frame = self.first_frames[episode] + index - self.starts[episode]
         return frame, self.starts[episode + 1] - index
 
+    def returns(self, discount: float) -> np.ndarray:
+        """Return the Monte-Carlo return of every transition, float32 (N,); computed once."""
+        if discount not in self._returns:
+            self._returns[discount] = monte_carlo(
+                self.rewards, self.terminals, self.starts, discount
+            )
+        return self._returns[discount]
+
+    def relabelled(self, scale: float, bias: float) -> "TransitionStore":
+        """Return the same transitions with the rewards ``rewards * scale + bias``."""
+        return dataclasses.replace(self, rewards=relabel(self.rewards, scale, bias))
+
     @property
     def resident_bytes(self) -> int:
-        """Memory that it takes at most, batches apart."""
+        """Memory that it takes at most, batches not included (bytes)."""
         arrays = self.actions, self.rewards, self.terminals, self.starts, self.first_frames
-        mapped = int(np.prod(self.frames.shape)) if self.frames.mapped else 0
-        return mapped + sum(array.nbytes for array in arrays)
+        mapped = sum(file.nbytes for file in self.observations.values() if file.mapped)
+        return mapped + sum(array.nbytes for array in arrays) + self.rewards.nbytes  # returns
 
 
 def open_transition_store(
     dataset: Dataset,
-    camera: str,
+    observe: Sequence[str] = (),
     cache: Optional[Path] = None,
     episodes: Optional[Sequence[int]] = None,
     memory_mb: float = 4096,
 ) -> TransitionStore:
-    """Open the store of ``dataset``, building it on first use.
+    """Open the store of ``dataset``; its files are built on first use.
 
     Args:
-        camera: which camera's frames the policy will see.
-        cache: folder for the stores, ``<dataset>/.cache`` by default.
+        dataset: the episodes.
+        observe: names of the cameras, and ``specs.STATE``, that the policy will see; by default
+            the first camera. Only their files are built.
+        cache: folder for the files, ``<dataset>/.cache`` by default.
         episodes: positions in ``dataset.paths``, ascending, of those to use; all by default.
-            The store on disk is that of the whole dataset, whichever are chosen.
-        memory_mb: bound on the resident memory (MiB). Frames that fit are mapped into memory,
-            others are read from disk as they are drawn.
+            The files on disk hold the whole dataset, whichever are chosen.
+        memory_mb: bound on the resident memory (MiB). Observations that fit are mapped into
+            memory, others are read from disk when they are drawn.
 
-    Raises DatasetError where it cannot be built or is damaged, ConfigError where the bound does
-    not even hold what must be in memory (actions, rewards, terminals).
+    Raises:
+        DatasetError: the files cannot be built or are damaged.
+        ConfigError: ``observe`` is not what the dataset holds, or the bound is below what must be
+            in memory (actions, rewards, terminals, returns).
     """
-    root = cache or dataset.folder / ".cache"
-    folder = root / f"{_state_on_disk(dataset)[:16]}-{camera}-{_LAYOUT}"
-    if not (folder / _STORE).exists():
-        _build(dataset, camera, root, folder)
+    shapes = dataset.observation_spec.shapes(observe)
+    if shapes.get(STATE) == (0,):
+        raise ConfigError("its state vector has no entries", "drop state from --observe")
+    paths = store_cache.require_files(dataset, list(shapes), cache)
     chosen = np.arange(len(dataset.paths)) if episodes is None else np.asarray(episodes)
     try:
-        return _open(folder, dataset, chosen, int(memory_mb * _MIB))
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise DatasetError("damaged frame cache", "delete this folder", folder) from error
+        return _open(paths, shapes, dataset, chosen, int(memory_mb * _MIB))
+    except (OSError, ValueError) as error:
+        folders = sorted({str(path.parent) for path in paths.values()})
+        raise DatasetError(
+            f"damaged replay cache ({error})", "delete these folders", ", ".join(folders)
+        ) from error
 
 
-def _open(folder: Path, dataset: Dataset, chosen: np.ndarray, bound: int) -> TransitionStore:
-    """The store in ``folder``, of the episodes ``chosen``, within ``bound`` bytes."""
-    shape = tuple(json.loads((folder / _STORE).read_text())["shape"])
-    lengths, size = np.asarray(dataset.lengths, np.int64), dataset.action_spec.size
+def _open(
+    paths: Dict[str, Path],
+    shapes: Dict[str, Tuple[int, ...]],
+    dataset: Dataset,
+    chosen: np.ndarray,
+    bound: int,
+) -> TransitionStore:
+    """Open the files within ``bound`` bytes of memory, for the episodes ``chosen``."""
+    lengths = np.asarray(dataset.lengths, np.int64)
+    size = dataset.action_spec.size
     all_starts = np.concatenate([[0], np.cumsum(lengths)])
     starts = np.concatenate([[0], np.cumsum(lengths[chosen])])
     first_frames = all_starts[chosen] + chosen  # one frame more than transitions per episode
-    needed = int(starts[-1]) * (4 * size + 5) + starts.nbytes + first_frames.nbytes
+    rows_and_returns = int(starts[-1]) * (4 * size + 4 + 1 + 4)
+    needed = rows_and_returns + starts.nbytes + first_frames.nbytes
     if needed > bound:
         raise ConfigError(
             f"actions and rewards of {starts[-1]} transitions take {needed / _MIB:.1f} "
@@ -119,17 +158,23 @@ def _open(folder: Path, dataset: Dataset, chosen: np.ndarray, bound: int) -> Tra
             "raise --memory-mb or use fewer episodes",
             dataset.folder,
         )
+    frames = int(all_starts[-1]) + len(lengths)
+    observations = {}
+    for name in sorted(shapes, key=lambda name: name != STATE):  # the small one first
+        shape = (frames,) + shapes[name]
+        dtype = store_cache.DTYPES[STATE] if name == STATE else np.uint8
+        file_bytes = int(np.prod(shape)) * np.dtype(dtype).itemsize
+        mapped = needed + file_bytes <= bound
+        needed += file_bytes if mapped else 0
+        observations[name] = ArrayFile(paths[name], shape, mapped, dtype)
     runs = np.split(chosen, np.flatnonzero(np.diff(chosen) != 1) + 1)
     spans = [(int(all_starts[run[0]]), int(all_starts[run[-1] + 1])) for run in runs]
-    rows = {
-        name: _read_spans(
-            folder / name, spans, int(all_starts[-1]), dtype, (size,) if name == "actions" else ()
-        )
-        for name, dtype in _ROWS.items()
-    }
-    mapped = needed + int(np.prod(shape)) <= bound
+    rows = {}
+    for name in store_cache.PER_STEP:
+        shape = (int(all_starts[-1]),) + ((size,) if name == "actions" else ())
+        rows[name] = _read_spans(paths[name], shape, store_cache.DTYPES[name], spans)
     return TransitionStore(
-        frames=FrameFile(folder / _FRAMES, shape, mapped),
+        observations={name: observations[name] for name in shapes},
         starts=starts,
         first_frames=first_frames,
         fingerprint=dataset.fingerprint(),
@@ -138,98 +183,18 @@ def _open(folder: Path, dataset: Dataset, chosen: np.ndarray, bound: int) -> Tra
 
 
 def _read_spans(
-    path: Path, spans: Sequence[Tuple[int, int]], length: int, dtype: type, width: Tuple[int, ...]
+    path: Path, shape: Tuple[int, ...], dtype: type, spans: Sequence[Tuple[int, int]]
 ) -> np.ndarray:
-    """Rows [start, stop) of each span, joined; ValueError unless the file has ``length`` rows."""
-    rows = np.empty((sum(stop - start for start, stop in spans),) + width, dtype)
-    size, done = int(np.prod(width, initial=rows.itemsize)), 0
-    if path.stat().st_size != length * size:
-        raise ValueError(f"{length} rows expected in {path.name}")
-    with open(str(path), "rb") as file:
+    """Return the rows [start, stop) of each span, joined; never twice in memory."""
+    rows = np.empty((sum(stop - start for start, stop in spans),) + shape[1:], dtype)
+    row_bytes = int(np.prod(shape[1:], initial=rows.itemsize))
+    # a link in a dataset's cache could show any file of this machine as actions
+    with os.fdopen(os.open(path, os.O_RDONLY | os.O_NOFOLLOW), "rb") as file:
+        if os.fstat(file.fileno()).st_size != shape[0] * row_bytes:
+            raise ValueError(f"{shape[0]} rows expected in {path.name}")
+        done = 0
         for start, stop in spans:
-            file.seek(start * size)
+            file.seek(start * row_bytes)
             file.readinto(rows[done : done + stop - start])
             done += stop - start
     return rows
-
-
-def _state_on_disk(dataset: Dataset) -> str:
-    """Key of the cache: unlike the fingerprint it also notices files edited in place."""
-    digest = hashlib.sha256(dataset.fingerprint().encode())
-    for path in dataset.paths:
-        digest.update(b"%d " % path.stat().st_mtime_ns)
-    return digest.hexdigest()
-
-
-def _build(dataset: Dataset, camera: str, root: Path, folder: Path) -> None:
-    """Write the store beside its final place, then rename: a reader never sees half of it."""
-    try:
-        root.mkdir(parents=True, exist_ok=True)
-        _remove_orphans(root)
-        temporary = Path(tempfile.mkdtemp(prefix=".building-", dir=str(root)))
-    except OSError as error:
-        raise DatasetError(
-            f"cannot write the frame cache ({error.strerror})",
-            "make the folder writable or pass --cache DIR",
-            root,
-        ) from error
-    try:
-        shape = _write(dataset, camera, temporary)
-        (temporary / _STORE).write_text(json.dumps({"shape": shape}))
-        os.rename(str(temporary), str(folder))
-        # an older state of the dataset is of no use, and each holds all its frames
-        for older in _stores_of(camera, dataset.folder / ".cache"):
-            if older.name != folder.name:
-                shutil.rmtree(str(older), ignore_errors=True)
-    except OSError as error:
-        if not (folder / _STORE).exists():  # else another process built it meanwhile
-            raise DatasetError(
-                f"cannot write the frame cache ({error.strerror or error})",
-                "free space or pass --cache DIR",
-                root,
-            ) from error
-    finally:
-        shutil.rmtree(str(temporary), ignore_errors=True)
-
-
-def _write(dataset: Dataset, camera: str, folder: Path) -> Tuple[int, ...]:
-    """Stream all episodes into the files of a store, one block of frames in memory at a time;
-    returns the shape (F, H, W, 3) of the frames."""
-    with contextlib.ExitStack() as stack:
-        files = {
-            name: stack.enter_context(open(str(folder / name), "wb"))
-            for name in (_FRAMES,) + tuple(_ROWS)
-        }
-        fcntl.flock(files[_FRAMES], fcntl.LOCK_EX)  # see _remove_orphans
-        for path, steps in zip(dataset.paths, dataset.lengths):
-            episode, frames = read_episode(path, cameras=()), 0
-            for block in iter_frames(path, camera):
-                files[_FRAMES].write(block)
-                frames += len(block)
-            if not len(episode) == frames - 1 == steps:
-                raise DatasetError("changed while it was read", "run again", path)
-            files["actions"].write(np.clip(episode.actions, -1 + 1e-5, 1 - 1e-5))
-            files["rewards"].write(episode.rewards.astype(np.float32))
-            files["terminals"].write(episode.terminals)
-        for file in files.values():
-            file.flush()
-            os.fsync(file.fileno())
-    return (sum(dataset.lengths) + len(dataset.lengths),) + block.shape[1:]
-
-
-def _stores_of(camera: str, root: Path) -> Iterator[Path]:
-    """Finished stores of one camera, of any layout."""
-    for folder in root.glob(f"*-{camera}-*"):
-        if folder.name[17:].rpartition("-")[0] == camera:  # after 16 digits of the key and "-"
-            yield folder
-
-
-def _remove_orphans(root: Path) -> None:
-    """Remove what killed builds left. A running one holds a lock, which ends with its process."""
-    for frames in root.glob(f".building-*/{_FRAMES}"):
-        with open(str(frames), "rb") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
-                continue
-            shutil.rmtree(str(frames.parent), ignore_errors=True)

@@ -93,7 +93,7 @@ def test_training_sees_no_difference(tmp_path, quality):
     with h5py.File(str(writer.finish(SUCCESS, "test")), "r") as file:
         assert ("obs_jpeg" in file["data/demo_0"]) == bool(quality)
         assert set(file["data/demo_0/obs"]) == {"front", "state"}
-    assert open_transition_store(open_dataset(tmp_path), "front").frames.shape == (
+    assert open_transition_store(open_dataset(tmp_path)).observations["front"].shape == (
         STEPS + 1,
         8,
         8,

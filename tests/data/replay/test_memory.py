@@ -4,16 +4,14 @@ The 50 GB are logical: files with a length and without content, which the kernel
 through the same page cache. Measured in a process of its own, as only its peak can be asked for.
 """
 
-import json
 import subprocess
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from ofrl_robot.data.datasets.dataset import Dataset, open_dataset
-from ofrl_robot.data.replay import transition_store as frames
+from ofrl_robot.data.replay import store_cache
 
 MEASURE = """
 import sys
@@ -23,7 +21,8 @@ import numpy as np
 
 import test_memory
 from ofrl_robot.data.replay.transition_store import open_transition_store
-from ofrl_robot.data.replay.sampler import UniformSampler
+from ofrl_robot.data.replay.buffer import ReplayBuffer
+from ofrl_robot.data.replay.sampler import MixedSampler
 
 
 def peak_mb():
@@ -32,11 +31,11 @@ def peak_mb():
 
 
 dataset, before = getattr(test_memory, sys.argv[1])(Path(sys.argv[2])), peak_mb()
-store = open_transition_store(dataset, "image", memory_mb=float(sys.argv[3]))
-sampler = UniformSampler(store, 64, seed=0)
+store = open_transition_store(dataset, memory_mb=float(sys.argv[3]))
+sampler = MixedSampler(ReplayBuffer([store], [1.0]), 64, seed=0)
 for _ in range(int(sys.argv[4])):
     batch = sampler.sample()
-print(len(store), store.frames.mapped, peak_mb() - before)
+print(len(store), store.observations["image"].mapped, peak_mb() - before)
 """
 BATCH_MB = 64 * 2 * 128 * 128 * 3 / 2**20  # 6 MiB
 
@@ -46,15 +45,17 @@ def sparse_dataset(folder):
     (episode,) = open_dataset(folder).paths
     count = 1017
     dataset = Dataset(folder, [episode] * count, open_dataset(folder).metas * count, [1000] * count)
-    root = folder / ".cache" / f"{frames._state_on_disk(dataset)[:16]}-image-{frames._LAYOUT}"
-    if not root.exists():
-        root.mkdir(parents=True)
-        shape = (1001 * count, 128, 128, 3)
-        rows = {"frames.u8": int(np.prod(shape)), "actions": 32, "rewards": 4, "terminals": 1}
-        for name, size in rows.items():
-            with open(str(root / name), "wb") as file:
-                file.truncate(size if name == "frames.u8" else size * 1000 * count)
-        (root / "store.json").write_text(json.dumps({"shape": shape}))
+    root, key = folder / ".cache", store_cache.state_on_disk(dataset)[:16]
+    steps, frames = 1000 * count, 1001 * count
+    sizes = {
+        "rows": {"actions": 32 * steps, "rewards": 4 * steps, "terminals": steps},
+        "camera-image": {"frames": frames * 128 * 128 * 3},
+    }
+    for part, files in sizes.items():
+        (root / f"{key}-{part}-{store_cache.LAYOUT}").mkdir(parents=True, exist_ok=True)
+        for name, size in files.items():
+            with open(root / f"{key}-{part}-{store_cache.LAYOUT}" / name, "wb") as file:
+                file.truncate(size)
     return dataset
 
 

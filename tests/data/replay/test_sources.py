@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from ofrl_robot.data.datasets.dataset import open_dataset
 from ofrl_robot.data.datasets.splits import select
 from ofrl_robot.data.episodes.reader import read_episode
+from ofrl_robot.data.replay.buffer import ReplayBuffer
 from ofrl_robot.data.replay.returns import monte_carlo
 from ofrl_robot.data.replay.sampler import MixedSampler, batch_counts
 from ofrl_robot.data.replay.sources import Source, open_sources
@@ -46,7 +47,7 @@ def rows_of(batch, store):
 
 
 def test_every_batch_holds_the_same_share_of_each(stores):
-    sampler = MixedSampler(stores, [0.3, 0.7], 10, seed=0)
+    sampler = MixedSampler(ReplayBuffer(stores, [0.3, 0.7]), 10, seed=0)
     seen = [set(), set()]
     for _ in range(60):
         batch = sampler.sample()
@@ -66,7 +67,7 @@ def test_rewards_are_relabelled_per_dataset(folders, stores):
 
 def test_a_mix_is_fixed_by_its_seed(stores):
     def draw(seed):
-        sampler = MixedSampler(stores, [0.5, 0.5], 8, seed)
+        sampler = MixedSampler(ReplayBuffer(stores, [0.5, 0.5]), 8, seed)
         return [sampler.sample().actions.tobytes() for _ in range(3)]
 
     assert draw(1) == draw(1) and draw(1) != draw(2)
@@ -77,40 +78,43 @@ def test_n_step_batches_show_the_frame_that_many_steps_on(folders, memory_mb):
     """Rewards, frames and actions of each drawn transition, found again in the episode files."""
     opened = open_sources([Source(f) for f in folders], memory_mb=memory_mb)
     stores = [o.store for o in opened]
-    assert stores[1].frames.mapped == (memory_mb == 64)
+    assert stores[1].observations["image"].mapped == (memory_mb == 64)
     n, discount = 3, 0.5
-    batch = MixedSampler(stores, [0.5, 0.5], 64, 0, n, discount, returns=True).sample()
-    assert set(batch.steps) == {1, 2, 3}
+    batch = MixedSampler(ReplayBuffer(stores, [0.5, 0.5], n, discount), 64, 0).sample()
+    images, next_images = batch.observations["image"], batch.next_observations["image"]
+    seen = set()
     known = {}
     for source in opened:
         for path in source.dataset.paths:
             episode = read_episode(path)
-            images, rewards = episode.images["image"], episode.rewards.astype(np.float32)
+            frames, rewards = episode.images["image"], episode.rewards.astype(np.float32)
             ends = np.array([0, len(episode)])
             returns = monte_carlo(rewards, episode.terminals, ends, discount)
             for k in range(len(episode)):
-                known[images[k].tobytes()] = (episode, k, images, rewards, returns)
+                known[frames[k].tobytes()] = (episode, k, frames, rewards, returns)
     for i in range(64):
-        episode, k, images, rewards, returns = known[batch.images[i].tobytes()]
+        episode, k, frames, rewards, returns = known[images[i].tobytes()]
         steps = min(n, len(episode) - k)
-        assert batch.steps[i] == steps
-        np.testing.assert_array_equal(batch.next_images[i], images[k + steps])
+        seen.add(steps)
+        np.testing.assert_array_equal(next_images[i], frames[k + steps])
         window = rewards[k : k + steps] * discount ** np.arange(steps)
         assert batch.rewards[i] == pytest.approx(window.sum())
-        assert batch.terminals[i] == episode.terminals[k + steps - 1]
+        alive = not episode.terminals[k + steps - 1]
+        assert batch.bootstrap[i] == pytest.approx(alive * discount**steps)
         assert batch.returns[i] == pytest.approx(returns[k])
         assert batch.has_next_action[i] == (k + steps < len(episode))
         following = episode.actions[min(k + steps, len(episode) - 1)]
         np.testing.assert_allclose(batch.next_actions[i], following, atol=2e-5)
+    assert seen == {1, 2, 3}
 
 
 def test_the_memory_bound_holds_for_all_together(folders):
     alone = [open_sources([Source(f)])[0].store.resident_bytes for f in folders]
     both = sum(alone) / (1 << 20)
     whole = [o.store for o in open_sources([Source(f) for f in folders], memory_mb=both)]
-    assert [s.frames.mapped for s in whole] == [True, True]
+    assert [s.observations["image"].mapped for s in whole] == [True, True]
     tight = [o.store for o in open_sources([Source(f) for f in folders], memory_mb=both - 1e-3)]
-    assert [s.frames.mapped for s in tight] == [True, False]
+    assert [s.observations["image"].mapped for s in tight] == [True, False]
     assert sum(s.resident_bytes for s in tight) < both * (1 << 20)
 
 
@@ -124,8 +128,8 @@ def test_different_specs_are_refused_and_both_folders_named(folders, tmp_path, m
         with pytest.raises(SpecMismatchError) as caught:
             open_sources([Source(folders[0]), Source(tmp_path / name)])
         assert str(folders[0]) in str(caught.value) and name in str(caught.value)
-    with pytest.raises(ConfigError, match="no camera 'wrist'"):
-        open_sources([Source(folders[0])], camera="wrist")
+    with pytest.raises(ConfigError, match="observation 'wrist' is unknown"):
+        open_sources([Source(folders[0])], observe=("wrist",))
 
 
 @pytest.mark.parametrize(
@@ -193,8 +197,8 @@ def test_a_share_too_small_for_the_batch_is_refused():
         (lambda s: Source("x", first=-1), "first -1"),
         (lambda s: Source("x", reward_scale=float("nan")), "reward_scale is nan"),
         (lambda s: Source("x", reward_bias=float("inf")), "reward_bias is inf"),
-        (lambda s: MixedSampler(s, [0.5, 0.5], 4, 0, n=0), "0-step"),
-        (lambda s: MixedSampler(s, [0.5, 0.5], 4, 0, discount=1.5), "discount 1.5"),
+        (lambda s: ReplayBuffer(s, [0.5, 0.5], 0), "0-step"),
+        (lambda s: ReplayBuffer(s, [0.5, 0.5], 1, 1.5), "discount 1.5"),
     ],
 )
 def test_settings_that_cannot_be_are_refused_by_name(stores, make_bad, message):

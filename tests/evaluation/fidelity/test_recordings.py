@@ -97,7 +97,10 @@ WRONG = {
     "NaN action": (put("actions", 1, np.full(8, np.nan)), "actions is not finite at step 1"),
     "short action": (put("actions", 1, np.zeros(4)), "actions is not rows of numbers"),
     "words": (put("actions", 1, "left"), "actions is not rows of numbers"),
-    "short actions": (lambda r: r.update(actions=[np.zeros(6)] * STEPS), "its actions have 6 entries"),
+    "short actions": (
+        lambda r: r.update(actions=[np.zeros(6)] * STEPS),
+        "its actions have 6 entries",
+    ),
     "infinite state": (put_observed("state", np.full(10, np.inf)), "state is not finite at step 2"),
     "short state": (put_observed("state", np.zeros(3)), "state is not rows of numbers"),
     "no object": (lambda r: r["next_observations"][0].pop("object_position"),

@@ -12,7 +12,7 @@ import time
 
 import pytest
 
-from ofrl_robot.algos.config import config_class
+from ofrl_robot.algos.registry import config_class
 from ofrl_robot.cli import main
 from ofrl_robot.cli import sweep as cli_sweep
 from ofrl_robot.cli.parsing import parse_quietly

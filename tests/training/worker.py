@@ -1,6 +1,6 @@
-"""What each process of a team does in test_distributed.py: gradients, then runs by command line.
+"""Program of each process in test_distributed.py: gradients, then runs by command line.
 
-As a program: team.py DATASET FOLDER RANK SIZE.
+Usage: worker.py DATASET FOLDER RANK SIZE.
 """
 
 from __future__ import annotations
@@ -19,8 +19,9 @@ from torch import distributed as group
 
 from ofrl_robot.cli import main
 from ofrl_robot.training import distributed
-from ofrl_robot.training.distributed import DistributedLearner, Team
+from ofrl_robot.training.distributed import DistributedLearner
 from ofrl_robot.training.learner import Learner
+from ofrl_robot.training.process_group import ProcessGroup
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # as pytest has it
 from tests.training.small_run import HYPER, TRAIN, config
@@ -33,15 +34,15 @@ FLAGS = ["--batch-size", 8, "--checkpoint-every", 2, "--probe-size", 20, "--log-
 
 
 @contextlib.contextmanager
-def noise_of_rows(team):
+def noise_of_rows(members):
     """Within this context the noise of a row of the joint batch is the same in any process."""
     generator = torch.Generator().manual_seed(7)
 
     def by_row(draw):
         def drawn(rows, *shape, **_):
-            assert rows * team.size == TRAIN.batch_size
+            assert rows * members.size == TRAIN.batch_size
             joint = draw(TRAIN.batch_size, *shape, generator=generator)
-            return joint[team.rank :: team.size]
+            return joint[members.rank :: members.size]
 
         return drawn
 
@@ -50,17 +51,17 @@ def noise_of_rows(team):
             yield
 
 
-def gradients(data, team):
+def gradients(data, members):
     """Of one update of every case, by "algorithm step parameter"."""
     found = {}
     for algo, step in CASES:
         settings = config(data, algo, dataclasses.replace(HYPER[algo], shift=0))
-        if team.size == 1:
+        if members.size == 1:
             learner = Learner(settings)
         else:
-            learner = DistributedLearner(settings, team)
+            learner = DistributedLearner(settings, members)
         learner.algorithm.step = step
-        with noise_of_rows(team):
+        with noise_of_rows(members):
             learner.update()
         for name, parameter in learner.algorithm.named_parameters():
             if parameter.grad is not None:
@@ -86,13 +87,13 @@ def runs(data, folder):
 if __name__ == "__main__":
     torch.set_num_threads(1)
     data, folder = Path(sys.argv[1]), Path(sys.argv[2])
-    team = Team(int(sys.argv[3]), int(sys.argv[4]))
-    name = f"{team.rank} of {team.size}"
-    if team.size > 1:  # they meet in a file: nothing listens but gloo, on loopback
+    members = ProcessGroup(int(sys.argv[3]), int(sys.argv[4]))
+    name = f"{members.rank} of {members.size}"
+    if members.size > 1:  # they meet in a file: nothing listens but gloo, on loopback
         meeting = f"file://{folder / 'meeting'}"
-        group.init_process_group("gloo", meeting, rank=team.rank, world_size=team.size)
+        group.init_process_group("gloo", meeting, rank=members.rank, world_size=members.size)
         distributed.joined = lambda *_: contextlib.nullcontext()
         os.environ.update(RANK=sys.argv[3], WORLD_SIZE=sys.argv[4], LOCAL_RANK=sys.argv[3])
-    safetensors.torch.save_file(gradients(data, team), str(folder / name))
-    if team.size > 1:
+    safetensors.torch.save_file(gradients(data, members), str(folder / name))
+    if members.size > 1:
         (folder / (f"{name}.json")).write_text(json.dumps(runs(data, folder)))

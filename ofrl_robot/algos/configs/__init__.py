@@ -1,0 +1,1 @@
+"""One settings class per algorithm. Importing them imports no torch."""
