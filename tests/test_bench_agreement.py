@@ -156,7 +156,7 @@ def test_first_weights_of_torch_are_larger_and_the_target_takes_them(agreement):
     build = Build(nets, {STATE: (8,)}, spec, torch.device("cpu"))
     algorithm = make_algorithm(CQLConfig(shift=0), build)
     heads = algorithm.critic.heads
-    last = [algorithm.actor.head[-1].weight, *heads.output[-1].weight]
+    last = [algorithm.actor.head[-1].weight, heads.output[-1].weight]
     assert all(weight.abs().max() < 0.004 for weight in last)
     agreement.start_as_torch(algorithm)
     assert all(0.1 < weight.abs().max() <= 0.25 for weight in last)  # 1 / sqrt(16)

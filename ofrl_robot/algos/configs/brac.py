@@ -20,7 +20,7 @@ class BRACConfig(ActorCriticConfig):
     algorithm_path = "ofrl_robot.algos.brac:BRAC"
 
     divergence: Literal["kl", "mmd", "density", "wasserstein"] = "kl"
-    """How far the policy pi is from the behaviour policy b: "kl", "mmd" (Laplacian kernel),
+    """Divergence of the policy pi from the behaviour policy b: "kl", "mmd" (Laplacian kernel),
     "density" (-log b alone, with the entropy apart: the workflow paper's BRAC) or
     "wasserstein"."""
     divergence_form: Literal["primal", "dual"] = "primal"
