@@ -106,9 +106,13 @@ class TanhGaussian(ActionDistribution):
         """Draw ``count`` actions per row and their log-densities."""
         mean, log_std = self.mean.unsqueeze(1), self.log_std.unsqueeze(1)
         noise = torch.randn(
-            mean.shape[0], count, mean.shape[2],
-            device=mean.device, dtype=mean.dtype, generator=generator,
-        )  # fmt: skip
+            mean.shape[0],
+            count,
+            mean.shape[2],
+            device=mean.device,
+            dtype=mean.dtype,
+            generator=generator,
+        )
         z = mean + log_std.exp() * noise
         return torch.tanh(z), tanh_gaussian_log_prob(z, mean, log_std)
 

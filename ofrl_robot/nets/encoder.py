@@ -40,9 +40,10 @@ def cog_trunk(dropout: float) -> nn.Sequential:
     at 48 px.
     """
     return nn.Sequential(
-        *_conv(3, 16, dropout, pool=True), *_conv(16, 16, dropout, pool=True),
+        *_conv(3, 16, dropout, pool=True),
+        *_conv(16, 16, dropout, pool=True),
         *_conv(16, 16, dropout),
-    )  # fmt: skip
+    )
 
 
 def cog_deep_trunk(dropout: float) -> nn.Sequential:
@@ -65,9 +66,12 @@ class ResidualBlock(nn.Module):
         super().__init__()
         drop: List[nn.Module] = [nn.Dropout2d(dropout)] if dropout else []
         self.branch = nn.Sequential(
-            nn.ReLU(), nn.Conv2d(channels, inner, 3, padding=1, bias=False), *drop,
-            nn.ReLU(), nn.Conv2d(inner, channels, 1, bias=False),
-        )  # fmt: skip
+            nn.ReLU(),
+            nn.Conv2d(channels, inner, 3, padding=1, bias=False),
+            *drop,
+            nn.ReLU(),
+            nn.Conv2d(inner, channels, 1, bias=False),
+        )
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """(B, C, H, W) -> the same shape."""
@@ -80,10 +84,12 @@ def residual_trunk(dropout: float) -> nn.Sequential:
     Two strided convolutions, one more, three residual blocks of 128 channels.
     """
     return nn.Sequential(
-        *_conv(3, 64, dropout, 4, 2), *_conv(64, 128, dropout, 4, 2),
-        nn.Conv2d(128, 128, 3, padding=1), *(ResidualBlock(128, 64, dropout) for _ in range(3)),
+        *_conv(3, 64, dropout, 4, 2),
+        *_conv(64, 128, dropout, 4, 2),
+        nn.Conv2d(128, 128, 3, padding=1),
+        *(ResidualBlock(128, 64, dropout) for _ in range(3)),
         nn.ReLU(),
-    )  # fmt: skip
+    )
 
 
 TRUNKS = {
@@ -183,7 +189,7 @@ class ImageEncoder(nn.Module):
 
 
 class Features(NamedTuple):
-    """What the trunks make of a batch of observations, before it becomes one code.
+    """Outputs of the trunks for a batch of observations, before they become one code.
 
     Attributes:
         images: flat trunk output (B, F) of each camera.

@@ -22,8 +22,14 @@ MAX_ENTRIES = 4096  # of a state or an action
 MAX_CAMERAS = 64
 
 _TEXTS = (
-    "algo", "task", "robot", "dataset", "dataset_fingerprint", "prior", "software_version",
-)  # fmt: skip
+    "algo",
+    "task",
+    "robot",
+    "dataset",
+    "dataset_fingerprint",
+    "prior",
+    "software_version",
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -98,8 +104,13 @@ class Header:
             header = Header(**data)
             header._check()
         except (
-            AttributeError, ConfigError, KeyError, RecursionError, TypeError, ValueError,
-        ) as error:  # fmt: skip
+            AttributeError,
+            ConfigError,
+            KeyError,
+            RecursionError,
+            TypeError,
+            ValueError,
+        ) as error:
             reason = f"{type(error).__name__}: {error}"
             # one printable line: the text comes from the file
             reason = "".join(c if c.isprintable() else " " for c in reason)

@@ -119,8 +119,8 @@ def test_variant_rho_proposes_the_policys_actions_only(build):
     algorithm = build("cql", cql_variant="rho")
     here = gaussian(0.4, 0.0)
     torch.manual_seed(0)
-    actions, log_density = algorithm.proposals(here, gaussian(-5.0, -3.0))
-    assert actions.shape == (8, 4, 1)
+    actions, log_density, n_uniform = algorithm.proposals(here, gaussian(-5.0, -3.0))
+    assert actions.shape == (8, 4, 1) and n_uniform == 0
     torch.testing.assert_close(log_density, here.log_prob(actions), rtol=1e-4, atol=1e-4)
 
 

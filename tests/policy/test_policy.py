@@ -15,7 +15,7 @@ from ofrl_robot.errors import CheckpointError, SpecMismatchError
 from ofrl_robot.nets.actor import Actor
 from ofrl_robot.policy.checkpoint import ACTOR, load_checkpoint, part
 from ofrl_robot.policy.policy import Policy
-from ofrl_robot.specs import STATE
+from ofrl_robot.specs import STATE, ActionSpec
 from tests.policy.conftest import actor_of
 
 
@@ -116,7 +116,7 @@ def test_warm_up_runs(save):
         lambda h: {"nets": dataclasses.replace(h.nets, latent=9)},
         lambda h: {"nets": dataclasses.replace(h.nets, hidden=(16,))},
         lambda h: {"nets": dataclasses.replace(h.nets, encoder="cog")},
-        lambda h: {"action_spec": dataclasses.replace(h.action_spec, names=("x",))},
+        lambda h: {"action_spec": ActionSpec(("x",), ("m",), (0.2,), "world")},
     ],
 )
 def test_weights_that_do_not_fit_their_header_are_refused(save, header, changes):

@@ -21,7 +21,7 @@ class BRACConfig(ActorCriticConfig):
     unused_parameters = True  # the behaviour policy, after the warm start
 
     divergence: Literal["kl", "mmd", "density", "wasserstein"] = "kl"
-    """How far the policy pi is from the behaviour policy b: "kl", "mmd" (Laplacian kernel),
+    """Divergence of the policy pi from the behaviour policy b: "kl", "mmd" (Laplacian kernel),
     "density" (-log b alone, with the entropy apart: the workflow paper's BRAC) or
     "wasserstein"."""
     divergence_form: Literal["primal", "dual"] = "primal"
