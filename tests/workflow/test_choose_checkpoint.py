@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from ofrl_robot.algos.registry import config_class
-from ofrl_robot.cli.config_file import expand_config
+from ofrl_robot.cli.config_file import split_config
 from ofrl_robot.cli.learning import Train, algorithm
 from ofrl_robot.cli.parsing import parse_quietly
 from ofrl_robot.errors import CheckpointError, OutputError
@@ -43,7 +43,8 @@ def test_the_peak_is_selected_and_written_down(make_run, metrics):
 
 def read_command(command):
     """Settings that `ofrl` reads from a printed command line."""
-    _, *words = expand_config(shlex.split(command))
+    typed, config = split_config(shlex.split(command)[1:])
+    words = config.insert(typed) if config else typed
     form = Train[config_class(algorithm(words))]
     return parse_quietly(form, words[1:])
 

@@ -252,9 +252,9 @@ def _narrow(group):
 @pytest.mark.parametrize(
     "change, text",
     [
-        (_attribute("control_rate_hz", 0.0), "control rate is 0.0"),
-        (_attribute("control_rate_hz", float("nan")), "control rate is nan"),
-        (_attribute("control_rate_hz", "fast"), "control rate is 'fast'"),
+        (_attribute("control_rate_hz", 0.0), "control_rate_hz is 0.0"),
+        (_attribute("control_rate_hz", float("nan")), "control_rate_hz is nan"),
+        (_attribute("control_rate_hz", "fast"), "control_rate_hz is 'fast'"),
         (_entry("actions", 1e30), r"an action of 1e\+30 is beyond \[-1, 1\]"),
         (_entry("actions", np.nan), "actions not finite"),
         (_narrow, "actions is .*8 entries expected"),

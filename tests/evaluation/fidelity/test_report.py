@@ -103,7 +103,7 @@ def test_bad_episodes_are_skipped_with_a_reason(ofrl, tmp_path, trajectories, wr
     [
         (
             ["FILE", "--task", DRAWER],
-            f"infos lack drawer_x_pos of {DRAWER}; check that --task",
+            f"infos lack drawer_x_pos, which {DRAWER} has; check that --task",
         ),
         (["FILE", "--task", "Widow250Fly-v0"], "simulated task 'Widow250Fly-v0' is unknown"),
         (["UNNAMED"], "no task id in the file name; pass --task Widow250"),
