@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -49,3 +51,20 @@ def test_custom_teleop(tmp_path):
     episode = read_episode(open_dataset(tmp_path / "data").paths[0])
     assert episode.held[3::4].all() and episode.held.sum() == len(episode) // 4
     assert episode.meta.environment["size"] == 0.3
+
+
+def test_custom_algorithm(make_dataset, tmp_path):
+    run_example("custom_algorithm.py", make_dataset(episodes=30), "run", folder=tmp_path)
+    config = json.loads((tmp_path / "run" / "config.json").read_text())
+    assert config["algo"] == "rwr" and config["algo_config"]["beta"] == 0.5
+    rows = list(csv.DictReader((tmp_path / "run" / "metrics.csv").open()))
+    assert [int(row["step"]) for row in rows] == [100, 200]
+    first, last = (float(row["data_log_prob"]) for row in rows)
+    assert last > first, "it imitates the data"
+
+
+@pytest.mark.slow
+def test_train_and_deploy(tmp_path):
+    text = run_example("train_and_deploy.py", "all", 4, 8, 2, folder=tmp_path)
+    assert "verdict: " in text and "/2 = " in text
+    assert len(open_dataset(tmp_path / "all" / "trials").paths) == 2
