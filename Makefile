@@ -9,20 +9,32 @@ RUN := env -u ROS_PACKAGE_PATH -u ROS_MASTER_URI -u ROS_HOSTNAME -u ROS_DISTRO -
 	-u CMAKE_PREFIX_PATH -u PYTHONPATH -u PYTHONHOME ROS_IP=127.0.0.1 \
 	bash -c '. scripts/env.sh && "$$@"' run
 
-.PHONY: help setup test lint demo experiments gallery bench clean
+.PHONY: help setup test test-fast test-py38 lint format demo experiments gallery bench clean
 
 help:  ## list the targets
-	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+	@grep -E '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
 setup:  ## install what is missing: apt packages and .venv
 	@scripts/setup.sh
 
+LINT := ruff check . && ruff format --check -q . && codespell && mypy
+
 test: setup  ## lint, then run the tests (no robot needed)
-	@lint=0; $(RUN) ruff check . || lint=$$?; \
+	@lint=0; $(RUN) bash -c '$(LINT)' || lint=$$?; \
 	$(RUN) python -m pytest -q $(ARGS) && exit $$lint
 
-lint: setup  ## check the style of the code
-	@$(RUN) ruff check . $(ARGS)
+# One process per core; each starts torch, so it pays only where there are tests enough for it.
+test-fast: setup  ## the tests without ROS, Ray and whatever is slow: under a minute
+	@$(RUN) python -m pytest -q -m "not slow" -n auto --dist worksteal --ignore tests/ros $(ARGS)
+
+test-py38:  ## what needs no torch, under a real Python 3.8 (python3.8, or PYTHON38=PATH)
+	@scripts/test_py38.sh $(ARGS)
+
+lint: setup  ## check style, spelling and types
+	@$(RUN) bash -c '$(LINT)'
+
+format: setup  ## sort imports and format the code
+	@$(RUN) bash -c 'ruff check -q --select I --fix . && ruff format .'
 
 demo: setup  ## collect, train, diagnose and deploy in simulation, through ROS
 	@$(RUN) python scripts/demo.py $(ARGS)
@@ -42,5 +54,5 @@ bench: setup  ## measure simulator, sampler and training step beside what else i
 		python bench/$(b).py $(ARGS) &&) true
 
 clean:  ## remove .venv, builds and caches; datasets/ and runs/ stay
-	rm -rf .venv .bench-venv build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv38 .bench-venv build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

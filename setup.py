@@ -59,6 +59,10 @@ setup(
             "pytest-xdist",
             "hypothesis",
             "ruff>=0.4",
+            "codespell",
+            "tomli; python_version < '3.11'",  # with which codespell reads pyproject.toml
+            "mypy>=1.8; python_version >= '3.9'",
+            "types-PyYAML",
             "ray>=2.9; python_version < '3.14'",
         ],
     },

@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
-"""Camera node: the cameras of a rig on ``camera/<name>/image_raw``, each frame stamped with its
-capture and sent once.
+"""Camera node: publishes the frames of a rig's cameras on ``camera/<name>/image_raw``.
 
-A camera that is unplugged is looked for until it is back. One that is gone, stale or frozen says
-so on ``camera/<name>/status`` (latched) and /diagnostics; an old frame is never sent as new.
+Each frame is stamped with its capture and sent once. A camera that is unplugged is looked for until
+it is back. One that is gone, stale or frozen says so on ``camera/<name>/status`` (latched) and
+/diagnostics; an old frame is never sent as new.
 """
 
 import ofrl_ros.prelude  # noqa: F401, I001 (first: quiet Ctrl-C while the rest is imported)
@@ -34,7 +34,7 @@ class CameraTopics:
 
     def __init__(self, config: CameraConfig) -> None:
         self.name, self._info = config.name, camera_info(config)
-        self._told = None  # (reason, text) on the status topic
+        self._published = None  # (reason, text) on the status topic
         camera = make_camera(config)
         self._binding = camera.binding
         topic = f"camera/{config.name}/"
@@ -59,18 +59,19 @@ class CameraTopics:
     def publish_status(self) -> None:
         """On ``status`` when the reason or its wording has changed."""
         status = self.stream.status()
-        told = (status.reason, status.text if status.reason else "ok")
-        if told == self._told:
+        now = (status.reason, status.text if status.reason else "ok")
+        if now == self._published:
             return
-        self._told = told
+        self._published = now
         quiet = status.reason in ("", STARTING)
         log = rospy.loginfo if quiet else rospy.logwarn
-        log("%s: %s", self._images.resolved_name, ": ".join(filter(None, told)))
+        log("%s: %s", self._images.resolved_name, ": ".join(filter(None, now)))
         level = DiagnosticStatus.ERROR if status.reason else DiagnosticStatus.OK
         values = {"reason": status.reason, "binding": self._binding}
-        self._statuses.publish(status_message(f"camera/{self.name}", level, told[1], values))
+        self._statuses.publish(status_message(f"camera/{self.name}", level, now[1], values))
 
     def describe(self):
+        """Return (level, text, values) for /diagnostics."""
         status = self.stream.status()
         level = DiagnosticStatus.WARN if status.slow else DiagnosticStatus.OK
         level = DiagnosticStatus.ERROR if status.reason else level
@@ -91,6 +92,7 @@ def camera_info(config: CameraConfig) -> CameraInfo:
 
 
 def main() -> None:
+    """Run the cameras of the parameters until shutdown."""
     file = path_param("cameras")
     if file is None:
         raise ConfigError("no cameras given", "set cameras:=<YAML file>; see config/cameras/")

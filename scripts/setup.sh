@@ -14,7 +14,7 @@ CPU_INDEX=https://download.pytorch.org/whl/cpu
 DEBIAN_PACKAGES=(
     ros-base rosbash python3-rospy python3-roslaunch python3-rosbag
     python3-std-msgs python3-sensor-msgs python3-geometry-msgs python3-std-srvs
-    python3-diagnostic-msgs
+    python3-diagnostic-msgs python3-tf2-msgs
     catkin cmake make g++ git python3-venv
 )
 NOETIC_PACKAGES=(python3-venv git) # the rest is in /opt/ros/noetic

@@ -14,14 +14,14 @@ import pytest
 import rosbag
 import rosgraph
 import rospy
-from ofrl_ros import bag as bags
-from ofrl_ros.description import RobotDescription
 
 from ofrl_robot.cli import main
 from ofrl_robot.data.datasets.dataset import open_dataset
 from ofrl_robot.data.episodes.reader import read_episode
 from ofrl_robot.data.episodes.schema import GROUP, UNKNOWN, episode_paths
 from ofrl_robot.errors import ConfigError, DatasetError, SpecMismatchError
+from ofrl_ros import bag as bags
+from ofrl_ros.description import RobotDescription
 from tests.ros.waiting import wait_for
 
 TASK = "Widow250SingleObjGrasp-v0"

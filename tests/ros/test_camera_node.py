@@ -12,9 +12,6 @@ import pytest
 import rospy
 import yaml
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
-from ofrl_ros import messages
-from ofrl_ros.assembler import TickAssembler
-from ofrl_ros.events import Events
 from sensor_msgs.msg import CameraInfo, Image
 
 from ofrl_robot.cameras.config import load_cameras
@@ -24,6 +21,9 @@ from ofrl_robot.data.episodes.schema import SUCCESS, EpisodeMeta
 from ofrl_robot.data.episodes.writer import EpisodeWriter
 from ofrl_robot.images import prepare
 from ofrl_robot.specs import WIDOWX_ACTION, ObservationSpec
+from ofrl_ros import messages
+from ofrl_ros.assembler import TickAssembler
+from ofrl_ros.events import Events
 from tests.ros.waiting import wait_for
 
 HEIGHT, WIDTH = 24, 32

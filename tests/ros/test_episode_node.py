@@ -11,10 +11,6 @@ import types
 import episode_node
 import numpy as np
 import pytest
-from ofrl_ros import messages
-from ofrl_ros.assembler import TickAssembler
-from ofrl_ros.diagnostics import status_message
-from ofrl_ros.events import Events
 
 from ofrl_robot.control.loop import ACTOR_SILENT, OPERATOR
 from ofrl_robot.control.signals import POLICY, AppliedAction, Tick
@@ -26,6 +22,10 @@ from ofrl_robot.data.episodes.writer import EpisodeWriter
 from ofrl_robot.errors import ConfigError, DatasetError
 from ofrl_robot.recording.episode_recorder import EpisodeRecorder
 from ofrl_robot.specs import WIDOWX_ACTION, widowx_observation
+from ofrl_ros import messages
+from ofrl_ros.assembler import TickAssembler
+from ofrl_ros.diagnostics import status_message
+from ofrl_ros.events import Events
 
 SPEC = widowx_observation(6)
 PERIOD_NS = 200_000_000

@@ -8,12 +8,12 @@ import json
 import numpy as np
 import pytest
 import rospy
-from ofrl_ros import messages
 from sensor_msgs.msg import Image, JointState, Joy
 from std_srvs.srv import Trigger
 
 from ofrl_robot.sim.arm import CONTROL_PERIOD_S
 from ofrl_robot.sim.realism import PRESETS
+from ofrl_ros import messages
 from tests.ros.waiting import wait_for
 
 TASK = "Widow250SingleObjGrasp-v0"

@@ -10,9 +10,9 @@ import threading
 import pytest
 import rosgraph
 import rospy
-from ofrl_ros.latched import deliver, reliable_publisher, wait_for_subscribers
 from std_msgs.msg import String
 
+from ofrl_ros.latched import deliver, reliable_publisher, wait_for_subscribers
 from tests.ros.waiting import ROOT, wait_for
 
 _COUNTER = itertools.count()

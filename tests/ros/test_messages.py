@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from ofrl_ros import messages
 
 from ofrl_robot.control.signals import AppliedAction, ArmState, Tick
 from ofrl_robot.errors import ConfigError
 from ofrl_robot.specs import widowx_observation
+from ofrl_ros import messages
 
 STAMP = 1_700_000_000_123_456_789
 

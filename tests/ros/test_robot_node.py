@@ -11,12 +11,12 @@ import time
 import pytest
 import rospy
 from diagnostic_msgs.msg import DiagnosticStatus
-from ofrl_ros import messages
-from ofrl_ros.node import wait_connected
 from sensor_msgs.msg import JointState, Joy
 from std_srvs.srv import Trigger
 
 from ofrl_robot.errors import ConfigError
+from ofrl_ros import messages
+from ofrl_ros.node import wait_connected
 from tests.ros.waiting import wait_for
 
 TASK = "Widow250SingleObjGrasp-v0"
