@@ -94,7 +94,7 @@ def test_paths_are_taken_from_the_folder_of_the_file(load, tmp_path):
             "path is '/dev/video2'; use a name in /dev/v4l/by-path",
         ),
         ({"serial": None, "index": -1}, "index is -1; use a whole number of 0 or more"),
-        ({"widthh": 640}, "source v4l2 has no setting 'widht'; use calibration, fourcc"),
+        ({"widthh": 640}, "source v4l2 has no setting 'widthh'; use calibration, fourcc"),
         ({"loop": True}, "source v4l2 has no setting 'loop'"),
         ({"source": "realsense", "fourcc": "MJPG"}, "source realsense has no setting 'fourcc'"),
         ({"width": 640.5}, "width is 640.5; use a whole number"),
