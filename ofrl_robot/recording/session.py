@@ -12,6 +12,7 @@ from typing import Any, Callable, Dict, Optional
 
 import numpy as np
 
+from ofrl_robot.control.arbitration import PRIORITY
 from ofrl_robot.control.loop import OPERATOR, ROBOT_FAULT, ControlLoop
 from ofrl_robot.control.protocols import ActionSource
 from ofrl_robot.control.rig import Rig
@@ -25,7 +26,7 @@ from ofrl_robot.data.episodes.schema import (
     simulator_label,
 )
 from ofrl_robot.data.episodes.writer import EpisodeWriter, prepare_folder
-from ofrl_robot.errors import CameraStoppedError, RobotError
+from ofrl_robot.errors import CameraStoppedError, ConfigError, RobotError
 from ofrl_robot.recording.episode_recorder import EpisodeRecorder
 
 OnEpisode = Callable[[int, int], None]
@@ -39,9 +40,16 @@ class Session:
         rig: source of ticks.
         actor: answers them.
         confirm: asks a person whether the scene is ready (real scenes); None in simulation.
+
+    Raises:
+        ConfigError: the source of the actor is unknown, so that every command would be ignored.
     """
 
     def __init__(self, rig: Rig, actor: ActionSource, confirm: Optional[Confirm] = None) -> None:
+        if actor.source not in PRIORITY:
+            raise ConfigError(
+                f"the actor's source is {actor.source!r}", f"use {' or '.join(PRIORITY)}"
+            )
         self.rig, self.actor, self.confirm = rig, actor, confirm
         self.loop = ControlLoop(rig.arm)
 
@@ -92,11 +100,7 @@ class Session:
             if action is not None:
                 # float32, as actions travel over ROS: both then record the same episode to the bit
                 rounded = np.asarray(action, np.float32).astype(np.float64)
-                if not loop.offer(Command(tick.stamp_ns, rounded, actor.source)):
-                    raise RobotError(
-                        f"a command of source {actor.source!r} was refused",
-                        "let the actor's source be human or policy",
-                    )
+                loop.offer(Command(tick.stamp_ns, rounded, actor.source))
             recorder.take_applied(loop.apply(tick))
             if loop.stopped:
                 raise RobotError(f"the robot stopped ({loop.stop_reason})", "see why, run it again")

@@ -13,7 +13,7 @@ from ofrl_robot.control.signals import HUMAN
 from ofrl_robot.data.datasets.dataset import open_dataset
 from ofrl_robot.data.episodes.reader import read_episode
 from ofrl_robot.data.episodes.schema import FAILURE, SUCCESS, UNKNOWN, episode_paths
-from ofrl_robot.errors import RobotError
+from ofrl_robot.errors import ConfigError, RobotError
 from ofrl_robot.recording import session as runner
 from ofrl_robot.recording.session import episode_meta, record_episodes
 from ofrl_robot.robots.operator_task import OperatorTask
@@ -131,7 +131,7 @@ def test_episodes_of_one_session_do_not_share_metadata(fake_rig, fake_robot, tmp
 def test_a_command_that_is_refused_is_said_and_not_recorded_as_silence(fake_rig, tmp_path):
     actor = FullScale()
     actor.source = "robot"
-    with pytest.raises(RobotError, match="source 'robot'.*human or policy"):
+    with pytest.raises(ConfigError, match="source is 'robot'; use human or policy"):
         record(fake_rig, actor, tmp_path, 1)
     assert not episode_paths(tmp_path)
 

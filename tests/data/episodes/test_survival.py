@@ -34,7 +34,7 @@ from ofrl_robot.data.episodes.schema import (
 from ofrl_robot.data.episodes.writer import EpisodeWriter, prepare_folder
 from ofrl_robot.data.verify.episode_check import DAMAGE, check_episode
 from ofrl_robot.data.verify.thresholds import QualityLimits
-from ofrl_robot.errors import CameraStoppedError, DatasetError, OutputError
+from ofrl_robot.errors import CameraStoppedError, OutputError
 from ofrl_robot.recording.session import episode_meta, record_episodes
 from ofrl_robot.specs import WIDOWX_ACTION, CameraSpec, ObservationSpec, widowx_observation
 
@@ -61,7 +61,7 @@ def record_until_killed(folder, seed, pipe):
     """Record two cameras of 640x480 at 30 Hz in real time; report progress through ``pipe``."""
     rng = random.Random(seed)
     while True:
-        meta = EpisodeMeta("fake", "nothing", WIDOWX_ACTION, SPEC, RATE_HZ, seed=seed)
+        meta = EpisodeMeta("fake", "nothing", WIDOWX_ACTION, SPEC, RATE_HZ)
         live = EpisodeWriter(folder, meta)
         number = int(live._partial.name.split("_")[1].split(".")[0])
         # half of them too short for a commit before the end, half with one or two
@@ -265,7 +265,7 @@ def test_a_folder_that_is_removed_ends_the_recording_with_one_line(fake_rig, fak
     def remove(done, label):
         shutil.rmtree(str(folder))
 
-    with pytest.raises(DatasetError, match="data: the episode cannot be written"):
+    with pytest.raises(OutputError, match="data: the episode cannot be written"):
         record_episodes(fake_rig, Still(), folder, 3, 0, episode_meta(fake_rig), remove)
     assert not folder.exists() and fake_robot.stops == 0
 
@@ -275,7 +275,7 @@ def test_a_folder_that_is_removed_ends_the_recording_with_one_line(fake_rig, fak
         return newest()
 
     newest, fake_robot.newest = fake_robot.newest, remove_and_look
-    with pytest.raises(DatasetError, match="cannot be written"):
+    with pytest.raises(OutputError, match="cannot be written"):
         record_episodes(fake_rig, Still(), folder, 1, 0, episode_meta(fake_rig))
     assert not folder.exists() and fake_robot.stops == 1
 
