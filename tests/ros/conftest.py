@@ -30,8 +30,9 @@ def free_port() -> int:
 
 def ros_environment(port: int, home: Path) -> dict:
     """Environment of a process that speaks to the master on ``port``."""
+    inherited = {k: v for k, v in os.environ.items() if k != "OMP_NUM_THREADS"}  # users have none
     return dict(
-        os.environ,
+        inherited,
         ROS_MASTER_URI=f"http://127.0.0.1:{port}",
         ROS_IP="127.0.0.1",
         ROS_HOME=str(home),
