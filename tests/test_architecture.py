@@ -25,6 +25,14 @@ FLOORS = [
     {"cli"},
 ]
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
+# Floors inside a folder: what a room of it may import of the same folder is below it.
+INNER_FLOORS = {
+    "data": [{"episodes"}, {"datasets"}, {"verify", "replay", "convert"}],
+    "workflow": [{"flags", "corrections"}, {"diagnosis"}, {"choose_checkpoint"}, {"sweeps"}],
+    "evaluation": [{"trials"}, {"fidelity"}],
+    "algos": [{"configs"}, {"registry", "divergence", "base", "build", "actor_critic"},
+              {"bc", "cql", "brac"}],
+}  # fmt: skip
 SIDEWAYS: set = set()  # arrows within a floor
 LIBRARY = sorted((ROOT / PACKAGE).rglob("*.py"))
 NODES = sorted((ROOT / "ros").rglob("*.py"))
@@ -98,6 +106,24 @@ def test_imports_point_down(module):
             wrong.append(target)
     assert not wrong, f"{module} (floor {FLOOR.get(here)}) imports {wrong}"
     assert not IMPORTS[module].relative, "write imports in full"
+
+
+@pytest.mark.parametrize("folder", sorted(INNER_FLOORS))
+def test_imports_point_down_inside_a_folder(folder):
+    floor = {name: k for k, names in enumerate(INNER_FLOORS[folder]) for name in names}
+    prefix = f"{PACKAGE}.{folder}."
+    inside = {module for module in MODULES if module.startswith(prefix)}
+    assert {module[len(prefix) :].split(".")[0] for module in inside} == set(floor)
+    wrong = []
+    for module in sorted(inside):
+        here = module[len(prefix) :].split(".")[0]
+        for target in inner(IMPORTS[module].real | IMPORTS[module].typing_only):
+            there = target[len(prefix) :].split(".")[0]
+            if target.startswith(prefix) and there != here and floor[there] > floor[here]:
+                wrong.append(f"{module} -> {target}")
+            if target.startswith(prefix) and folder == "data" and there != here:
+                wrong += [f"{module} -> {target}"] * (floor[there] == floor[here])
+    assert not wrong
 
 
 def test_no_import_cycles():
