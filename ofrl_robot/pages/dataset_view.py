@@ -160,9 +160,11 @@ def _contents(path: Path) -> Dict[str, Any]:
 
 def _marks(episode: Episode) -> Dict[str, List[int]]:
     """Return the marked steps of an episode by kind; a kind without any is left out."""
-    flags = {"limited": episode.limited, "intervention": episode.intervention}
-    if episode.held is not None:
-        flags["held"] = episode.held
+    flags = {
+        "limited": episode.limited,
+        "intervention": episode.intervention,
+        "held": episode.held,
+    }
     steps = {kind: np.flatnonzero(flag).tolist() for kind, flag in flags.items()}
     return {kind: found[:_MOST_POINTS] for kind, found in steps.items() if found}
 
@@ -201,7 +203,7 @@ def _facts(
             ("held", timing.held),
             ("overridden", timing.interventions),
         ]
-        text = ", ".join(f"{n} {name}" for name, n in counts if n is not None)
+        text = ", ".join(f"{n} {name}" for name, n in counts)
         rows.append(("actions", f"{text}, {int(episode.limited.sum())} limited"))
     return rows
 

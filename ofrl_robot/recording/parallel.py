@@ -12,7 +12,7 @@ import multiprocessing
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import Any, Callable, Iterator, List, Optional, Sequence, Tuple
+from typing import Any, Callable, Dict, Iterator, List, Optional, Sequence, Tuple
 
 from ofrl_robot.control.protocols import ActionSource
 from ofrl_robot.control.rig import Rig
@@ -91,9 +91,9 @@ def _start(number: int, *args: Any) -> _Worker:
 def _labels(team: Sequence[_Worker], numbers: Sequence[int]) -> Iterator[int]:
     """Yield the labels of the episodes as they finish, while ``numbers`` are given out."""
     waiting = iter(numbers)
-    busy = {worker.pipe: worker for worker in team}
+    busy: Dict[object, _Worker] = {worker.pipe: worker for worker in team}
     while busy:
-        for pipe in wait(list(busy)):
+        for pipe in wait([worker.pipe for worker in busy.values()]):
             worker = busy[pipe]
             yield _label(worker)
             worker.number = next(waiting, None)

@@ -100,7 +100,7 @@ class BridgeFolder(Source):
         late = int(_is_late(folder))
         images = {name: _images(folder / name, steps, late) for name in self._cameras}
         cameras = tuple(
-            CameraSpec(name, *map(int, frames.shape[1:3])) for name, frames in images.items()
+            CameraSpec(name, frames.shape[1], frames.shape[2]) for name, frames in images.items()
         )
         requested = _unit(actions)[: steps - late]
         observations = ObservationSpec(cameras, STATE_NAMES, STATE_UNITS, BASE)

@@ -7,7 +7,7 @@ import dataclasses
 import json
 import logging
 from pathlib import Path
-from typing import Any, Callable, Dict, Iterator, List, Optional, Sequence
+from typing import Any, Callable, Dict, Iterable, Iterator, List, Optional, Sequence
 
 import numpy as np
 
@@ -190,7 +190,7 @@ def _apply_options(episode: Episode, options: ImportOptions) -> Episode:
     return episode
 
 
-def _resized(name: str, frames: Sequence[np.ndarray], side: int) -> np.ndarray:
+def _resized(name: str, frames: Iterable[np.ndarray], side: int) -> np.ndarray:
     spec = CameraSpec(name, side, side)
     return np.stack([prepare(frame, spec) for frame in frames])
 

@@ -7,9 +7,12 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from typing import Literal, Optional, Union
+from typing import TYPE_CHECKING, Literal, Optional, Union
 
 from ofrl_robot.errors import ConfigError
+
+if TYPE_CHECKING:
+    import numpy as np
 
 MIN_RATE_HZ, MAX_RATE_HZ = 0.1, 1000.0
 RATE_RANGE = f"{MIN_RATE_HZ:g} to {MAX_RATE_HZ:g} Hz"
@@ -120,6 +123,6 @@ def require_valid(options: Union[ImportOptions, ExportOptions]) -> None:
         raise ConfigError(f"--action-scale is {scale:g}", "pass a finite number above 0")
 
 
-def is_rate(hz: float) -> bool:
+def is_rate(hz: Union[float, np.integer, np.floating]) -> bool:
     """Return whether a control rate, Hz, is one that a robot can have (NaN is not)."""
-    return MIN_RATE_HZ <= hz <= MAX_RATE_HZ
+    return bool(MIN_RATE_HZ <= hz <= MAX_RATE_HZ)

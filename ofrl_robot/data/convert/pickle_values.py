@@ -106,7 +106,8 @@ def set_array_state(array: np.ndarray, state: Any) -> None:
     _check_data(dtype, shape, data)
     if array.shape != (0,) or array.dtype != np.int8:
         raise ValueError("array set twice")
-    array.__setstate__((1, shape, dtype, bool(fortran), data))
+    # the stubs ask for numpy's bool; numpy itself takes Python's
+    array.__setstate__((1, shape, dtype, bool(fortran), data))  # type: ignore[arg-type]
 
 
 def _scalar(dtype_state: Any, data: Any) -> Any:

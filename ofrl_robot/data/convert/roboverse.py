@@ -191,7 +191,7 @@ def _vector(value: Any, size: int, name: str, where: str, step: int) -> np.ndarr
 def _number(value: Any, name: str, where: str, step: int) -> float:
     if not isinstance(value, (bool, int, float, np.integer, np.floating, np.bool_)):
         raise _bad_step(f"{name} is not a number", where, step)
-    if not abs(value) < 1e300:  # also catches NaN, and integers that no float can hold
+    if not -1e300 < value < 1e300:  # also catches NaN, and integers that no float can hold
         raise _bad_step(f"{name} is not finite", where, step)
     return float(value)
 

@@ -156,7 +156,7 @@ class _NewMember(NamedTuple):
     rows_file: IO[bytes]
     dtype: np.dtype
     row_shape: Tuple[int, ...]
-    count: int
+    length: int
 
 
 class NewNpzTable:
@@ -174,7 +174,7 @@ class NewNpzTable:
             rows_file = open(file, "w+b")  # noqa: SIM115 (closed in close)
             member = _NewMember(rows_file, rows.dtype, rows.shape[1:], 0)
         member.rows_file.write(np.ascontiguousarray(rows).tobytes())
-        self._members[name] = member._replace(count=member.count + len(rows))
+        self._members[name] = member._replace(length=member.length + len(rows))
 
     def flush(self) -> None:
         """Do nothing: a write that the disk refuses raises by itself."""
@@ -186,7 +186,7 @@ class NewNpzTable:
                 header = {
                     "descr": np.lib.format.dtype_to_descr(member.dtype),
                     "fortran_order": False,
-                    "shape": (member.count,) + member.row_shape,
+                    "shape": (member.length,) + member.row_shape,
                 }
                 with archive.open(f"{name}.npy", "w", force_zip64=True) as stream:
                     np.lib.format.write_array_header_1_0(stream, header)

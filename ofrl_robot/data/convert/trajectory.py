@@ -83,7 +83,7 @@ def sort_observations(arrays: Mapping[str, np.ndarray], frame: str = UNKNOWN_FRA
         else:
             left_out.append(name)
     state = np.concatenate(columns, axis=1) if columns else np.zeros((rows, 0))
-    cameras = tuple(CameraSpec(n, *map(int, a.shape[1:3])) for n, a in images.items())
+    cameras = tuple(CameraSpec(n, a.shape[1], a.shape[2]) for n, a in images.items())
     spec = ObservationSpec(cameras, tuple(names), ("unknown",) * len(names), frame)
     return Observed(images, state, spec, left_out)
 

@@ -59,7 +59,7 @@ def tick_at(episode: Episode, step: int) -> Tick:
 
 def applied_at(episode: Episode, step: int, tick: Tick) -> AppliedAction:
     """Return the action that was applied in answer to the tick of ``step`` (0 to T-1)."""
-    held = episode.held is not None and bool(episode.held[step])
+    held = bool(episode.held[step])
     human = bool(episode.intervention[step])
     applied = episode.timestamps.get("applied")
     return AppliedAction(

@@ -139,7 +139,7 @@ def find_duplicates(paths: Sequence[Path]) -> List[Tuple[Path, Path]]:
 def _digest(episode: Episode) -> bytes:
     content = hashlib.sha256()
     for array in (episode.actions, episode.state):
-        content.update(np.ascontiguousarray(array))
+        content.update(np.ascontiguousarray(array).data)
     return content.digest()
 
 
@@ -147,7 +147,7 @@ def _frame_digest(path: Path) -> bytes:
     content = hashlib.sha256()
     for camera in read_episode(path, cameras=()).meta.observation_spec.cameras:
         for block in iter_frames(path, camera.name):
-            content.update(np.ascontiguousarray(block))
+            content.update(np.ascontiguousarray(block).data)
     return content.digest()
 
 

@@ -35,10 +35,10 @@ class Episode:
         actions, actions_requested: float32 (T, A), normalised.
         rewards: float64 (T,).
         terminals, timeouts, limited, intervention: bool (T,).
+        held: bool (T,), no action arrived for the tick in time.
         timestamps: int64 ns, ``obs`` (the ticks), ``state`` and one per camera (T+1,),
             ``action`` and ``applied`` (T,). A file of this format has all of them; other formats
             that are converted may have none.
-        held: bool (T,), no action arrived for the tick in time. None: not known (other formats).
     """
 
     meta: schema.EpisodeMeta
@@ -51,8 +51,8 @@ class Episode:
     timeouts: np.ndarray
     limited: np.ndarray
     intervention: np.ndarray
+    held: np.ndarray
     timestamps: Dict[str, np.ndarray]
-    held: Optional[np.ndarray] = None
 
     def __len__(self) -> int:
         return len(self.actions)

@@ -56,7 +56,8 @@ class MixedSampler:
         self._next = self._draw()
 
     def _draw(self) -> List[np.ndarray]:
-        self._state = self._rng.bit_generator.state  # before the draw: it is not yet handed out
+        # before the draw: it is not yet handed out
+        self._state: Dict[str, Any] = dict(self._rng.bit_generator.state)
         stores = self.buffer.stores
         indices = [self._rng.integers(len(s), size=c) for s, c in zip(stores, self._counts)]
         for store, index in zip(stores, indices):

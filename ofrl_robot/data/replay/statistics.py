@@ -34,13 +34,15 @@ def state_statistics(
     count = 0
     total = np.zeros(size)
     squares = np.zeros(size)
-    shift = None  # close to the mean, so that no digits are lost in the difference of squares
+    # close to the mean, so that no digits are lost in the difference of squares
+    shift = np.zeros(size)
     for store in stores:
         for start, stop in store.frame_spans:
             for first in range(start, stop, _BLOCK):
                 rows = store.observations[STATE].block(first, min(first + _BLOCK, stop))
                 rows = rows.astype(np.float64)
-                shift = rows[0] if shift is None else shift
+                if count == 0:
+                    shift = rows[0]
                 total += (rows - shift).sum(0)
                 squares += np.square(rows - shift).sum(0)
                 count += len(rows)

@@ -160,10 +160,10 @@ def _write_rows(dataset: Dataset, folder: Path) -> None:
             episode = read_episode(path, cameras=())
             if len(episode) != steps:
                 raise _changed(path)
-            files["actions"].write(np.clip(episode.actions, -1 + 1e-5, 1 - 1e-5))
-            files["rewards"].write(episode.rewards.astype(np.float32))
-            files["terminals"].write(episode.terminals)
-            files[STATE].write(np.ascontiguousarray(episode.state, np.float32))
+            files["actions"].write(np.clip(episode.actions, -1 + 1e-5, 1 - 1e-5).data)
+            files["rewards"].write(episode.rewards.astype(np.float32).data)
+            files["terminals"].write(episode.terminals.data)
+            files[STATE].write(np.ascontiguousarray(episode.state, np.float32).data)
         for file in files.values():
             file.flush()
             os.fsync(file.fileno())
@@ -178,7 +178,7 @@ def _write_frames(dataset: Dataset, camera: str, file_path: Path) -> None:
             for block in iter_frames(path, camera):
                 if block.shape[1:] != shape or block.dtype != np.uint8:
                     raise _changed(path)
-                file.write(block)
+                file.write(block.data)
                 frames += len(block)
             if frames != steps + 1:
                 raise _changed(path)

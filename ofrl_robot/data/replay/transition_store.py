@@ -169,7 +169,7 @@ def _open(
         observations[name] = ArrayFile(paths[name], shape, mapped, dtype)
     runs = np.split(chosen, np.flatnonzero(np.diff(chosen) != 1) + 1)
     spans = [(int(all_starts[run[0]]), int(all_starts[run[-1] + 1])) for run in runs]
-    rows = {}
+    rows: Dict[str, np.ndarray] = {}
     for name in store_cache.PER_STEP:
         shape = (int(all_starts[-1]),) + ((size,) if name == "actions" else ())
         rows[name] = _read_spans(paths[name], shape, store_cache.DTYPES[name], spans)
@@ -186,7 +186,8 @@ def _read_spans(
     path: Path, shape: Tuple[int, ...], dtype: type, spans: Sequence[Tuple[int, int]]
 ) -> np.ndarray:
     """Return the rows [start, stop) of each span, joined; never twice in memory."""
-    rows = np.empty((sum(stop - start for start, stop in spans),) + shape[1:], dtype)
+    count = sum(stop - start for start, stop in spans)
+    rows: np.ndarray = np.empty((count,) + shape[1:], dtype)
     row_bytes = int(np.prod(shape[1:], initial=rows.itemsize))
     # a link in a dataset's cache could show any file of this machine as actions
     with os.fdopen(os.open(path, os.O_RDONLY | os.O_NOFOLLOW), "rb") as file:
@@ -195,6 +196,6 @@ def _read_spans(
         done = 0
         for start, stop in spans:
             file.seek(start * row_bytes)
-            file.readinto(rows[done : done + stop - start])
+            file.readinto(rows[done : done + stop - start].data)
             done += stop - start
     return rows

@@ -212,7 +212,7 @@ class _Frames:
     def __init__(self, group: h5py.Group, episode: Episode, limits: QualityLimits) -> None:
         content = hashlib.sha256()
         for array in (episode.actions, episode.rewards, episode.state):
-            content.update(np.ascontiguousarray(array))
+            content.update(np.ascontiguousarray(array).data)
         self.identical: Dict[str, np.ndarray] = {}
         self.blank: Dict[str, float] = {}
         for camera in episode.meta.observation_spec.cameras:

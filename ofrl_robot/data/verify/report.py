@@ -71,7 +71,8 @@ class Verification:
             f"{self.folder}: {len(self.episodes)} episodes, {steps} transitions, "
             f"{megabytes:.1f} MB; {labels}"
         ]
-        lines += _timing_table([e for e in self.episodes if e.timing], self.limits)
+        timings = [(e.file, e.timing) for e in self.episodes if e.timing is not None]
+        lines += _timing_table(timings, self.limits)
         lines += _finding_lines(self.of_level(DAMAGE) + self.of_level(WARNING))
         lines.append(
             f"checked in {self.seconds:.1f} s ({len(self.episodes) / self.seconds:.0f} files/s, "
@@ -111,24 +112,26 @@ class _Row:
     badness: Callable[[EpisodeTiming, float], float] = lambda timing, value: value
 
 
-def _timing_table(episodes: List[EpisodeCheck], limits: QualityLimits) -> Iterator[str]:
+def _timing_table(timings: List[Tuple[str, EpisodeTiming]], limits: QualityLimits) -> Iterator[str]:
     """Yield aligned rows: median over the episodes, worst value, limit, and the worst episode."""
-    cameras = sorted({name for e in episodes for name in e.timing.cameras})
+    if not timings:
+        return
+    cameras = sorted({name for _, timing in timings for name in timing.cameras})
     rows = [("timing", "median", "worst", "limit", "worst in")]
     for row in _rows(cameras, limits):
-        found = [(row.value(e.timing), e) for e in episodes]
-        known = [(value, e) for value, e in found if value is not None]
-        if known:
-            worst, where = max(known, key=lambda pair: row.badness(pair[1].timing, pair[0]))
-            median = float(np.median([value for value, _ in known]))
-            numbers = f"{median:.4g}", f"{worst:.4g}"
-            rows.append((row.title, *numbers, row.limit, where.file if worst != median else ""))
-    if len(rows) == 1:
-        return
-    widths = [max(len(row[k]) for row in rows) for k in range(4)]
-    for row in rows:
-        numbers = (text.rjust(width) for text, width in zip(row[1:4], widths[1:]))
-        yield "  ".join([row[0].ljust(widths[0]), *numbers, row[4]]).rstrip()
+        known = []  # (badness, value, file)
+        for file, timing in timings:
+            value = row.value(timing)
+            if value is not None:
+                known.append((row.badness(timing, value), value, file))
+        _, worst, where = max(known, key=lambda entry: entry[0])
+        median = float(np.median([value for _, value, _ in known]))
+        where = where if worst != median else ""
+        rows.append((row.title, f"{median:.4g}", f"{worst:.4g}", row.limit, where))
+    widths = [max(len(texts[k]) for texts in rows) for k in range(4)]
+    for title, *numbers, where in rows:
+        cells = [text.rjust(width) for text, width in zip(numbers, widths[1:])]
+        yield "  ".join([title.ljust(widths[0]), *cells, where]).rstrip()
 
 
 def _rows(cameras: List[str], limits: QualityLimits) -> Iterator[_Row]:

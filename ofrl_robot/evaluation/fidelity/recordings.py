@@ -7,7 +7,7 @@ Here an episode only needs the fields that a replay compares, in lists, tuples o
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Dict, Optional, Sequence
+from typing import Any, Dict, List, Optional, Sequence, Sized
 
 import numpy as np
 
@@ -46,7 +46,8 @@ def parse_recording(raw: Any) -> Recording:
     actions = _rows(_sequence(raw, "actions"), "actions")
     rewards = _rows(_sequence(raw, "rewards"), "rewards", 1)
     infos = _infos(raw.get("env_infos"))
-    lengths = {len(part) for part in (before, after, actions, rewards, *infos.values())}
+    parts: List[Sized] = [before, after, actions, rewards, *infos.values()]
+    lengths = {len(part) for part in parts}
     if len(lengths) != 1:
         raise DatasetError("its lists differ in length")
     if lengths == {0}:

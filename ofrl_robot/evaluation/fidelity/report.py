@@ -6,7 +6,7 @@ import dataclasses
 import json
 import os
 from pathlib import Path
-from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
+from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple, Union
 
 import numpy as np
 
@@ -186,11 +186,11 @@ def _errors(replays: Sequence[Replay]) -> Dict[str, Any]:
     }
 
 
-def _mean(values: Sequence[Any]) -> Optional[float]:
+def _mean(values: Union[np.ndarray, Sequence[float]]) -> Optional[float]:
     return float(np.mean(values)) if len(values) else None
 
 
-def _percentile(values: Sequence[Any], percent: float) -> Optional[float]:
+def _percentile(values: Union[np.ndarray, Sequence[float]], percent: float) -> Optional[float]:
     return float(np.percentile(values, percent)) if len(values) else None
 
 
