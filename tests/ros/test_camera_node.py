@@ -181,7 +181,7 @@ def test_from_the_camera_to_the_episode(node, rig, tmp_path):
         captured = image.header.stamp.to_nsec()
         tick = Tick(captured + 15_000_000, step, {}, np.zeros(1), truncated=image is shown[-1],
                     image_stamps_ns={"front": captured})  # fmt: skip
-        assembler.take(messages.tick_message(tick, spec, seed=0), "tick")
+        assembler.take(messages.tick_message(tick, spec, messages.TickInfo(0, 1)), "tick")
         tick, _ = assembler.assemble(events.get(5.0)[1])
         writer.observe(tick)
         if not tick.last:

@@ -24,6 +24,7 @@ from ofrl_robot.recording.episode_recorder import EpisodeRecorder
 from ofrl_robot.specs import WIDOWX_ACTION, widowx_observation
 from ofrl_ros import messages
 from ofrl_ros.assembler import TickAssembler
+from ofrl_ros.description import RobotDescription
 from ofrl_ros.diagnostics import status_message
 from ofrl_ros.events import Events
 
@@ -40,9 +41,11 @@ def node(monkeypatch):
     node._assembler = TickAssembler(SPEC, node._events)
     node._to = lambda state: None
     node._state = types.SimpleNamespace(name="running")
-    node._robot = types.SimpleNamespace(
-        action_spec=WIDOWX_ACTION, observation_spec=SPEC, rewards_known=True
-    )
+    node._robot = RobotDescription(
+        robot="r", task="t", instruction="t", horizon=9, control_rate_hz=5.0, environment={},
+        rewards_known=True, ground_truth=False, action_spec=WIDOWX_ACTION, observation_spec=SPEC,
+    )  # fmt: skip
+    node._policy, node._environment = {}, {}
     return node
 
 

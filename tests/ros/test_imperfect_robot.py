@@ -73,7 +73,7 @@ def test_an_ideal_camera_sends_a_frame_with_every_tick(node):
     [
         ({"settings": "{realism: wild}"}, ["'wild'", "use off or mild or harsh"]),
         ({"settings": "{sim_backend: mujoco}"}, ["'mujoco'", "use embedded or roboverse"]),
-        ({"settings": "{num_objects: -1}"}, ["num_objects -1", "leave it out"]),
+        ({"settings": "{num_objects: -1}"}, ["num_objects -1", "omit it"]),
         (
             {"settings": "{roboverse_bugs: maybe}"},
             ["roboverse_bugs is 'maybe'", "use true or false"],

@@ -158,7 +158,7 @@ def test_kill_9_of_any_node_loses_at_most_one_episode(launch, tmp_path, victim):
     "args, words",
     [
         ({"task": "Widow250SingleObjGrisp-v0"}, "Widow250SingleObjGrasp-v0"),
-        ({"teleop": "spacenav"}, "teleop:=scripted"),
+        ({"teleop": "spacenav"}, "'spacenav' is unknown; use one of: scripted"),
         ({"policy": "juggle"}, "scripted policy 'juggle' is unknown; use grasp or"),
         ({"realism": "wild"}, "use off or mild or harsh"),
         ({"episodes": 0}, "/sim/episode/episodes is 0"),

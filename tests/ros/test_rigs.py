@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import shutil
 import threading
 
@@ -13,13 +12,17 @@ import pytest
 import rospy
 import yaml
 from diagnostic_msgs.msg import DiagnosticStatus
-from sensor_msgs.msg import Image
+from sensor_msgs.msg import CameraInfo, Image
 from std_srvs.srv import Trigger
 from tf2_msgs.msg import TFMessage
 
 from ofrl_robot.config import CONFIG
 from ofrl_robot.data.datasets.dataset import open_dataset
 from ofrl_robot.data.episodes.reader import read_episode
+from ofrl_robot.errors import CameraStoppedError, ConfigError
+from ofrl_robot.specs import CameraSpec
+from ofrl_ros.diagnostics import status_message
+from ofrl_ros.topic_cameras import TopicCameras
 from tests.ros.waiting import ROOT, wait_for
 
 TASK = "Widow250SingleObjGrasp-v0"
@@ -138,21 +141,38 @@ def test_the_simulator_with_frames_of_camera_nodes(node, cameras, published, tmp
 def test_scripted_teleoperation_needs_ground_truth(node, plugins, cameras, limits):
     node.environment.update(plugins)
     node("camera_node.py", cameras=cameras)
-    node("robot_node.py", robot="point", task="t", horizon=6, limits=limits, cameras=cameras)
+    node("robot_node.py", robot="point", task=TASK, horizon=6, limits=limits, cameras=cameras)
     process, log = node("teleop_node.py", device="scripted", device_settings="{noise: 0.1}")
     assert process.wait(60) == 2
     text = log.read_text()
-    assert "ground truth" in text or "t is not a task" in text or "unknown task" in text, text
-    assert "Traceback" not in text and len(text.strip().splitlines()) == 1
+    assert "needs ground truth, and robot point has none" in text
+    assert len(text.strip().splitlines()) == 1, text
 
 
-def test_a_camera_that_sends_nothing_is_named_before_anything_moves(node, cameras):
-    """No camera node runs. The wait is 30 s; here only that the robot is not there yet."""
-    process, log = node("robot_node.py", task=TASK, cameras=cameras)
-    with pytest.raises(rospy.ROSException):
-        rospy.wait_for_service(f"{node.namespace}/reset", 3)
-    assert process.wait(60) == 2
-    assert re.search(r"camera front sent nothing on \S+/camera/front/camera_info", log.read_text())
+def test_a_camera_that_sends_nothing_is_named(master):
+    with pytest.raises(ConfigError, match="camera front sent nothing on /camera/front/camera_info"):
+        TopicCameras([CameraSpec("front", 8, 8)], timeout=0.2)
+
+
+def test_a_camera_that_says_it_is_stale_stops_the_episode(master):
+    status = rospy.Publisher("/camera/side/status", DiagnosticStatus, queue_size=1, latch=True)
+    infos = rospy.Publisher("/camera/side/camera_info", CameraInfo, queue_size=1, latch=True)
+    info = CameraInfo()
+    info.header.stamp = rospy.Time(5, 7)
+    infos.publish(info)
+    status.publish(status_message("camera/side", 0, "no frame yet", {"reason": "starting"}))
+    cameras = TopicCameras([CameraSpec("side", 8, 8)])
+    assert cameras.newest()["side"].stamp_ns == 5_000_000_007
+    status.publish(status_message("camera/side", 2, "no new frame", {"reason": "stale"}))
+
+    def stopped():
+        try:
+            cameras.newest()
+        except CameraStoppedError as error:
+            return str(error)
+
+    assert "camera side stopped" in wait_for(stopped, "the status")
+    cameras.close()
 
 
 def test_a_reset_that_waits_for_the_scene_can_be_stopped_or_replaced(
