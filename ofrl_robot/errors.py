@@ -8,7 +8,7 @@ from __future__ import annotations
 
 
 class OfrlError(Exception):
-    """Base of all errors that a user can cause and mend.
+    """Base of all errors that a user can cause and correct.
 
     Args:
         what: what is wrong, with the offending value.

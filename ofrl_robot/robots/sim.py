@@ -35,7 +35,7 @@ class SimWorld:
     Args:
         task: simulator task id.
         options: image size, backend, realism and so on.
-        clock_ns: clock of a world in real time; None for simulated time, which starts anew with
+        clock_ns: clock of a world in real time; None for simulated time, which starts again with
             every episode.
         start_ns: gives the stamp at which an episode in simulated time starts; zero by default,
             so that an episode is a function of its seed alone.
