@@ -17,11 +17,14 @@ help:  ## list the targets
 setup:  ## install what is missing: apt packages and .venv
 	@scripts/setup.sh
 
+# Two processes, one of which has all tests with ROS nodes: those are several processes already.
+PARALLEL := -n 2 --dist loadgroup
+
 LINT := ruff check . && ruff format --check -q . && codespell && mypy
 
 test: setup  ## lint, then run the tests (no robot needed)
 	@lint=0; $(RUN) bash -c '$(LINT)' || lint=$$?; \
-	$(RUN) python -m pytest -q $(ARGS) && exit $$lint
+	$(RUN) python -m pytest -q $(PARALLEL) $(ARGS) && exit $$lint
 
 # One process per core; each starts torch, so it pays only where there are tests enough for it.
 test-fast: setup  ## the tests without ROS, Ray and whatever is slow: under a minute

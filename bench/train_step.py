@@ -115,9 +115,10 @@ def our_algorithm(settings: argparse.Namespace, small: bool, bf16: bool, device:
             layers += [nn.Conv2d(channels, CHANNELS, 3, stride), nn.ReLU()]
         return nn.Sequential(*layers)
 
-    encoder.TRUNKS["d3rlpy"] = pixel_trunk
+    if small:  # in this process only: each contestant has one of its own
+        encoder.TRUNKS["cog_small"] = pixel_trunk
     nets = NetConfig(
-        encoder="d3rlpy" if small else "cog",
+        encoder="cog_small" if small else "cog",
         latent=0,
         hidden=(settings.feature_size,) if small else tuple(settings.hidden),
         critic_encoders="separate",

@@ -52,6 +52,7 @@ def bench(tmp_path):
     return run
 
 
+@pytest.mark.slow
 def test_without_roboverse_only_ours_is_measured(bench, tmp_path):
     # a stand-in that cannot be imported: the real one may be installed here
     (tmp_path / "roboverse.py").write_text("raise ImportError('not here')")
@@ -63,6 +64,7 @@ def test_without_roboverse_only_ours_is_measured(bench, tmp_path):
         assert "roboverse" not in result
 
 
+@pytest.mark.slow
 def test_beside_roboverse_the_ratios_are_those_of_the_medians(bench, tmp_path):
     package = tmp_path / "roboverse" / "envs"
     package.mkdir(parents=True)

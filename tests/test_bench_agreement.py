@@ -129,6 +129,7 @@ def test_the_permutation_test_counts_divisions(agreement):
     assert agreement.permutation_p([3, 3], [3, 3]) == 1.0
 
 
+@pytest.mark.slow
 def test_without_d3rlpy_only_ours_is_measured(bench):
     # a stand-in that cannot be imported: the real one may be installed here
     text, result = bench(BROKEN)
@@ -140,6 +141,7 @@ def test_without_d3rlpy_only_ours_is_measured(bench):
     assert np.isfinite(first["data_q"]) and first["data_q"] != second["data_q"]
 
 
+@pytest.mark.slow
 def test_beside_d3rlpy_the_runs_are_compared(bench):
     text, result = bench(STAND_IN, "--first-weights torch")
     assert [run["successes"] for run in result["runs"]["d3rlpy plain"]] == [5, 5]

@@ -54,6 +54,7 @@ def bench(tmp_path):
     return run
 
 
+@pytest.mark.slow
 def test_without_the_others_only_ours_is_measured(bench):
     # stand-ins that cannot be imported: the real ones may be installed here
     text, result = bench({"robomimic.py": BROKEN, "d3rlpy.py": BROKEN})
@@ -65,6 +66,7 @@ def test_without_the_others_only_ours_is_measured(bench):
     assert result["mapped_vs_gather"] > 0
 
 
+@pytest.mark.slow
 def test_beside_another_the_ratios_are_those_of_the_medians(bench):
     _, result = bench(
         {"robomimic.py": BROKEN, "d3rlpy/__init__.py": "", "d3rlpy/dataset.py": STAND_IN}

@@ -84,6 +84,7 @@ def median(values):
     return float(np.median(values))
 
 
+@pytest.mark.slow
 def test_a_short_run_beside_a_stand_in(tmp_path):
     for name, text in STAND_IN.items():
         path = tmp_path / "peers" / "d3rlpy" / name

@@ -224,6 +224,7 @@ def test_a_typed_flag_that_is_wrong_is_not_blamed_on_the_file(ofrl, tmp_path):
         assert code == 2 and str(settings) not in err and str(words[0]).strip("-") in err
 
 
+@pytest.mark.slow
 def test_flags_win_over_the_config_file_and_its_unknown_names_are_refused(
     ofrl, make_dataset, tmp_path
 ):

@@ -53,6 +53,7 @@ def test_a_reader_that_has_gone_is_no_error_message():
     assert (done.returncode, done.stderr) == (141, "")
 
 
+@pytest.mark.slow
 def test_a_message_that_cannot_be_written_keeps_its_exit_code():
     with open("/dev/full", "w") as full:
         done = subprocess.run([*OFRL, "diagnose", "none"], stderr=full)
@@ -81,6 +82,7 @@ def test_whoever_ignores_ctrl_c_goes_on_ignoring_it():
     assert done.returncode == 0 and done.stderr == ""
 
 
+@pytest.mark.slow
 def test_escape_sequences_of_files_do_not_reach_the_terminal(tmp_path):
     name = "run\x1b]0;title\x07\x1b[31m\n\udcff"
     folder = os.fsencode(tmp_path / name)

@@ -28,9 +28,12 @@ def test_links_of_a_page_lead_somewhere(page):
             continue
         path, _, anchor = link.partition("#")
         target = (page.parent / path).resolve() if path else page
-        if not target.exists():
-            broken.append(link)
-        elif anchor and target.suffix == ".md" and anchor not in anchors(target):
+        if (
+            not target.exists()
+            or anchor
+            and target.suffix == ".md"
+            and anchor not in anchors(target)
+        ):
             broken.append(link)
     assert not broken
 

@@ -53,6 +53,7 @@ def test_custom_teleop(tmp_path):
     assert episode.meta.environment["size"] == 0.3
 
 
+@pytest.mark.slow
 def test_custom_algorithm(make_dataset, tmp_path):
     run_example("custom_algorithm.py", make_dataset(episodes=30), "run", folder=tmp_path)
     config = json.loads((tmp_path / "run" / "config.json").read_text())

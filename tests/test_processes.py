@@ -24,6 +24,7 @@ def work(item):
     return item.upper()
 
 
+@pytest.mark.slow
 def test_an_item_that_kills_its_process_costs_no_other():
     items = ["a", "dies", "hangs", "b", "raises", "c"]
     seconds = {"hangs": 1.0}

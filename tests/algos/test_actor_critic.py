@@ -44,6 +44,7 @@ def target_of(algorithm, batch, values, log_std=0.0):
 # -- targets ----------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @both
 @pytest.mark.parametrize("clip", [True, False])
 def test_targets_by_hand(name, clip, build):

@@ -289,12 +289,14 @@ def fit_discriminator(algorithm, steps):
         return float(algorithm.divergence(many, algorithm.actor(many.observations)).mean())
 
 
+@pytest.mark.slow
 def test_a_trained_discriminator_gives_the_kl(build):
     algorithm = one_dimensional(gradient_penalty=0.0)
     exact = math.log(0.6 / 0.4) + (0.4**2 + 0.8**2) / (2 * 0.6**2) - 0.5
     assert fit_discriminator(algorithm, 250) == pytest.approx(exact, rel=0.1)
 
 
+@pytest.mark.slow
 def test_a_trained_discriminator_gives_the_wasserstein_distance(build):
     """That between the actions: the mean gap of their quantiles."""
     algorithm = one_dimensional(divergence="wasserstein")

@@ -64,6 +64,7 @@ def test_every_algorithm_is_among_the_variants():
     assert {name for name, _, _ in VARIANTS} == set(ALGORITHMS.names())
 
 
+@pytest.mark.slow
 @every
 def test_updates_fit_a_tiny_batch(variant, make, batch):
     """While it imitates: actor-critics by their warm start, bc always."""

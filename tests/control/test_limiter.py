@@ -122,6 +122,7 @@ def test_reasons_are_given_exactly_when_something_changed(spec_and_action, start
     assert len(set(reasons)) == len(reasons)
 
 
+@pytest.mark.slow
 @properties
 @given(case, inside_box | anywhere, limits_of)
 def test_limiting_twice_changes_nothing(spec_and_action, start, limits):

@@ -72,6 +72,7 @@ def without_curves(monkeypatch):
     monkeypatch.setattr("ofrl_robot.pages.run_report.pictures", lambda *_: [])
 
 
+@pytest.mark.slow
 def test_the_page_says_what_the_files_say(run, record, tmp_path):
     labels = [SUCCESS] * 5 + [FAILURE] * 2 + [UNKNOWN] + [SUCCESS]
     folder = record(tmp_path / "trials", labels, aborted=[8], actor="policy",
@@ -132,6 +133,7 @@ def test_a_diverged_run_has_a_page_too(make_run, metrics):
     assert "Data_q became non-finite at step 4500" in page.text
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("without_curves")
 def test_trials_of_other_policies_are_not_passed_off_as_this_run(run, record, tmp_path):
     other = {**policy_of(run, 2500), "sha256": "0" * 64}

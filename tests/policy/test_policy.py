@@ -110,6 +110,7 @@ def test_warm_up_runs(save):
     Policy(save()).warm_up()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "changes",
     [
@@ -232,6 +233,7 @@ def test_identity_says_which_policy_it_was(save):
     assert len(identity["sha256"]) == 64 and sampling.identity()["action_choice"] == "sample"
 
 
+@pytest.mark.slow
 def test_the_policy_server_loads_no_training_code():
     """What an arm's computer must have installed stays small, and start-up quick."""
     code = (

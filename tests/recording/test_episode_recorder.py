@@ -85,6 +85,7 @@ def test_two_streams_may_be_interleaved_in_any_way(new_recorder, ticks_first):
     require_whole(feed(new_recorder(), *(next(ticks if t else answers) for t in ticks_first)))
 
 
+@pytest.mark.slow
 @FOLDERS
 @given(messages=st.permutations(TICKS + ANSWERS))
 def test_messages_may_arrive_in_any_order(new_recorder, messages):

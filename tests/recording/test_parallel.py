@@ -82,6 +82,7 @@ def content(path):
     return found
 
 
+@pytest.mark.slow
 def test_any_number_of_workers_writes_the_same_files(tmp_path, capsys):
     # harsh: its noise must depend on the seed alone, too
     more = ["--episodes", "5", "--seed", "7", "--realism", "harsh", "--policy", "grasp"]
@@ -99,6 +100,7 @@ def test_any_number_of_workers_writes_the_same_files(tmp_path, capsys):
     assert meta.environment == expected and meta.seed == 7
 
 
+@pytest.mark.slow
 def test_adding_goes_on_above_a_hole_that_an_interrupt_left(tmp_path):
     record(tmp_path, 2, 4)
     (tmp_path / "episode_000002.h5").unlink()
@@ -110,6 +112,7 @@ def test_adding_goes_on_above_a_hole_that_an_interrupt_left(tmp_path):
     assert [m.seed for m in dataset.metas] == [0, 1, 3, 4, 5, 6]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("fault", "error", "text"),
     [
@@ -163,6 +166,7 @@ def members(session):
     return found
 
 
+@pytest.mark.slow
 def test_ctrl_c_keeps_whole_episodes_and_leaves_no_process(tmp_path):
     out = tmp_path / "out"
     words = COLLECT + ["--episodes", "10000", "--workers", "2", "--out", str(out)]

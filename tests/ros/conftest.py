@@ -19,6 +19,15 @@ from tests.ros.waiting import ROOT, wait_for
 rospy = pytest.importorskip("rospy", reason="ROS 1 is not installed")
 
 _COUNTER = itertools.count()
+
+
+def pytest_collection_modifyitems(items):
+    """With pytest-xdist, one process runs all of these: each starts several nodes."""
+    for item in items:
+        if Path(__file__).parent in item.path.parents:
+            item.add_marker(pytest.mark.xdist_group("ros"))
+
+
 sys.path.insert(0, str(ROOT / "ros"))
 
 

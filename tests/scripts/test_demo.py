@@ -42,6 +42,7 @@ def _page(run):
     return run / "report" / "report.html"
 
 
+@pytest.mark.slow
 def test_the_result_has_counts_and_the_seconds_of_each_part(demo, capsys):
     demo.go()
     out = capsys.readouterr().out

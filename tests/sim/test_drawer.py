@@ -174,6 +174,7 @@ def test_prior_data_opens_and_returns_home_without_grasping(policy, task, key):
     env.close()
 
 
+@pytest.mark.slow
 def test_clumsy_opening_fails_more_often_than_the_good_one():
     def opened(policy: str) -> int:
         env = make(OPEN, image_size=8)

@@ -69,6 +69,7 @@ def rollout(env: gymnasium.Env, seed: int, steps: int = 12) -> bytes:
     return b"".join(parts)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("env", TASK_IDS, indirect=True)
 def test_same_seed_same_bits_after_other_resets_and_beside_another_env(env):
     first = rollout(env, seed=5)
@@ -122,6 +123,7 @@ def test_spaces_agree_with_the_specs(env):
     assert info["success"] is False and env.task.success_key in info
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("task_id", TASK_IDS)
 def test_gymnasium_checker_accepts_the_registered_id(task_id):
     env = gymnasium.make(f"ofrl_robot/{task_id}", image_size=16)

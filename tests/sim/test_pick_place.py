@@ -145,6 +145,7 @@ def test_no_room_beside_the_container_is_an_error_and_not_a_hang(monkeypatch):
     env.close()
 
 
+@pytest.mark.slow
 def test_prior_data_is_grasps_that_end_at_neutral_and_half_of_the_suboptimal_ones_miss():
     def grasps(name: str, episodes: int) -> int:
         policy = make_scripted(TRAY, 0.1, name)

@@ -21,6 +21,7 @@ def succeeds(env, policy, seed: int) -> bool:
     return bool(info["success"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("task_id", TASK_IDS)
 @pytest.mark.parametrize("noise, least", [(0.0, 9), (0.1, 7)])
 def test_success_floor(task_id, noise, least):

@@ -41,6 +41,7 @@ def finish(*processes):
     return [process.returncode for process in processes], outputs
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(300)  # processes that import torch, on whatever machine
 def test_two_processes_are_one_with_the_joint_batch(make_dataset, tmp_path):
     data = make_dataset()
@@ -80,6 +81,7 @@ def check_runs(folder, first, second):
     assert "run:" in first and "run:" not in second and "checkpoint" not in second
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(300)  # processes that import torch, on whatever machine
 def test_torchrun_trains_one_run(make_dataset, tmp_path):
     words = ["train", make_dataset(), "--algo", "bc", "--steps", 2, "--name", "run",

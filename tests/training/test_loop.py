@@ -267,6 +267,7 @@ def test_checkpoints_that_cannot_fit_on_the_disk_are_refused(make_dataset, tmp_p
         train(config(data, steps=10**9, checkpoint_every=1), tmp_path / "runs" / "run")
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_steps(make_dataset, tmp_path):
     class Watch(Display):
         sizes = {}

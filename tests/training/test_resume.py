@@ -29,6 +29,7 @@ def digests(folder):
     return {p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in files}
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(300)  # nine short runs, one after another
 def test_a_run_killed_at_any_moment_goes_on_to_the_bit(make_dataset, tmp_path):
     data, unbroken, broken = make_dataset(), tmp_path / "unbroken", tmp_path / "broken"

@@ -25,6 +25,7 @@ def begin(data, out):
     return subprocess.Popen([*words, "--name", "run", *FLAGS], stdout=subprocess.PIPE, text=True)
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(300)  # processes that import torch, on whatever machine
 def test_sigterm_saves_the_run_and_resume_continues_it_to_the_bit(make_dataset, tmp_path, capsys):
     data = make_dataset()

@@ -23,7 +23,7 @@ from ofrl_robot.training.distributed import DistributedLearner
 from ofrl_robot.training.learner import Learner
 from ofrl_robot.training.process_group import ProcessGroup
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # as pytest has it
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # as pytest has it
 from tests.training.small_run import HYPER, TRAIN, config
 
 BEGIN, TRAINED = 0, 5  # steps; the warm start is 2

@@ -327,6 +327,7 @@ def _shared(file, folder):
         file[f"data/demo_{number}"] = group
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "change, text",
     [

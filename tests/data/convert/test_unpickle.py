@@ -188,6 +188,7 @@ BOMBS = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("data, text", [pytest.param(*bomb, id=n) for n, bomb in BOMBS.items()])
 def test_a_bomb_takes_memory_in_proportion_to_its_size(tmp_path, data, text):
     """Refused or read, but never larger than the file allows, and nothing that grows when walked.
@@ -288,6 +289,7 @@ def small_file(make):
 CALL = b"X\x01\x00\x00\x00x\x85R"
 
 
+@pytest.mark.slow
 @settings(
     max_examples=400, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )

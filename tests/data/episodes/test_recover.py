@@ -94,6 +94,7 @@ def same_start(episode, ticks, applied):
     assert {len(rows) for rows in episode.timestamps.values()} == {steps, steps + 1}
 
 
+@pytest.mark.slow
 def test_a_death_at_any_write_costs_nothing_that_was_committed(
     tmp_path, make, write_log, monkeypatch
 ):
@@ -127,6 +128,7 @@ def test_a_death_at_any_write_costs_nothing_that_was_committed(
     assert outcomes == aborted | {(STEPS, SUCCESS, "")}
 
 
+@pytest.mark.slow
 def test_a_death_during_recovery_costs_nothing(tmp_path, make, write_log):
     partial, ticks, applied = killed(tmp_path / "live", make)
     write_log.entries[:] = [(STEPS, 0, partial.read_bytes())]

@@ -154,6 +154,7 @@ def check_folder(folder, reported, tally):
     tally["finished"] += len(paths)
 
 
+@pytest.mark.slow
 def test_kill_9_at_any_moment(tmp_path):
     rng = random.Random(4)
     tally = dict.fromkeys(("kills", "finished", "recovered", "lost", "worst"), 0)
@@ -336,6 +337,7 @@ def test_a_camera_that_dies_leaves_the_episode_up_to_its_last_frame(
         assert episode.timeouts.tolist() == [False] * (last - 1) + [True]
 
 
+@pytest.mark.slow
 def test_ten_thousand_episodes(fake_rig, fake_robot, tmp_path):
     record_episodes(fake_rig, Still(), tmp_path, 1, 0, episode_meta(fake_rig))
     first = episode_paths(tmp_path)[0]

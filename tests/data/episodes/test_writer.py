@@ -26,6 +26,7 @@ from ofrl_robot.errors import (
 from ofrl_robot.specs import WIDOWX_ACTION
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("period", [0.0, 1e9])  # a commit at every tick, or at the end only
 @pytest.mark.parametrize("steps", [1, 65, 257])
 def test_round_trip(tmp_path, make, monkeypatch, steps, period):

@@ -72,6 +72,7 @@ def measure(function, folder, memory_mb, batches):
     return int(count), mapped == "True", float(growth)
 
 
+@pytest.mark.slow
 def test_sampling_50_gb_stays_within_the_bound(tmp_path, make):
     make.episode(tmp_path, 1, size=128)
     bound, batches = 64, 60  # the batches touch 6 times the bound
@@ -84,6 +85,7 @@ def test_sampling_50_gb_stays_within_the_bound(tmp_path, make):
     assert mapped and growth > 4 * bound
 
 
+@pytest.mark.slow
 def test_building_holds_two_blocks_of_frames(tmp_path, make):
     """An episode of 94 MB passes through in blocks of 16 MiB."""
     make.episode(tmp_path, 99, size=560)

@@ -255,6 +255,7 @@ for process in processes:
 """
 
 
+@pytest.mark.slow
 def test_processes_that_open_a_fresh_dataset_at_once_do_not_disturb_each_other(tmp_path, make):
     """60 times 4 processes; without a common lock a few of them failed."""
     make.episode(tmp_path / "data", 2)

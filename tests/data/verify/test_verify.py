@@ -320,6 +320,7 @@ def test_each_file_has_its_own_finding(tmp_path, make, state_of):
     writer.discard()
 
 
+@pytest.mark.slow
 def test_the_command_line(tmp_path, make, capsys):
     make.episode(tmp_path / "clean", STEPS, seed=1)
     warned, _, _ = make.episode(tmp_path / "warned", STEPS, seed=1)
@@ -374,6 +375,7 @@ def test_many_findings_of_one_kind_are_counted_in_the_text(tmp_path, make):
 # -- repair ----------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_repair_sets_damaged_files_aside_and_loses_nothing(tmp_path, make, state_of, capsys):
     folder, expected = spoiled(tmp_path, make)
     before = dict(state_of(folder))
@@ -419,6 +421,7 @@ def test_repair_recovers_what_a_dead_recorder_left(tmp_path, make, capsys):
     assert [p.name for p in (tmp_path / "lost").iterdir()] != []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("partial", [True, False])
 def test_repair_is_refused_while_a_recorder_is_at_work(tmp_path, make, state_of, capsys, partial):
     path, _, _ = make.episode(tmp_path, 6)

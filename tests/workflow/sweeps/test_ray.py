@@ -25,6 +25,7 @@ def two_cores(monkeypatch):
     monkeypatch.setattr(ray_executor, "available_cores", lambda: 2)
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(300)  # processes that import torch, on whatever machine
 def test_a_sweep_on_ray_makes_the_runs_that_one_without_makes(
     two_cores, make_dataset, tmp_path, capsys
@@ -43,6 +44,7 @@ def test_a_sweep_on_ray_makes_the_runs_that_one_without_makes(
     assert not ray.is_initialized()
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(300)  # processes that import torch, on whatever machine
 def test_a_local_cluster_is_on_loopback_and_ends_with_its_runs(two_cores, tmp_path):
     import ray
@@ -62,6 +64,7 @@ def test_a_local_cluster_is_on_loopback_and_ends_with_its_runs(two_cores, tmp_pa
     assert not ray.is_initialized()
 
 
+@pytest.mark.slow
 def test_a_run_that_no_node_can_take_is_refused(two_cores):
     with pytest.raises(
         ConfigError, match="no node of the Ray cluster local has 2 cores and 9 GPUs"

@@ -117,6 +117,7 @@ def test_without_ray_one_line_says_what_to_install(make_dataset, tmp_path, capsy
 # -- runs --------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(300)  # processes that import torch, on whatever machine
 def test_a_sweep_makes_its_runs_goes_on_where_they_were_and_names_what_failed(
     make_dataset, tmp_path, capsys
@@ -153,6 +154,7 @@ def test_a_sweep_makes_its_runs_goes_on_where_they_were_and_names_what_failed(
     assert code == 2 and "the run began with other settings" in err and "seed 0 != 5" in err
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(300)  # processes that import torch, on whatever machine
 def test_an_interrupted_sweep_leaves_no_process_and_its_runs_go_on(make_dataset, tmp_path, capsys):
     words = [make_dataset(), *FLAGS, "--out", tmp_path, "--name", "try", "--vary", "seed=0"]
