@@ -33,8 +33,18 @@ def _escape(character: str) -> str:
 
 def complain(message: str) -> None:
     """Print ``ofrl: message`` on one line of stderr."""
-    with contextlib.suppress(OSError):  # there is nowhere left to say it
-        print(f"ofrl: {printable(message, keep='')}", file=sys.stderr)
+    try:
+        print(f"ofrl: {printable(message, keep='')}", file=sys.stderr, flush=True)
+    except OSError:  # nothing can be said; Python would try again at exit, and exit with 120
+        _discard(sys.stderr)
+
+
+def _discard(stream: TextIO) -> None:
+    """Send what is still buffered in ``stream``, and all that follows, nowhere."""
+    with contextlib.suppress(OSError):  # a stream of a test has no file descriptor
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, stream.fileno())
+        os.close(null)
 
 
 class _CheckedOutput:
@@ -111,10 +121,7 @@ def checked_output() -> Iterator[None]:
     finally:
         sys.stdout = before
         if output.failed:  # or Python tries once more at exit, and complains in its own words
-            with contextlib.suppress(OSError):  # a stream of a test has no file descriptor
-                null = os.open(os.devnull, os.O_WRONLY)
-                os.dup2(null, before.fileno())
-                os.close(null)
+            _discard(before)
 
 
 @contextlib.contextmanager
