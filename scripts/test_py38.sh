@@ -19,7 +19,7 @@ if [ ! -f "$VENV/done" ]; then
         pytest pytest-timeout hypothesis
     touch "$VENV/done"
 fi
-export PYTHONPATH=$PWD
+export PYTHONPATH=$PWD:$PWD/ros
 exec "$VENV/bin/python" -m pytest -q -p no:cacheprovider tests/test_specs.py tests/test_registry.py \
     tests/test_files.py tests/control tests/robots tests/cameras tests/sim tests/recording \
     tests/data/episodes tests/data/datasets tests/data/verify tests/data/convert \

@@ -152,6 +152,7 @@ def test_beside_d3rlpy_the_runs_are_compared(bench):
     assert result["tests"]["plain"]["successes"] == pytest.approx(2 / 6)
 
 
+@pytest.mark.slow
 def test_first_weights_of_torch_are_larger_and_the_target_takes_them(agreement):
     spec = ActionSpec(("x", "y"), ("1", "1"), (1.0, 1.0), "world")
     nets = NetConfig(hidden=(16, 16))

@@ -32,6 +32,7 @@ def ofrl(capsys):
     return call
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("words", "message"),
     [
@@ -249,6 +250,7 @@ def test_flags_win_over_the_config_file_and_its_unknown_names_are_refused(
     assert code == 2 and "stepz" in err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "words",
     [
@@ -278,6 +280,7 @@ def test_the_config_that_a_run_writes_repeats_it(ofrl, tmp_path, monkeypatch, wo
     assert line.startswith(f"# ofrl train {Path('data').resolve()} --config")
 
 
+@pytest.mark.slow
 def test_a_run_is_resumed_with_the_flags_it_began_with(ofrl, make_dataset, tmp_path):
     data, prior = make_dataset(), make_dataset("prior")
     words = ["train", data, "--prior", prior, "--algo", "bc", "--batch-size", 8,
@@ -304,6 +307,7 @@ def test_ctrl_c_is_exit_code_130_without_a_traceback(ofrl, monkeypatch, tmp_path
     assert code == 130 and err.count("\n") == 1
 
 
+@pytest.mark.slow
 def test_collect_train_diagnose_evaluate_in_miniature(ofrl, tmp_path):
     data, runs, trials = tmp_path / "grasp", tmp_path / "runs", tmp_path / "trials"
     code, out, err = ofrl(

@@ -8,12 +8,15 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from ofrl_robot import __version__
 from ofrl_robot.cli import info, main
 
 SETUP = Path(__file__).resolve().parent.parent / "setup.py"
 
 
+@pytest.mark.slow
 def test_every_line_of_the_block(capsys):
     assert main(["info"]) == 0
     lines = capsys.readouterr().out.splitlines()
@@ -54,6 +57,7 @@ def test_cameras_are_named(monkeypatch, tmp_path):
     assert info._cameras() == "/dev/video0 (HD Pro Webcam C920)"
 
 
+@pytest.mark.slow
 def test_it_imports_nothing_heavy():
     code = (
         "import sys; from ofrl_robot.cli.info import describe; describe(); "

@@ -19,6 +19,7 @@ def run(*words, **options):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("words", [["info"], ["--help"], ["data", "info", "DATA"]])
 def test_output_that_cannot_be_written_is_one_line_and_exit_code_2(make_dataset, words):
     words = [make_dataset() if word == "DATA" else word for word in words]
@@ -31,6 +32,7 @@ def test_output_that_cannot_be_written_is_one_line_and_exit_code_2(make_dataset,
     )
 
 
+@pytest.mark.slow
 def test_closed_output_is_one_line_and_exit_code_2():
     done = subprocess.run(
         ["sh", "-c", '"$0" -m ofrl_robot.cli info >&-', sys.executable],
@@ -43,6 +45,7 @@ def test_closed_output_is_one_line_and_exit_code_2():
     )
 
 
+@pytest.mark.slow
 def test_a_reader_that_has_gone_is_no_error_message():
     read, write = os.pipe()
     os.close(read)
@@ -77,6 +80,7 @@ def test_ctrl_c_while_it_starts_is_quiet(tmp_path, module):
     assert (done.returncode, done.stdout, done.stderr) == (130, "", "ofrl: interrupted\n")
 
 
+@pytest.mark.slow
 def test_whoever_ignores_ctrl_c_goes_on_ignoring_it():
     done = run("--help", preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_IGN))
     assert done.returncode == 0 and done.stderr == ""

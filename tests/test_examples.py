@@ -29,6 +29,7 @@ def run_example(name: str, *words: object, folder: Path) -> str:
     return done.stdout
 
 
+@pytest.mark.slow
 def test_custom_camera(tmp_path):
     lines = run_example("custom_camera.py", folder=tmp_path).splitlines()
     assert len(lines) == 3
@@ -36,6 +37,7 @@ def test_custom_camera(tmp_path):
     assert len({line.split(",")[0] for line in lines}) > 1, "the bar moves"
 
 
+@pytest.mark.slow
 def test_custom_arm(tmp_path):
     text = run_example("custom_arm.py", "data", folder=tmp_path)
     dataset = open_dataset(tmp_path / "data")
@@ -46,6 +48,7 @@ def test_custom_arm(tmp_path):
     assert episode.meta.success == -1, "only a person can say whether it succeeded"
 
 
+@pytest.mark.slow
 def test_custom_teleop(tmp_path):
     run_example("custom_teleop.py", "data", folder=tmp_path)
     episode = read_episode(open_dataset(tmp_path / "data").paths[0])

@@ -37,6 +37,7 @@ def test_an_item_that_kills_its_process_costs_no_other():
     assert [found[k] for k in (0, 3, 5)] == ["A", "B", "C"]
 
 
+@pytest.mark.slow
 def test_what_an_item_before_it_did_to_the_process_is_not_its_fault():
     items = ["a", "dies after another", "c"]
     found = dict(watched_map(work, items, lambda item: 60.0, workers=1))

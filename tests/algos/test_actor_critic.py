@@ -58,6 +58,7 @@ def test_targets_by_hand(name, clip, build):
     torch.testing.assert_close(target_of(algorithm, batch, values), wanted)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("rewards", "discount", "expected"),
     [

@@ -55,6 +55,7 @@ def same(left, right):
 # -- the behaviour policy ---------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("head", ["gaussian", "mixture", "mixed"])
 def test_behavior_is_fitted_in_the_warm_start_and_bit_frozen_after_it(head, build, batch, weights):
     """Adam's momentum alone would go on moving it."""
@@ -229,6 +230,7 @@ def test_beta_stays_unless_it_is_tuned(build, batch):
     assert float(algorithm.beta.value) == pytest.approx(2.0)
 
 
+@pytest.mark.slow
 def test_the_penalty_pulls_the_policy_to_b(build, batch):
     """With a flat Q and a large beta the policy ends where b is."""
     algorithm = trained(build, batch, 5, beta=30.0, actor_lr=1e-2, tune_alpha=False,

@@ -114,6 +114,7 @@ def test_metrics_are_detached_finite_scalars_with_stable_names(variant, make, ba
         assert isinstance(value, float) and math.isfinite(value), key
 
 
+@pytest.mark.slow
 @every
 def test_same_seed_same_weights_and_another_seed_others(variant, make, batch, weights):
     def run(seed):

@@ -95,6 +95,7 @@ def test_bottleneck_adds_its_rate_at_the_data_actions(name, nets, build, batch, 
     assert reached == {"critic.encoders", "critic.heads"}
 
 
+@pytest.mark.slow
 @BOTTLENECK
 def test_bottleneck_limits_the_rate_where_its_constant_is_large(name, nets, build, batch):
     rates = []
@@ -164,6 +165,7 @@ def test_dropout_acts_in_training_only(name, build, batch, losses_of):
 # -- DR3 --------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("encoders", ["shared", "separate"])
 def test_dr3_by_hand(name, encoders, build, batch, losses_of):
     """Mean inner product of the flat trunk's outputs, per encoder; the gradient reaches the trunk
@@ -305,6 +307,7 @@ def test_random_crop_is_one_of_each_frame_for_all_networks_and_none_in_the_probe
     assert len(calls) == 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "nets",
     [

@@ -227,6 +227,7 @@ def test_probe_reports_the_unmultiplied_terms(build, batch):
     assert values[0] == values[1] == values[2] and np.isfinite(values[0]["cql_term"])
 
 
+@pytest.mark.slow
 def test_conservatism_lowers_q_away_from_the_data(build, batch):
     """What the term is for: after some steps data actions are worth more than random ones."""
     gaps, batch = [], dataclasses.replace(batch, bootstrap=batch.bootstrap * np.float32(0.5))

@@ -115,6 +115,7 @@ def entropy_part(policy):
     return policy.weighted_actions(64)[1].mean(1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sigma", [0.5, 20.0])
 def test_mmd_against_quadrature(sigma):
     p, q = gaussian([0.4], [-0.5]), gaussian([-0.6], [-0.2])

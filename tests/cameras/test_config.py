@@ -190,6 +190,7 @@ def test_a_kind_from_another_package_brings_its_own_settings(load, monkeypatch, 
         load(entry)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("text", ["[" * 20000, "a: &a [1]\nb: *a\n", "x" * (2 << 20)])
 def test_a_hostile_file_is_refused_at_once(tmp_path, text):
     file = tmp_path / "rig.yaml"

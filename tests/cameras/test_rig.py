@@ -79,6 +79,7 @@ def test_a_camera_that_is_not_there_is_named_with_the_reason(start, scripted):
     cameras.wait_ready(30.0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("fault", "reason"), [("hang", "stale"), ("freeze", "frozen"), ("unplug", "disconnected")]
 )

@@ -32,6 +32,7 @@ def test_images_come_in_the_order_of_their_numbers_and_again(image_folder):
         assert frame.clock == ARRIVAL and abs(time.time_ns() - frame.stamp_ns) < 60e9
 
 
+@pytest.mark.slow
 def test_frames_are_paced(image_folder):
     camera = opened(FileCamera(image_folder, image_frames, 50.0, loop=True))
     stamps = [camera.read().stamp_ns for _ in range(11)]

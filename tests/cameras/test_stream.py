@@ -38,6 +38,7 @@ def reason(stream):
     return stream.status().reason
 
 
+@pytest.mark.slow
 def test_unplugged_and_back(start, camera):
     stream, frames = start(camera)
     wait_for(lambda: len(frames) > 3 and not reason(stream), "frames")
@@ -57,6 +58,7 @@ def test_unplugged_and_back(start, camera):
     assert not any(np.array_equal(a, b) for a, b in zip(pixels, pixels[1:]))
 
 
+@pytest.mark.slow
 def test_a_hanging_driver_is_stale_and_does_not_hold_up_the_end(start, camera):
     stream, frames = start(camera)
     wait_for(lambda: len(frames) > 3, "frames")
@@ -97,6 +99,7 @@ def test_an_error_of_the_node_is_not_taken_for_one_of_the_camera(start, camera):
         stream.status()
 
 
+@pytest.mark.slow
 def test_a_folder_that_is_taken_away_and_put_back(start, image_folder):
     stream, frames = start(FileCamera(image_folder, image_frames, 100.0, loop=True))
     wait_for(lambda: len(frames) > 15, "more frames than there are images: it repeats")

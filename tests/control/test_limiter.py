@@ -82,6 +82,7 @@ case = st.sampled_from(SPECS).flatmap(
 properties = settings(max_examples=300, deadline=None, derandomize=True)
 
 
+@pytest.mark.slow
 @properties
 @given(case, inside_box | anywhere, limits_of, previous_of, st.floats(0.01, 1.0))
 def test_whatever_is_asked_for_the_command_is_bounded(spec_and_action, start, limits, before, dt):
@@ -113,6 +114,7 @@ def test_whatever_is_asked_for_the_command_is_bounded(spec_and_action, start, li
     assert (applied * asked >= 0).all()
 
 
+@pytest.mark.slow
 @properties
 @given(case, inside_box | anywhere, limits_of)
 def test_reasons_are_given_exactly_when_something_changed(spec_and_action, start, limits):
@@ -132,6 +134,7 @@ def test_limiting_twice_changes_nothing(spec_and_action, start, limits):
     assert reasons == () and np.array_equal(once, twice)
 
 
+@pytest.mark.slow
 @properties
 @given(st.sampled_from(SPECS), anywhere, limits_of)
 def test_hold_is_hold_wherever_the_arm_stands(spec, start, limits):

@@ -62,6 +62,7 @@ def test_wilson_against_published_values(successes, trials, low, high):
     assert wilson(successes, trials) == pytest.approx((low, high), abs=6e-5)
 
 
+@pytest.mark.slow
 @given(st.integers(1, 500).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))))
 def test_wilson_holds_the_rate_and_mirrors(pair):
     successes, trials = pair

@@ -17,6 +17,7 @@ def crops(image, pixels):
     return {(i, j): padded[i : i + height, j : j + width] for i in span for j in span}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", [(7, 9, 3), (8, 8, 3), (6, 5, 1)])
 @pytest.mark.parametrize("pixels", [1, 2, 4])
 def test_each_output_is_a_crop_of_its_own_padded_input_and_all_offsets_occur(shape, pixels):

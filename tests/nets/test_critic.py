@@ -29,6 +29,7 @@ def inputs(rows=4, count=6, dtype=torch.float64):
     return {"image": images}, torch.rand(rows, count, ACTIONS, dtype=dtype) * 2 - 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("encoders", ["shared", "separate"])
 @pytest.mark.parametrize("bottleneck", [False, True])
 @pytest.mark.parametrize(

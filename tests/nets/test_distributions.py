@@ -80,6 +80,7 @@ def curved(actions):
 every = pytest.mark.parametrize("kind", ["gaussian", "mixture", "mixed"])
 
 
+@pytest.mark.slow
 @every
 def test_density_integrates_to_one(kind):
     """In two dimensions, or over the pose and summed over all levels."""
@@ -120,6 +121,7 @@ def test_branches_carry_the_density_of_their_actions_and_weights_of_sum_one(kind
     torch.testing.assert_close(dist.log_prob(actions), log_prob, rtol=1e-8, atol=1e-8)
 
 
+@pytest.mark.slow
 @every
 @pytest.mark.parametrize("what", ["value", "entropy"])
 def test_branches_give_unbiased_means_and_gradients(kind, what):
@@ -157,6 +159,7 @@ def test_one_branch_of_each_level_gives_its_logits_their_exact_gradient():
     torch.testing.assert_close(got, torch.autograd.grad(total, values[2:]), rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.slow
 @every
 def test_samples_follow_the_density_of_their_own_row(kind):
     dist = build(kind, parameters(kind))

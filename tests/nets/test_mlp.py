@@ -23,6 +23,7 @@ def test_dropout_comes_before_each_relu_and_not_after_the_last_layer():
     assert {layer.p for layer in layers if isinstance(layer, nn.Dropout)} == {0.3}
 
 
+@pytest.mark.slow
 def test_the_last_layer_is_exact_under_autocast_and_the_others_are_not():
     torch.manual_seed(0)
     layers, x = mlp((64, 64, 2)), torch.randn(16, 64)

@@ -86,6 +86,7 @@ def test_a_big_dataset_is_limited_and_the_page_says_so(record, tmp_path, monkeyp
         choose_episodes(open_dataset(folder), ["7"])
 
 
+@pytest.mark.slow
 def test_long_episodes_with_two_cameras_stay_small(tmp_path):
     """1200 steps; pictures with shapes of all colours and the noise of a sensor."""
     state = widowx_observation(8)

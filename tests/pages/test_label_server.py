@@ -201,6 +201,7 @@ def test_what_cannot_be_served(folder, tmp_path, server):
         LabelServer(folder, 99999)
 
 
+@pytest.mark.slow
 def test_the_verb_serves_until_ctrl_c(folder):
     command = "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); "
     command += "from ofrl_robot.cli import main; sys.exit(main(sys.argv[1:]))"

@@ -97,6 +97,7 @@ def test_the_page_says_what_the_files_say(run, record, tmp_path):
     assert path.stat().st_size < 3e6
 
 
+@pytest.mark.slow
 def test_the_page_needs_nothing_from_outside(run, record, tmp_path):
     path = write_report(run, [record(tmp_path / "trials", [SUCCESS, FAILURE])])
     page = Page(path)
@@ -111,6 +112,7 @@ def test_the_page_needs_nothing_from_outside(run, record, tmp_path):
         assert cv2.imdecode(np.frombuffer(code, np.uint8), cv2.IMREAD_COLOR) is not None
 
 
+@pytest.mark.slow
 def test_every_curve_of_the_metrics_is_drawn(make_run, metrics):
     rows = metrics(np.linspace(0, 1, 12), dr3=0.5)  # a column this version does not know
     titles = [a["alt"] for a in Page(write_report(make_run(rows, warm_start=2000))).images()]
@@ -120,6 +122,7 @@ def test_every_curve_of_the_metrics_is_drawn(make_run, metrics):
     ]  # fmt: skip
 
 
+@pytest.mark.slow
 def test_a_cloning_run_has_a_page_too(make_run, record, tmp_path):
     rows = [{"step": 500 * i, "data_log_prob": i, "action_mse": 1 / i} for i in (1, 2, 3)]
     run = make_run(rows, algo="bc")
@@ -128,6 +131,7 @@ def test_a_cloning_run_has_a_page_too(make_run, record, tmp_path):
     assert [a["alt"].split(":")[0] for a in page.images()[:2]] == ["Imitation", "Imitation"]
 
 
+@pytest.mark.slow
 def test_a_diverged_run_has_a_page_too(make_run, metrics):
     page = Page(write_report(make_run(metrics([*np.linspace(0, 1, 8), np.nan]))))
     assert "Data_q became non-finite at step 4500" in page.text
@@ -146,6 +150,7 @@ def test_trials_of_other_policies_are_not_passed_off_as_this_run(run, record, tm
     assert "to deploy" not in page.text.split("Success in trials")[1].split("Curves")[0]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("without_curves")
 def test_behaviour_data_is_one_more_row_and_the_policy_is_filmed(run, record, tmp_path):
     data = record(tmp_path / "data", [SUCCESS, FAILURE])

@@ -78,6 +78,7 @@ def require_whole(recorder):
     assert episode.terminals.tolist() == [False] * (STEPS - 1) + [True]
 
 
+@pytest.mark.slow
 @FOLDERS
 @given(ticks_first=st.permutations([True] * len(TICKS) + [False] * len(ANSWERS)))
 def test_two_streams_may_be_interleaved_in_any_way(new_recorder, ticks_first):
@@ -92,6 +93,7 @@ def test_messages_may_arrive_in_any_order(new_recorder, messages):
     require_whole(feed(new_recorder(), *messages))
 
 
+@pytest.mark.slow
 @FOLDERS
 @given(
     messages=st.permutations(TICKS + ANSWERS),

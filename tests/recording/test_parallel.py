@@ -132,12 +132,14 @@ def test_a_process_that_breaks_ends_all_and_names_the_episode(tmp_path, fault, e
     assert not multiprocessing.active_children()
 
 
+@pytest.mark.slow
 def test_what_cannot_be_built_in_a_process_is_its_own_error(tmp_path):
     with pytest.raises(ConfigError, match="cannot be built"):
         record(tmp_path, 2, 2, make_nothing)
     assert not multiprocessing.active_children() and not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("words", "text"),
     [

@@ -153,6 +153,7 @@ def test_handle_link_is_the_handle():
     env.close()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "policy, task, key",
     [

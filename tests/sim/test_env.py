@@ -96,6 +96,7 @@ def test_another_seed_is_another_episode(env):
     assert rollout(env, seed=5) != rollout(env, seed=6)
 
 
+@pytest.mark.slow
 def test_same_seed_same_bits_in_another_process(env):
     script = (
         "import sys, hashlib; sys.path[:0] = "

@@ -95,6 +95,7 @@ def test_place_tray_starts_as_measured_always_the_same(env):
     assert all(np.array_equal(first[key], again[key]) for key in first)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("env", [PLACE_MANY], indirect=True)
 def test_whatever_starts_in_the_gripper_stays_there_until_it_opens(env):
     for seed in range(12):
@@ -119,6 +120,7 @@ def test_neutral_does_not_let_go(env):
     assert info["grasp_success"] is True
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("count", [2, 5])
 def test_many_object_tasks_draw_from_the_first_num_objects(count):
     env = make(PLACE_MANY, image_size=8, num_objects=count)

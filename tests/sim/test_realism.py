@@ -291,6 +291,7 @@ def test_presets_by_name_and_own_settings_by_gymnasium():
 # -- the robot and its recording -------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_recorded_episode_says_how_old_its_frames_were(tmp_path):
     settings = {"image_size": 16, "realism": "harsh"}
     robot = make_rig(ArmConfig("sim", GRASP, load_limits("sim"), True, True, settings))

@@ -253,6 +253,7 @@ def run(package, code, tmp_path):
     return out, error
 
 
+@pytest.mark.slow
 def test_an_episode_is_a_function_of_its_seed_and_nothing_is_printed(package, tmp_path):
     code = """
     before = np.random.get_state()[1].copy()
@@ -270,6 +271,7 @@ def test_an_episode_is_a_function_of_its_seed_and_nothing_is_printed(package, tm
     assert run(package, code, tmp_path) == ("first,last\n", "")
 
 
+@pytest.mark.slow
 def test_observations_are_those_of_roboverse(package, tmp_path):
     code = """
     import gymnasium
@@ -307,6 +309,7 @@ def test_observations_are_those_of_roboverse(package, tmp_path):
     run(package, code, tmp_path)
 
 
+@pytest.mark.slow
 def test_scripted_policies_find_what_they_need(package, tmp_path):
     code = """
     from ofrl_robot.sim.scripted import make_scripted
@@ -326,6 +329,7 @@ def test_scripted_policies_find_what_they_need(package, tmp_path):
     assert run(package, code, tmp_path)[0] == "[0.25] [0.5] [1.]\n"
 
 
+@pytest.mark.slow
 def test_one_per_process(package, tmp_path):
     code = """
     env = real(GRASP)
@@ -354,6 +358,7 @@ def test_one_per_process(package, tmp_path):
     assert all(line.startswith("ConfigError") and "first client" in line for line in lines)
 
 
+@pytest.mark.slow
 def test_what_it_cannot_build_is_refused_and_nothing_stays_open(package, tmp_path):
     code = """
     for task in ("SinglePutInBowl", "PutInBox", "DrawerOpen"):
@@ -388,6 +393,7 @@ def test_what_it_cannot_build_is_refused_and_nothing_stays_open(package, tmp_pat
         assert re.search(pattern, line), line
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("installed", [True, False], ids=["gym", "gymnasium"])
 def test_gym_is_used_where_it_is_installed_and_gymnasium_else(package, tmp_path, installed):
     gym = package / "gym.py"

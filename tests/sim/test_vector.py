@@ -32,6 +32,7 @@ def vec():
     assert not multiprocessing.active_children()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("processes", [True, False])
 def test_each_is_the_single_environment_of_its_seed(vec, processes):
     options = dict(image_size=12, image_format="uint8", realism="mild")

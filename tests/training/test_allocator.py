@@ -23,6 +23,7 @@ print(faults(), keep_freed_memory(), faults() and faults())
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another C library")
 def test_large_blocks_are_taken_from_the_kernel_once():
     """In a process of its own: the setting is for good."""

@@ -47,6 +47,7 @@ def test_the_range_of_rewards_covers_the_prior_too(both):
     assert learner.algorithm.value_limits == pytest.approx((0.0, 10.0))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("fraction", "share"), [(None, 6 / 9), (0.25, 2 / 8)])
 def test_batches_and_probe_hold_the_same_share_of_the_prior(both, monkeypatch, fraction, share):
     task, prior = make_all_ones(both[0]), both[1]  # a reward of 0 is one of the prior's
@@ -75,6 +76,7 @@ def test_num_traj_takes_the_first_of_both(both):
     assert data.buffer.fractions == [0.5, 0.5]
 
 
+@pytest.mark.slow
 def test_the_config_names_both_folders(both, tmp_path):
     task, prior = both
     folder = train(config(task, prior=prior), tmp_path / "run")
@@ -83,6 +85,7 @@ def test_the_config_names_both_folders(both, tmp_path):
     assert f"prior: {prior}\n" in (folder / "config.yaml").read_text()
 
 
+@pytest.mark.slow
 def test_the_held_out_split_is_measured_too(make_dataset, tmp_path):
     data = make_dataset()
     names = [path.name for path in open_dataset(data).paths]
@@ -120,6 +123,7 @@ def test_rewards_that_are_scaled_out_of_range_are_refused(both, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("task", "changes", "error", "message"),
     [

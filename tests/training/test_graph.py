@@ -129,6 +129,7 @@ class Recorder:
         return replay, metrics
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", list(HYPER))
 @pytest.mark.parametrize("recording", [False, True])
 def test_steps_are_those_of_update_to_the_bit(buffer, name, recording):

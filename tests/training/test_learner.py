@@ -27,6 +27,7 @@ def brac(data, path):
     return config(data, "brac", dataclasses.replace(HYPER["brac"], behavior_path=path))
 
 
+@pytest.mark.slow
 def test_the_behaviour_policy_is_that_of_the_checkpoint(behavior, tmp_path):
     chosen = brac(tmp_path / "data", behavior)
     learner = Learner(chosen)

@@ -39,6 +39,7 @@ COLUMNS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("algo", sorted(HYPER))
 def test_the_run_folder_holds_config_metrics_and_deployable_checkpoints(
     algo, make_dataset, tmp_path
@@ -82,6 +83,7 @@ def test_the_averaged_actor_is_what_is_saved(make_dataset, tmp_path):
     assert all(torch.allclose(first[k], last[k], rtol=0, atol=1e-6) for k in first)
 
 
+@pytest.mark.slow
 def test_same_seed_same_numbers_on_the_cpu(make_dataset, tmp_path):
     data = make_dataset()
 
@@ -135,11 +137,13 @@ def test_what_cannot_be_trained_on_is_refused_and_leaves_no_run(
     assert not (tmp_path / "runs").exists()
 
 
+@pytest.mark.slow
 def test_bc_needs_no_reward(make_dataset, tmp_path):
     folder = train(config(make_dataset(reward=0.0), "bc"), tmp_path / "run")
     assert run_folder.checkpoint_steps(folder) == [3, 6, 7]
 
 
+@pytest.mark.slow
 def test_training_uses_the_chosen_episodes_and_their_relabelled_rewards(make_dataset, tmp_path):
     data = make_dataset(steps=8)
     names = [f"episode_{k:06d}.h5" for k in (4, 1)]
@@ -161,6 +165,7 @@ def test_a_batch_as_large_as_the_data_is_fine(make_dataset, tmp_path):
     ).is_dir()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("moment", ["sampling", "saving"])
 def test_ctrl_c_leaves_whole_checkpoints_and_their_metrics(
     make_dataset, tmp_path, monkeypatch, capsys, moment
@@ -189,6 +194,7 @@ def test_ctrl_c_leaves_whole_checkpoints_and_their_metrics(
     assert "--resume continues from step_0000003.safetensors" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_a_nan_ends_the_run_with_the_last_good_checkpoint_named(
     make_dataset, tmp_path, monkeypatch
 ):
@@ -214,6 +220,7 @@ def test_a_q_function_that_diverges_ends_the_run(make_dataset, tmp_path):
     assert run_folder.checkpoint_steps(tmp_path / "run") == []
 
 
+@pytest.mark.slow
 def test_weights_that_are_no_numbers_are_never_saved(make_dataset, tmp_path, monkeypatch):
     real = Algorithm.update
 
@@ -230,6 +237,7 @@ def test_weights_that_are_no_numbers_are_never_saved(make_dataset, tmp_path, mon
     assert run_folder.checkpoint_steps(tmp_path / "run") == [3]
 
 
+@pytest.mark.slow
 def test_a_full_disk_is_one_line_and_the_run_can_go_on(make_dataset, tmp_path, monkeypatch):
     def full(*args):
         raise OSError(28, "No space left on device")
@@ -248,6 +256,7 @@ def test_a_full_disk_is_one_line_and_the_run_can_go_on(make_dataset, tmp_path, m
     assert run_folder.checkpoint_steps(tmp_path / "run") == [3, 6, 7]
 
 
+@pytest.mark.slow
 def test_the_start_says_what_the_checkpoints_will_take(make_dataset, tmp_path, capsys):
     folder = train(config(make_dataset()), tmp_path / "run")
     out = capsys.readouterr().out

@@ -38,6 +38,7 @@ def wandb(tmp_path, monkeypatch):
     sys.modules.pop("wandb", None)
 
 
+@pytest.mark.slow
 def test_wandb_gets_every_row_and_the_same_run_when_resumed(make_dataset, tmp_path, wandb):
     chosen = config(make_dataset(), "bc", wandb="arms")
     folder = stopped(chosen, tmp_path / "run")
@@ -72,6 +73,7 @@ def test_wandb_that_is_not_installed_is_refused_before_anything_is_written(
     sys.modules.pop("wandb", None)
 
 
+@pytest.mark.slow
 def test_wandb_without_a_network_says_what_to_do(make_dataset, tmp_path, wandb, monkeypatch):
     chosen = config(make_dataset(), "bc", wandb="arms")
     with monkeypatch.context() as patch:
@@ -82,6 +84,7 @@ def test_wandb_without_a_network_says_what_to_do(make_dataset, tmp_path, wandb, 
     assert run_folder.checkpoint_steps(train(chosen, tmp_path / "run", resume=True)) == [3, 6, 7]
 
 
+@pytest.mark.slow
 def test_tensorboard_shows_each_step_once_when_resumed(make_dataset, tmp_path):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 

@@ -47,6 +47,7 @@ def data(tmp_path):
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("algo", ["bc", "cql", "brac"])
 @pytest.mark.parametrize("observe", ["state", "wrist,state,image"])
 def test_a_run_sees_what_it_is_told_and_resumes_to_the_bit(data, tmp_path, algo, observe):

@@ -46,6 +46,7 @@ def test_a_run_killed_at_any_moment_goes_on_to_the_bit(make_dataset, tmp_path):
     assert not list(broken.rglob("*.tmp"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("algo", "changes", "nets", "precision"),
     [
@@ -67,6 +68,7 @@ def test_every_algorithm_goes_on_to_the_bit(make_dataset, tmp_path, algo, change
     assert digests(broken) == digests(train(chosen, tmp_path / "unbroken"))
 
 
+@pytest.mark.slow
 def test_prior_data_and_splits_go_on_to_the_bit(make_dataset, tmp_path):
     task, prior = make_dataset(), make_dataset("prior", success=0)
     names = [path.name for path in open_dataset(task).paths]
@@ -77,6 +79,7 @@ def test_prior_data_and_splits_go_on_to_the_bit(make_dataset, tmp_path):
     assert digests(broken) == digests(train(chosen, tmp_path / "unbroken"))
 
 
+@pytest.mark.slow
 def test_more_steps_may_be_asked_for_and_are_written_back(make_dataset, tmp_path):
     data = make_dataset()
     folder = train(config(data, steps=6), tmp_path / "run")
@@ -87,6 +90,7 @@ def test_more_steps_may_be_asked_for_and_are_written_back(make_dataset, tmp_path
     assert digests(folder) == digests(train(config(data, steps=12), tmp_path / "at once"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("begun", [True, False], ids=["checkpoint", "none yet"])
 @pytest.mark.parametrize(
     ("changes", "message"),
@@ -127,6 +131,7 @@ def delete(data):
     open_dataset(data).paths[0].unlink()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("change", [relabel, delete])
 def test_data_that_changed_is_refused(make_dataset, tmp_path, change):
     data = make_dataset()
@@ -137,6 +142,7 @@ def test_data_that_changed_is_refused(make_dataset, tmp_path, change):
     assert str(data) in str(caught.value)
 
 
+@pytest.mark.slow
 def test_a_split_that_changed_is_refused(make_dataset, tmp_path):
     data = make_dataset()
     names = [path.name for path in open_dataset(data).paths]
@@ -147,6 +153,7 @@ def test_a_split_that_changed_is_refused(make_dataset, tmp_path):
         train(config(data, split="some"), folder, resume=True)
 
 
+@pytest.mark.slow
 def test_a_run_that_is_not_there_or_being_trained_is_refused(make_dataset, tmp_path):
     chosen, folder = config(make_dataset()), tmp_path / "run"
     with pytest.raises(ConfigError, match="no such run to resume"):
@@ -170,6 +177,7 @@ def rewrite(path, change):
     safetensors.torch.save_file(tensors, str(path), {"ofrl_state": json.dumps(header)})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -201,6 +209,7 @@ def test_a_damaged_state_is_refused(make_dataset, tmp_path, damage):
         train(chosen, folder, resume=True)
 
 
+@pytest.mark.slow
 def test_checkpoints_are_not_dropped_where_the_state_was_lost(make_dataset, tmp_path):
     chosen = config(make_dataset(), "bc")
     folder = train(chosen, tmp_path / "run")
@@ -219,6 +228,7 @@ def test_a_config_that_is_none_is_refused(make_dataset, tmp_path, text):
         train(chosen, tmp_path / "run", resume=True)
 
 
+@pytest.mark.slow
 def test_another_torch_is_said(make_dataset, tmp_path):
     chosen = config(make_dataset(), "bc")
     folder = stopped(chosen, tmp_path / "run")

@@ -52,6 +52,7 @@ def test_a_run_that_is_not_there_is_named(tmp_path, capsys):
     assert "runs/typo: no such run to resume; check the path" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_the_same_data_may_be_in_another_place(run, make_dataset, tmp_path, capsys):
     os.symlink(tmp_path / "data", tmp_path / "link")
     assert main(["train", str(tmp_path / "link"), "--resume", str(run)]) == 0

@@ -83,6 +83,7 @@ def test_behavioural_cloning_has_no_verdict():
 # -- what must not look like overfitting ------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("count", [8, 12, 16, 30])
 def test_a_plateau_of_noise_is_seldom_overfit(count):
     draws = 400
@@ -230,6 +231,7 @@ curves = st.one_of(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=80, deadline=None)
 @given(curves, st.integers(-4096, 4096))
 def test_an_offset_of_q_changes_nothing(curve, offset):
@@ -237,6 +239,7 @@ def test_an_offset_of_q_changes_nothing(curve, offset):
     assert outcome(shifted) == outcome(diagnose(rows(curve)))
 
 
+@pytest.mark.slow
 @settings(max_examples=80, deadline=None)
 @given(curves, st.sampled_from([1, 8, 64, 4096]))
 def test_the_unit_of_steps_changes_nothing(curve, factor):
@@ -245,6 +248,7 @@ def test_the_unit_of_steps_changes_nothing(curve, factor):
     assert large.selected_step == factor * small.selected_step
 
 
+@pytest.mark.slow
 @settings(max_examples=80, deadline=None)
 @given(curves, st.sampled_from([0.125, 4, 1024]))
 def test_the_scale_of_rewards_changes_nothing(curve, factor):

@@ -59,6 +59,7 @@ def write(path, flat):
     return path
 
 
+@pytest.mark.slow
 @SUFFIXES
 @pytest.mark.parametrize("observations", ["state", "wrist"])
 def test_what_goes_out_comes_back(tmp_path, make, require_same, suffix, observations):
@@ -91,6 +92,7 @@ def test_layout_is_d4rls(tmp_path, make, suffix):
         assert all(len(flat[name]) == 14 for name in infos)
 
 
+@pytest.mark.slow
 @SUFFIXES
 def test_images_of_d3rlpy_have_their_channels_first_and_come_back(
     tmp_path, make, require_same, suffix
@@ -110,6 +112,7 @@ def test_images_of_d3rlpy_have_their_channels_first_and_come_back(
     require_same(folder, tmp_path / "back")
 
 
+@pytest.mark.slow
 def test_a_frame_of_reference_can_be_given(tmp_path):
     path = write(tmp_path / "hop.npz", arrays())
     for frame in ("unknown", "world", "base"):
@@ -253,6 +256,7 @@ def test_options_that_do_not_fit(tmp_path, make):
         export(tmp_path / "data", tmp_path / "out.npz", num_traj=-1)
 
 
+@pytest.mark.slow
 def test_an_npz_is_read_forwards_in_parts(tmp_path):
     """Not an array whole: the file may be larger than the memory. (zipfile skips 16 MB a time.)"""
     rows = np.zeros((2**20, 10))

@@ -185,6 +185,7 @@ def test_an_existing_file_is_never_replaced(tmp_path):
     assert out.read_bytes() == b"mine" and [p.name for p in tmp_path.iterdir()] == ["out.h5"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "format, name", [("robomimic", "a.hdf5"), ("minari", "a-v0"), ("d4rl", "a.npz")]
 )

@@ -74,6 +74,7 @@ def foreign(folder, low=LOW, high=HIGH, same_size=False, change=None, **metadata
     return folder
 
 
+@pytest.mark.slow
 def test_what_goes_out_comes_back(tmp_path, make, require_same):
     folder, out = make.full_dataset(tmp_path / "data"), tmp_path / "arm-v0"
     assert export(folder, out) == 3

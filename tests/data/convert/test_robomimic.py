@@ -54,6 +54,7 @@ def foreign(path, next_obs=True, change=None):
     return path
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("link", [False, True])
 def test_what_goes_out_comes_back(tmp_path, make, require_same, link):
     folder, file = make.full_dataset(tmp_path / "data"), tmp_path / "all.hdf5"
@@ -206,6 +207,7 @@ def test_the_rate_is_never_made_up(tmp_path, make):
         convert(tmp_path / "own.hdf5", tmp_path / "back", rate=10.0)
 
 
+@pytest.mark.slow
 def test_a_frame_of_reference_can_be_given_for_foreign_files_only(tmp_path, make):
     path = foreign(tmp_path / "low.hdf5")
     for frame in ("unknown", "world", "base"):

@@ -132,6 +132,7 @@ CASES = [pytest.param(data, HostilePickleError, text, id=name)
 CASES += [pytest.param(data, DatasetError, "pickle", id=name) for name, data in NONSENSE.items()]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("wrapped", [False, True], ids=["pickle", "npy"])
 @pytest.mark.parametrize("data, error, text", CASES)
 def test_hostile_files_are_named_and_do_nothing(
@@ -238,6 +239,7 @@ def _random_opcode(rng):
     return bytes([code]) + argument
 
 
+@pytest.mark.slow
 def test_random_programs_end_in_plain_values_or_an_error(tmp_path, monkeypatch):
     """2000 programs of the pickle machine: no code, no import, no other kind of failure."""
     ran, read = [], 0

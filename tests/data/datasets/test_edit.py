@@ -68,6 +68,7 @@ def assert_clean(folder):
 # -- trim ------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ends", ["both", "start", "end"])
 def test_trim_cuts_everything_alike(tmp_path, make, ends):
     path = record_idle(tmp_path, make, jpeg=90)
@@ -101,6 +102,7 @@ def test_trim_cuts_everything_alike(tmp_path, make, ends):
     assert_clean(tmp_path)
 
 
+@pytest.mark.slow
 def test_a_step_with_a_reward_or_the_terminal_is_never_cut(tmp_path, make):
     record_idle(tmp_path / "early", make, reward_at=3, success=SUCCESS)
     record_idle(tmp_path / "late", make, reward_at=17, success=SUCCESS)
@@ -173,6 +175,7 @@ def test_a_failed_edit_leaves_the_episode_as_it_was(tmp_path, make, state_of, mo
     assert state_of(tmp_path) == before
 
 
+@pytest.mark.slow
 def test_what_a_killed_edit_left_is_neither_counted_nor_in_the_way(tmp_path, make):
     path = record_idle(tmp_path, make)
     left = tmp_path / f".{path.name}.editing"
@@ -200,6 +203,7 @@ def test_no_edit_while_a_recorder_is_at_work(tmp_path, make):
 # -- deletion --------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_deleted_episodes_can_be_restored(tmp_path, make):
     for seed in range(6):
         make.episode(tmp_path, seed=seed)

@@ -37,6 +37,7 @@ def dataset(tmp_path, make):
     return tmp_path / "data"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("job", ["label", "split", "trim"])
 def test_an_edit_on_a_full_disk_changes_nothing_and_says_what_to_do(
     dataset, tmp_path, state_of, job
@@ -48,6 +49,7 @@ def test_an_edit_on_a_full_disk_changes_nothing_and_says_what_to_do(
     assert state_of(dataset) == before
 
 
+@pytest.mark.slow
 def test_episodes_can_be_deleted_from_a_full_disk(dataset, tmp_path):
     result = run_with_full_disk("delete", dataset, tmp_path / "labels.csv")
     assert result.returncode == 0, result.stderr

@@ -58,6 +58,7 @@ def test_labels_and_who_gave_them(dataset, tmp_path, capsys):
     assert (dataset / "episode_000001.h5").read_bytes() == untouched
 
 
+@pytest.mark.slow
 def test_rewards_keep_the_first_ones(dataset, tmp_path):
     before = rewards_of(dataset, 0)
     label_from_csv(dataset, csv_of(tmp_path, "0,0,,", "0,,2,-0.1", "0,,4,0", "1,,0,1"))
@@ -71,6 +72,7 @@ def test_rewards_keep_the_first_ones(dataset, tmp_path):
     assert verify_dataset(dataset, QualityLimits()).findings == []
 
 
+@pytest.mark.slow
 def test_round_trip_is_exact(dataset, tmp_path):
     copy = tmp_path / "copy"
     shutil.copytree(str(dataset), str(copy))

@@ -30,6 +30,7 @@ def two(tmp_path, make):
     return tmp_path / "a", tmp_path / "b"
 
 
+@pytest.mark.slow
 def test_all_episodes_in_order_and_where_they_come_from(two, tmp_path, state_of, capsys):
     split(two[0], valid=0.5)
     before = [state_of(folder) for folder in two]
@@ -56,6 +57,7 @@ def test_an_edit_of_the_one_leaves_the_other(two, tmp_path):
     assert (two[0] / "episode_000000.h5").read_bytes() == content
 
 
+@pytest.mark.slow
 def test_copies_where_there_are_no_hard_links(two, tmp_path, monkeypatch):
     def refuse(*_):
         raise OSError(18, "Invalid cross-device link")

@@ -45,6 +45,7 @@ def test_the_seed_decides(tmp_path, make):
     assert divide(small, 0.2, 0)["valid"] == ["episode_000006.h5", "episode_000007.h5"]
 
 
+@pytest.mark.slow
 def test_written_for_training_and_kept(tmp_path, make, capsys):
     for seed in range(10):
         make.episode(tmp_path, steps=2, seed=seed, success=seed % 2)

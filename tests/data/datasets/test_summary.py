@@ -116,6 +116,7 @@ def make_real_time(folder, make, start):
     return folder
 
 
+@pytest.mark.slow
 def test_escape_sequences_in_attributes_do_not_reach_the_terminal(tmp_path, make, capsys):
     evil = "\x1b[2Jred\nfaked line\u202e"
     make.episode(tmp_path, meta=make.meta(operator=evil, environment={"a": evil}))

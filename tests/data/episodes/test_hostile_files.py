@@ -266,6 +266,7 @@ def test_text_that_is_not_utf8_is_named(two):
 # -- no files --------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("suffix", ["", ".partial"])
 def test_a_fifo_is_named_and_nothing_waits_for_it(tmp_path, make, capsys, suffix):
     make.episode(tmp_path)

@@ -200,6 +200,7 @@ def holder(tmp_path):
     process.communicate()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", ["1", "2"])
 def test_a_second_recorder_is_refused_and_the_dead_are_no_obstacle(
     tmp_path, holder, capsys, workers

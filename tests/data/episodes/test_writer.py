@@ -312,6 +312,7 @@ def _child(folder, body):
     )
 
 
+@pytest.mark.slow
 def test_kill_loses_only_the_running_episode(tmp_path, make):
     child = _child(
         tmp_path,
@@ -329,6 +330,7 @@ def test_kill_loses_only_the_running_episode(tmp_path, make):
     assert after.name == "episode_000002.h5"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("period", [0.0, 1e9])  # a commit at every tick, or at the end only
 @pytest.mark.parametrize("free", [3000, 30000, 100000, 120000])
 def test_a_full_disk_is_reported_and_costs_what_came_after_the_last_commit(tmp_path, free, period):
@@ -353,6 +355,7 @@ def test_a_full_disk_is_reported_and_costs_what_came_after_the_last_commit(tmp_p
     assert {p.suffix for p in tmp_path.iterdir()} == {".h5"}
 
 
+@pytest.mark.slow
 def test_a_disk_that_is_full_before_the_start_leaves_nothing(tmp_path):
     child = _child(
         tmp_path,

@@ -34,6 +34,7 @@ def located(starts):
             yield index, stop
 
 
+@pytest.mark.slow
 @given(transitions(), st.integers(1, 9), discounts)
 def test_n_step_is_a_walk_to_the_end_of_the_episode(data, n, discount):
     rewards, terminals, starts = data
@@ -50,6 +51,7 @@ def test_n_step_is_a_walk_to_the_end_of_the_episode(data, n, discount):
     assert sums.dtype == np.float32 and ended.dtype == bool
 
 
+@pytest.mark.slow
 @given(transitions(), discounts)
 def test_one_step_is_the_reward_itself(data, discount):
     rewards, terminals, starts = data
@@ -60,6 +62,7 @@ def test_one_step_is_the_reward_itself(data, discount):
     assert (steps == 1).all()
 
 
+@pytest.mark.slow
 @given(transitions(), discounts)
 def test_monte_carlo_is_the_sum_to_the_end_of_the_episode(data, discount):
     rewards, terminals, starts = data
@@ -73,6 +76,7 @@ def test_monte_carlo_is_the_sum_to_the_end_of_the_episode(data, discount):
     assert returns.dtype == np.float32 and len(returns) == len(rewards)
 
 
+@pytest.mark.slow
 @given(transitions(), discounts)
 def test_enough_steps_are_the_monte_carlo_return(data, discount):
     rewards, terminals, starts = data
@@ -83,6 +87,7 @@ def test_enough_steps_are_the_monte_carlo_return(data, discount):
     )
 
 
+@pytest.mark.slow
 @given(transitions(), st.integers(1, 4))
 def test_next_actions_stay_in_the_episode(data, n):
     rewards, terminals, starts = data

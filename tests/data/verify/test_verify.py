@@ -302,6 +302,7 @@ def kinds_of(verification):
     return found
 
 
+@pytest.mark.slow
 def test_each_file_has_its_own_finding(tmp_path, make, state_of):
     folder, expected = spoiled(tmp_path, make)
     writer = EpisodeWriter(folder, make.meta())
@@ -362,6 +363,7 @@ def test_bad_input_is_one_line(tmp_path, monkeypatch, capsys, words, message):
     assert message in error and len(error.splitlines()) == 1
 
 
+@pytest.mark.slow
 def test_many_findings_of_one_kind_are_counted_in_the_text(tmp_path, make):
     for seed in range(8):
         path, _, _ = make.episode(tmp_path, 6, seed=seed)
@@ -403,6 +405,7 @@ def test_repair_sets_damaged_files_aside_and_loses_nothing(tmp_path, make, state
     assert len(open_dataset(folder).paths) == 7
 
 
+@pytest.mark.slow
 def test_repair_recovers_what_a_dead_recorder_left(tmp_path, make, capsys):
     path, _, _ = make.episode(tmp_path, 6, seed=1)
     writer = EpisodeWriter(tmp_path, make.meta())
@@ -438,6 +441,7 @@ def test_repair_is_refused_while_a_recorder_is_at_work(tmp_path, make, state_of,
 # -- hostile files ---------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_flipped_bytes_never_hang_or_end_the_verifier(tmp_path, make, state_of, monkeypatch):
     """Of 1500 such files 2 crashed libhdf5 and 2 made it hang; the rest is checked all the same."""
     monkeypatch.setattr("ofrl_robot.data.verify.dataset_check._SECONDS", 20.0)

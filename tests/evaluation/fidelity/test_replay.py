@@ -86,6 +86,7 @@ def test_a_failed_recording_disagrees(grasp):
     assert not found.recorded.success_any and found.replayed.success_any
 
 
+@pytest.mark.slow
 def test_whichever_moves_first_ends_the_free_steps(grasp):
     free = replayed(GRASP, grasp).free_steps
     moved = grasp.object_positions.copy()

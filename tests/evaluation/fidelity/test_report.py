@@ -62,6 +62,7 @@ def test_drawers_are_compared_too(ofrl, tmp_path, record_trajectory, write_npy):
     assert found["episodes"][0]["recorded"]["drawer_opened"] is True
 
 
+@pytest.mark.slow
 def test_a_changed_recording_shows(ofrl, tmp_path, trajectories, write_npy):
     changed = copy.deepcopy(trajectories)
     for trajectory in changed:

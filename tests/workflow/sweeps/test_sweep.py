@@ -82,6 +82,7 @@ def test_a_grid_that_makes_no_sense_is_refused(axes, message):
 # -- before the first run ----------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("words", "message"),
     [
