@@ -38,5 +38,6 @@ def rig_from_params() -> Rig:
     horizon = int_param("horizon", 0, low=0)
     task: Optional[Task] = None
     if horizon:
-        task = OperatorTask(name, horizon, str(rospy.get_param("~instruction", "")))
+        text = str(rospy.get_param("~instruction", "auto"))
+        task = OperatorTask(name, horizon, "" if text == "auto" else text)
     return make_rig(config, cameras, task)
