@@ -28,12 +28,8 @@ def test_links_of_a_page_lead_somewhere(page):
             continue
         path, _, anchor = link.partition("#")
         target = (page.parent / path).resolve() if path else page
-        if (
-            not target.exists()
-            or anchor
-            and target.suffix == ".md"
-            and anchor not in anchors(target)
-        ):
+        to_heading = anchor and target.suffix == ".md"
+        if not target.exists() or (to_heading and anchor not in anchors(target)):
             broken.append(link)
     assert not broken
 
