@@ -69,6 +69,16 @@ def import_wandb() -> Any:
     return wandb
 
 
+def number_event_files(folder: Path) -> None:
+    """Rename event files to their number, so that TensorBoard reads them before a new one.
+
+    It reads files in the order of their names. Those end in second, host, process and a
+    counter without leading zeros, so two runs in one second may come in the wrong order.
+    """
+    for number, path in enumerate(sorted(folder.glob("events.out.tfevents.*"))):
+        path.replace(folder / f"events.out.tfevents.{number:010d}")
+
+
 class MetricLog:
     """Writes all scalars of a run.
 
@@ -83,6 +93,7 @@ class MetricLog:
         from torch.utils.tensorboard import SummaryWriter
 
         self._wandb = WandbLog(folder, project, config) if project else None
+        number_event_files(folder / "tensorboard")
         self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=done + 1)
         self._files = {
             "train": CsvLog(folder / LOSSES),

@@ -10,6 +10,7 @@ import pytest
 from ofrl_robot.errors import ConfigError
 from ofrl_robot.training import run_folder
 from ofrl_robot.training.loop import train
+from ofrl_robot.training.metric_log import MetricLog
 from ofrl_robot.training.run_folder import CsvLog
 from tests.training.small_run import StopAt, config, stopped
 
@@ -102,6 +103,17 @@ def test_tensorboard_shows_each_step_once_when_resumed(make_dataset, tmp_path):
     events = EventAccumulator(str(folder / "tensorboard")).Reload()
     assert [e.step for e in events.Scalars("train/actor_loss")] == [1, 2, 3, 4, 5, 6, 7]
     assert [e.step for e in events.Scalars("probe/action_mse")] == [3, 6, 7]
+
+
+def test_tensorboard_reads_logs_of_one_second_in_their_order(tmp_path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    for step in range(1, 13):  # the counter in the files' names gets one digit more
+        log = MetricLog(tmp_path, step - 1, "", {})
+        log.write("train", step, {"loss": 0.5})
+        log.close()
+    events = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
+    assert [e.step for e in events.Scalars("train/loss")] == list(range(1, 13))
 
 
 def test_a_csv_log_goes_on_below_what_it_holds(tmp_path):
