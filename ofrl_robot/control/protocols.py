@@ -3,8 +3,9 @@
 Each is a protocol: any class with these members fits, none has to inherit. ``Rig`` (``rig.py``)
 composes an arm, cameras and a task into ticks; an action source answers them.
 
-Threads: one thread, the control thread, calls everything here, in turn. :meth:`Arm.stop` alone
-may be called from any thread, also while the control thread is inside another method.
+Threads: one thread, the control thread, calls everything here, in turn. :meth:`Arm.stop` may be
+called from any thread, also while the control thread is inside another method; :meth:`Arm.health`
+is called from a thread of its own.
 """
 
 from __future__ import annotations
@@ -14,8 +15,10 @@ from typing import Any, Dict, Mapping, Optional, Protocol, Tuple
 
 import numpy as np
 
+from ofrl_robot.control.health import Health, HealthLimits
 from ofrl_robot.control.limiter import Limits
-from ofrl_robot.control.signals import ArmState, Tick
+from ofrl_robot.control.signals import ArmState, Sent, Setpoint, Tick
+from ofrl_robot.control.timing import Timing
 from ofrl_robot.specs import ActionSpec, CameraSpec
 
 
@@ -30,7 +33,12 @@ class Arm(Protocol):
         base_pose: position (3,) m and quaternion xyzw (4,) of the base link in the world, or None
             when the arm knows no world.
         control_rate_hz: commands per second.
-        limits: what a command may ask for.
+        limits: what a command may ask for; joint limits are those of the arm itself.
+        timing: how long things may take.
+        health_limits: what it may report of itself.
+        joint_names: joints that every state must have (``joint_positions``).
+        relative_to_target: whether an action moves the previous target (a hold then cannot let
+            the arm creep), or the measured pose (roboverse's convention).
         settings: what to store of it with every episode (JSON values).
     """
 
@@ -42,6 +50,10 @@ class Arm(Protocol):
     base_pose: Optional[Tuple[Tuple[float, ...], Tuple[float, ...]]]
     control_rate_hz: float
     limits: Limits
+    timing: Timing
+    health_limits: HealthLimits
+    joint_names: Tuple[str, ...]
+    relative_to_target: bool
     settings: Dict[str, Any]
 
     def now_ns(self) -> int:
@@ -50,11 +62,25 @@ class Arm(Protocol):
     def state(self) -> ArmState:
         """Return the newest measured state. Never blocks."""
 
-    def command(self, action: np.ndarray) -> None:
-        """Start to carry out one limited action (A,). On hardware it returns at once."""
+    def command(self, setpoint: Setpoint) -> Sent:
+        """Start to carry out one step; on hardware it returns at once.
+
+        A target without inverse kinematics or outside the arm's own joint limits is refused: an
+        ordinary outcome, not an error.
+        """
+
+    def health(self) -> Health:
+        """Ask the motors how they are; called about once a second, may take a while."""
 
     def stop(self) -> None:
         """Hold still, now. May be called from any thread, at any time, and twice."""
+
+    def rearm(self) -> None:
+        """Make the arm ready after a stop: clear errors, re-read where it stands. Moves nothing.
+
+        Raises:
+            RobotError: it cannot be made ready; the message says what a person has to do.
+        """
 
     def home(self) -> None:
         """Move to the start pose of an episode; returns when it is there (seconds).

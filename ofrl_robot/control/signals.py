@@ -26,7 +26,8 @@ class ArmState:
         orientation: float64 (4,), end effector, quaternion xyzw.
         joint_positions: by joint name, rad (fingers: m).
         joint_velocities: by joint name, rad/s (fingers: m/s); empty when the arm has none.
-        faults: what the arm reports to be wrong, one short text each; empty when all is well.
+        joint_efforts: by joint name, in the arm's own unit; empty when the arm has none.
+        joint_targets: by joint name, what the joints were last told, rad; empty when unknown.
     """
 
     stamp_ns: int
@@ -35,7 +36,40 @@ class ArmState:
     orientation: np.ndarray
     joint_positions: Dict[str, float] = dataclasses.field(default_factory=dict)
     joint_velocities: Dict[str, float] = dataclasses.field(default_factory=dict)
-    faults: Tuple[str, ...] = ()
+    joint_efforts: Dict[str, float] = dataclasses.field(default_factory=dict)
+    joint_targets: Dict[str, float] = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass(frozen=True)
+class Setpoint:
+    """What an arm is told in one control step. Everything in it is within the limits.
+
+    Attributes:
+        action: float64 (A,), the limited action, in ``ActionSpec`` order.
+        position: float64 (3,), target of the end effector, m, in the arm's frame of reference.
+        orientation: float64 (4,), target of the end effector, quaternion xyzw.
+        gripper: 1.0 to open, 0.0 to close, None to leave it as it is.
+    """
+
+    action: np.ndarray
+    position: np.ndarray
+    orientation: np.ndarray
+    gripper: Optional[float] = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Sent:
+    """What became of a setpoint in the driver.
+
+    Attributes:
+        refused: why nothing was sent ("no_ik", "joint_limit", "joint_speed"); the arm keeps its
+            last target and the step is recorded as a hold with this reason. Empty: it was sent.
+        duration: seconds that the step takes, when that is longer than a control period (a
+            simulated gripper). The next tick comes no earlier.
+    """
+
+    refused: str = ""
+    duration: float = 0.0
 
 
 @dataclasses.dataclass
