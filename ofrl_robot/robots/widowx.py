@@ -16,7 +16,7 @@ import numpy as np
 from scipy.spatial.transform import Rotation
 
 from ofrl_robot.control.health import Health
-from ofrl_robot.control.limiter import NO_IK, REFUSED, refused_joints
+from ofrl_robot.control.limiter import NO_IK, OTHER, refused_joints
 from ofrl_robot.control.signals import ArmState, Sent, Setpoint
 from ofrl_robot.errors import OfrlError, RobotError
 from ofrl_robot.robots.config import ArmConfig
@@ -122,7 +122,7 @@ class WidowXArm:
         if why:
             return Sent(refused=why)
         if not self._send(joints):
-            return Sent(refused=REFUSED)
+            return Sent(refused=OTHER)
         if setpoint.gripper is not None:
             self._gripper.set(setpoint.gripper)
         return Sent()
