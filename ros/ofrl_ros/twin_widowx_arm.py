@@ -18,9 +18,10 @@ FINGERS = (LEFT_FINGER, RIGHT_FINGER)
 PROPELLER = MOVABLE_JOINTS[6]
 # The simulator's URDF turns about the opposite axis at these two joints.
 SIGNS = np.array([1.0, 1.0, -1.0, 1.0, -1.0, 1.0])
-TORQUE_LIMITS = (10.0, 20.0, 15.0, 5.0, 5.0, 3.0)  # N m, above what gravity needs anywhere
+# N m: stall torque of an XM430-W350 (wrist_rotate: XL430-W250); shoulder and elbow have two
+TORQUE_LIMITS = (4.1, 8.2, 8.2, 4.1, 4.1, 1.5)
 POSITION_GAIN = 0.4  # share of the error per substep: 95 % in 25 ms, as stiff as the real loop
-# XM430-W350: 2.3 A at 4.1 N m; shoulder and elbow have two motors each, one of which is read
+# XM430-W350: 2.3 A at 4.1 N m; of shoulder and elbow one motor is read
 MA_PER_NM = 561.0 / np.array([1.0, 2.0, 2.0, 1.0, 1.0, 1.0])
 FREE_JOINT_TORQUE = 0.5  # N m, friction of a joint without torque: the arm falls, slowly
 FINGER_RANGE = (0.0148, 0.0372)  # m; the client stops the motor at 0.015 and 0.037
@@ -29,8 +30,7 @@ FINGER_FORCE_PER_PWM = 0.2  # N
 FINGER_HOLD_FORCE = 30.0  # N, of the gears without current
 FINGER_LEAD = 0.006  # m that the motor may be ahead of fingers that hold something
 FINGER_GAIN = 0.2
-STILL = 0.003  # m/s; slower fingers have stopped
-STILL_TIME = 0.1  # s
+CLOSING_TIME = 0.4  # s after which fingers that were told to close hold what is between them
 
 
 class Profile:
@@ -96,9 +96,8 @@ class TwinWidowX:
         self.blocked = np.zeros(6, bool)
         self._profile = Profile(self.joints())
         self._pwm = 0.0
-        self._closing = False
+        self._closing = 0.0  # s since the fingers were told to close; 0: to open
         self._finger_target = float(np.abs(self.arm.fingers()).mean())
-        self._still = 0.0  # s since when the fingers do not move
 
     def joints(self) -> np.ndarray:
         """Return the measured joints of the arm, (6,) rad."""
@@ -127,7 +126,7 @@ class TwinWidowX:
     @property
     def gripper_open(self) -> bool:
         """Whether the fingers are open, or still on their way to be closed."""
-        return not (self._closing and self._still >= STILL_TIME)
+        return self._closing < CLOSING_TIME
 
     def command(self, goal: Sequence[float], seconds: np.ndarray) -> None:
         """Give the joints targets (6,) rad, in time profiles of ``seconds`` (6,)."""
@@ -137,7 +136,7 @@ class TwinWidowX:
         """Set the gripper's PWM: above 0 opens."""
         self._pwm = float(pwm)
         if pwm:
-            self._closing, self._still = pwm < 0, 0.0
+            self._closing = max(self._closing, TIME_STEP_S) if pwm < 0 else 0.0
 
     def take_torque(self, joints: np.ndarray, on: bool) -> None:
         """Switch the torque of joints, (6,) bool; with torque they hold where they are."""
@@ -180,8 +179,7 @@ class TwinWidowX:
     def _drive_fingers(self) -> None:
         states = pybullet.getJointStates(self.arm.body, FINGERS, physicsClientId=self._world.client)
         opening = (abs(states[0][0]) + abs(states[1][0])) / 2.0
-        moving = (abs(states[0][1]) + abs(states[1][1])) / 2.0 > STILL
-        self._still = 0.0 if moving else self._still + TIME_STEP_S
+        self._closing += TIME_STEP_S if self._closing else 0.0
         force = FINGER_HOLD_FORCE
         if self._pwm:
             target = self._finger_target + FINGER_SPEED_PER_PWM * self._pwm * TIME_STEP_S
