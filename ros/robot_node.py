@@ -37,9 +37,11 @@ from ofrl_robot.control.loop import ControlLoop
 from ofrl_robot.control.pacing import Pacer
 from ofrl_robot.control.stops import StopReason
 from ofrl_robot.errors import CameraStoppedError, OfrlError
+from ofrl_robot.robots.rehearsed import complaint
 
 WAITING, PAUSED = "waiting", "paused"  # states on robot/status beside armed and stopped
 LATE_TOLERANCE = 0.005  # s after the action latency before an action counts as late
+SIMULATED = ("sim", "rehearsal")  # arms that need no rehearsal
 ANSWERS = 100_000  # whose times of arrival are kept for the summary
 BUSY_TIMEOUT = 5.0  # s that rearm waits for a call of the driver to return
 
@@ -82,6 +84,8 @@ class RobotNode:
         trigger_service("pause", lambda: self._on_pause(True))
         trigger_service("resume", lambda: self._on_pause(False))
         watch_session().on_lost(lambda lost: self._stop(StopReason.MASTER_LOST, lost))
+        if arm.name not in SIMULATED and complaint(arm.name):
+            rospy.logwarn("%s; run `ofrl rehearse --robot %s`", complaint(arm.name), arm.name)
         Diagnostics("ofrl/robot", self._describe)
         self._publish_status()
 
