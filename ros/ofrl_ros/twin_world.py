@@ -82,7 +82,7 @@ class TwinWorld:
             threading.Thread(target=run_at, args=(hz, job, self._closed), name=name, daemon=True)
             for name, hz, job in (("camera", fps, self._show), ("truth", TRUTH_HZ, self._tell))
         ]
-        rospy.Service(ARRANGE, Trigger, self._on_arrange)
+        self._service = rospy.Service(ARRANGE, Trigger, self._on_arrange)
 
     def start(self) -> None:
         """Arrange a first scene and let time pass."""
@@ -91,11 +91,14 @@ class TwinWorld:
             thread.start()
 
     def close(self) -> None:
-        """End the threads. Calling it again does nothing."""
+        """End threads and topics. Calling it again does nothing."""
         self._closed.set()
         for thread in self._threads:
             if thread.is_alive():
                 thread.join(1.0)
+        self._service.shutdown("closed")
+        for publisher in (self._images, self._infos, self._status, self._truth):
+            publisher.unregister()
 
     def _on_arrange(self, _request: Any) -> TriggerResponse:
         seed = rospy.get_param(NEXT_SEED, 0)
@@ -148,7 +151,11 @@ class TwinFaults:
     def __init__(self, known: Dict[str, Tuple[str, ...]]) -> None:
         self._known = known
         self._active: Dict[str, str] = {}
-        rospy.Service(FAULT, Trigger, self._on_fault)
+        self._service = rospy.Service(FAULT, Trigger, self._on_fault)
+
+    def close(self) -> None:
+        """End the service."""
+        self._service.shutdown("closed")
 
     def __contains__(self, name: str) -> bool:
         """Whether a fault is injected now."""
