@@ -6,6 +6,7 @@ thread of its own moves the joint target there within a control period and repea
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import threading
 import time
@@ -14,6 +15,7 @@ from typing import Any, Dict, List, Optional
 import numpy as np
 
 from ofrl_robot.control.health import Health
+from ofrl_robot.control.limiter import NO_IK, Limits, refused_joints
 from ofrl_robot.control.signals import ArmState, Sent, Setpoint
 from ofrl_robot.control.stops import Fault, StopReason
 from ofrl_robot.errors import RobotError
@@ -24,7 +26,7 @@ from ofrl_robot.robots.sawyer_settings import SawyerSettings
 from ofrl_robot.robots.sawyer_stream import TargetStream
 from ofrl_robot.specs import BASE, ActionSpec
 
-NO_IK, JOINT_LIMIT, JOINT_SPEED, STOPPED = "no_ik", "joint_limit", "joint_speed", "stopped"
+STOPPED = "stopped"  # a setpoint is refused for: a stop came first
 MAX_AGE = 0.25  # s: what was measured earlier says nothing of where the arm is
 _MARGIN = 0.01  # rad that a target keeps from the joint limits
 _SAME = 1e-9  # m, or of a quaternion: the same target, which needs no new joint angles
@@ -32,6 +34,7 @@ _ARRIVED = 0.0087  # rad: the vendor's own tolerance; 2.3 mm at the tip
 _ACCEPTED = 0.02  # rad that a joint may be off at the start pose
 _SETTLE = 2.0  # s after the move within which the arm arrives
 _GRIPPER = 3.0  # s: to open
+_UNANSWERED = 3  # requests in a row that the service did not answer in time: it is broken
 _DOUBTED = 10  # refusals in a row after which the service itself is examined
 # Half-turn about the axis between x and y: the tip pointing down. q and -q are the same rotation;
 # the one that is nearer to this is reported, so that the sign never flips.
@@ -71,21 +74,19 @@ class SawyerArm:
             frame=BASE,
         )
         self.control_rate_hz = options.control_rate_hz
-        self.settings: Dict[str, Any] = options.to_dict()
+        self.settings: Dict[str, Any] = {**options.to_dict(), **config.stored()}
         self._client = client or SawyerClient(options)
         self.joint_names = self._client.joint_names
-        self.limits = config.limits
-        self.timing = config.timing
-        self.health_limits = config.health_limits
-        self._limits = np.array([self._client.limits[name] for name in self.joint_names])
-        self._speeds = self._client.velocities * options.speed_ratio
+        self.limits = _with_joints(config.limits, self._client, options.speed_ratio)
+        self.timing, self.health_limits = config.timing, config.health
+        self._targets = _narrowed(self.limits, _MARGIN)
         self._start = np.array(
             self._client.neutral if options.start_joints is None else options.start_joints
         )
         self._gripper = GripperWorker(self._client.gripper) if self._client.gripper else None
         self._goal: Optional[Setpoint] = None  # last one that was sent
         self._collision = False
-        self._refusals = 0
+        self._refusals = self._unanswered = 0  # by the service, in a row
         self._ik_fault: Optional[Fault] = None
         self._closing = threading.Lock()
         self._closed = False
@@ -110,7 +111,7 @@ class SawyerArm:
             joint_positions=reading.positions,
             joint_velocities=reading.velocities,
             joint_efforts=reading.efforts,
-            joint_targets=dict(zip(self.joint_names, self._stream.setpoint().tolist())),
+            joint_targets=self._named(self._stream.setpoint()),
         )
 
     def health(self) -> Health:
@@ -168,7 +169,8 @@ class SawyerArm:
         if self._gripper:
             self._gripper.recover()
         measured = self._measured()
-        self._collision, self._ik_fault, self._refusals, self._goal = False, None, 0, None
+        self._collision, self._ik_fault, self._goal = False, None, None
+        self._refusals = self._unanswered = 0
         self._stream.hold(measured)
 
     def home(self) -> None:
@@ -236,8 +238,11 @@ class SawyerArm:
         try:
             joints = self._client.solve(setpoint.position, setpoint.orientation, seed)
         except RobotError as error:
-            self._ik_fault = Fault(StopReason.ROBOT_FAULT, str(error))
+            self._unanswered += 1
+            if self._unanswered >= _UNANSWERED:
+                self._ik_fault = Fault(StopReason.ROBOT_FAULT, str(error))
             return None
+        self._unanswered = 0
         self._refusals = self._refusals + 1 if joints is None else 0
         if self._refusals == _DOUBTED:
             self._examine(seed)
@@ -254,17 +259,12 @@ class SawyerArm:
             text = "inverse kinematics finds not even the pose that is measured"
             self._ik_fault = Fault(StopReason.ROBOT_FAULT, text)
 
-    def _refusal(self, joints: Optional[np.ndarray], period: float) -> str:
+    def _refusal(self, joints: Optional[np.ndarray], seconds: float) -> str:
         if joints is None:
             return NO_IK
-        low, high = self._limits[:, 0] + _MARGIN, self._limits[:, 1] - _MARGIN
-        now = self._stream.setpoint()
-        # a joint that is beyond a limit may come back
-        if ((joints < np.minimum(low, now)) | (joints > np.maximum(high, now))).any():
-            return JOINT_LIMIT
-        if (np.abs(joints - now) > self._speeds * period).any():
-            return JOINT_SPEED
-        return ""
+        return refused_joints(
+            self._named(joints), self._named(self._stream.setpoint()), seconds, self._targets
+        )
 
     def _lifted(self) -> Optional[np.ndarray]:
         """Return joints with the tip raised by the setting ``lift``; None where there are none."""
@@ -311,6 +311,9 @@ class SawyerArm:
         if faults:
             raise RobotError(f"it is not ready ({faults[0]})", "re-arm it", self.name)
 
+    def _named(self, joints: np.ndarray) -> Dict[str, float]:
+        return dict(zip(self.joint_names, joints.tolist()))
+
     def _positions(self, reading: Reading) -> np.ndarray:
         return np.array([reading.positions[name] for name in self.joint_names], np.float64)
 
@@ -326,3 +329,22 @@ class SawyerArm:
                 self.name,
             )
         return joints
+
+
+def _with_joints(limits: Limits, client: SawyerClient, speed_ratio: float) -> Limits:
+    """Return the limits with those of the joints as the robot says, or narrower ones of the file.
+
+    The file of the robot's model says 3.14 rad for right_j6, whose neutral angle is 3.32.
+    """
+    joints, speeds = {}, {}
+    for name, fastest in zip(client.joint_names, client.velocities.tolist()):
+        low, high = client.limits[name]
+        own_low, own_high = limits.joints.get(name, (low, high))
+        joints[name] = (max(low, own_low), min(high, own_high))
+        speeds[name] = min(fastest * speed_ratio, limits.joint_speeds.get(name, np.inf))
+    return dataclasses.replace(limits, joints=joints, joint_speeds=speeds)
+
+
+def _narrowed(limits: Limits, margin: float) -> Limits:
+    joints = {name: (low + margin, high - margin) for name, (low, high) in limits.joints.items()}
+    return dataclasses.replace(limits, joints=joints)

@@ -226,7 +226,7 @@ class SawyerClient:
             self.gripper = self._intera.Gripper(GRIPPER, calibrate=False)
 
     def _check_clock(self) -> None:
-        """The age of a measurement means nothing when the clocks differ."""
+        """Refuse clocks that differ: the age of a measurement would mean nothing."""
         skew = max(abs(arrived - stamp) * 1e-9 for stamp, arrived in self._arrived.values())
         if self._settings.stamps != ARRIVAL and skew > _MAX_SKEW:
             raise RobotError(
@@ -236,7 +236,7 @@ class SawyerClient:
             )
 
     def _check_tip(self) -> None:
-        """What is measured must be the point that is commanded."""
+        """Refuse a robot that measures another point than the one that is commanded."""
         joints = self.reading().positions
         answer = self._limb.fk_request(joints, self._settings.tip)
         if not answer or not answer.isValid[0]:
