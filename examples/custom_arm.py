@@ -23,10 +23,12 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ofrl_robot.control.health import Health, HealthLimits
 from ofrl_robot.control.limiter import Limits
-from ofrl_robot.control.signals import HUMAN, ArmState
+from ofrl_robot.control.signals import HUMAN, ArmState, Sent, Setpoint
+from ofrl_robot.control.timing import Timing
 from ofrl_robot.recording.session import episode_meta, record_episodes
-from ofrl_robot.robots.config import ArmConfig
+from ofrl_robot.robots.config import ArmConfig, ArmFile
 from ofrl_robot.robots.operator_task import OperatorTask
 from ofrl_robot.robots.registry import ARMS, make_rig
 from ofrl_robot.specs import BASE, ActionSpec, CameraSpec
@@ -46,11 +48,14 @@ class PointArm:
     state_names, state_units = ("ee_x", "ee_y", "ee_z", "gripper_open"), ("m", "m", "m", "1")
     state_frame = BASE
     base_pose = None  # it knows no world
+    joint_names = ()
+    relative_to_target = True  # an action moves the previous target
 
     def __init__(self, config: ArmConfig) -> None:
-        self.limits = config.limits
+        self.limits, self.timing = config.limits, config.timing
+        self.health_limits = config.health
         self.control_rate_hz = float(config.settings.get("rate", 20.0))
-        self.settings = dict(config.settings)
+        self.settings = {**config.settings, **config.stored()}
         self._position, self._gripper_open = HOME.copy(), 1.0
 
     def now_ns(self) -> int:
@@ -66,14 +71,22 @@ class PointArm:
             orientation=np.array([0.0, 0.0, 0.0, 1.0]),
         )
 
-    def command(self, action: np.ndarray) -> None:
-        """Move by a normalised action; a real arm would start to move and return at once."""
-        self._position += action[:3] * self.action_spec.scale[:3]
-        if abs(action[3]) > self.action_spec.gripper_threshold:
-            self._gripper_open = float(action[3] > 0)
+    def command(self, setpoint: Setpoint) -> Sent:
+        """Go to the target; a real arm would start to move and return at once."""
+        self._position = setpoint.position.copy()
+        if setpoint.gripper is not None:
+            self._gripper_open = setpoint.gripper
+        return Sent()
+
+    def health(self) -> Health:
+        """Ask the motors how they are; the point has none."""
+        return Health()
 
     def stop(self) -> None:
         """Hold still; may be called from any thread. The point always does."""
+
+    def rearm(self) -> None:
+        """Clear errors after a stop; the point has none."""
 
     def home(self) -> None:
         """Go to the start pose."""
@@ -119,8 +132,9 @@ class Down:
 def main(out: str) -> None:
     """Record two episodes of five steps into ``out``."""
     ARMS.register("point", PointArm)
-    limits = Limits(BASE, (0.0, -0.3, 0.0), (0.4, 0.3, 0.4), 0.05, 10.0, max_silence=0.2)
-    config = ArmConfig("point", "reach-down", limits)
+    limits = Limits(BASE, (0.0, -0.3, 0.0), (0.4, 0.3, 0.4), 0.05, 10.0)
+    file = ArmFile(limits, Timing(max_silence=0.2), HealthLimits())
+    config = ArmConfig("point", "reach-down", file)
     rig = make_rig(config, GreyCameras(), OperatorTask("reach-down", 5, "move down"))
     meta = episode_meta(rig, actor="example", operator="me")
     record_episodes(rig, Down(), Path(out), 2, 0, meta, confirm=print)

@@ -24,7 +24,7 @@ import numpy as np
 
 from ofrl_robot.control.signals import HUMAN, Tick
 from ofrl_robot.recording.session import episode_meta, record_episodes
-from ofrl_robot.robots.config import ArmConfig, load_limits
+from ofrl_robot.robots.config import ArmConfig, load_arm_file
 from ofrl_robot.robots.registry import make_rig
 from ofrl_robot.teleop.device import DEVICES, DeviceConfig, make_device
 
@@ -62,7 +62,7 @@ class CircleDevice:
 def main(out: str) -> None:
     """Record one episode of the simulated arm into ``out``."""
     DEVICES.register("circle", CircleDevice)
-    rig = make_rig(ArmConfig("sim", "Widow250SingleObjGrasp-v0", load_limits("sim")))
+    rig = make_rig(ArmConfig("sim", "Widow250SingleObjGrasp-v0", load_arm_file("sim")))
     device = make_device(DeviceConfig("circle", rig.task.name, rig.action_spec, {"size": 0.3}))
     meta = episode_meta(rig, device.settings, actor="circle")
     record_episodes(rig, device, Path(out), 1, 0, meta)

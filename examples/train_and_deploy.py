@@ -16,7 +16,7 @@ from ofrl_robot.nets.config import NetConfig
 from ofrl_robot.policy.checkpoint import resolve_checkpoint
 from ofrl_robot.policy.policy import Policy
 from ofrl_robot.recording.session import episode_meta, record_episodes
-from ofrl_robot.robots.config import ArmConfig, load_limits
+from ofrl_robot.robots.config import ArmConfig, load_arm_file
 from ofrl_robot.robots.registry import make_rig
 from ofrl_robot.teleop.scripted import ScriptedDevice
 from ofrl_robot.training.config import RunConfig, TrainConfig
@@ -28,7 +28,7 @@ TASK = "Widow250SingleObjGrasp-v0"
 
 def main(folder: Path, episodes: int = 100, steps: int = 2000, trials: int = 20) -> None:
     """Run the path below ``folder``."""
-    rig = make_rig(ArmConfig("sim", TASK, load_limits("sim"), settings={"image_size": 48}))
+    rig = make_rig(ArmConfig("sim", TASK, load_arm_file("sim"), settings={"image_size": 48}))
 
     device = ScriptedDevice(TASK, noise=0.1)
     meta = episode_meta(rig, device.settings, actor="scripted")

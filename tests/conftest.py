@@ -11,10 +11,12 @@ os.environ["OMP_NUM_THREADS"] = os.environ.get("OMP_NUM_THREADS") or "1"
 import numpy as np
 import pytest
 
+from ofrl_robot.control.health import Health, HealthLimits
 from ofrl_robot.control.limiter import Limits
 from ofrl_robot.control.protocols import Outcome
 from ofrl_robot.control.rig import Rig
-from ofrl_robot.control.signals import HUMAN, AppliedAction, ArmState, Tick
+from ofrl_robot.control.signals import HUMAN, AppliedAction, ArmState, Sent, Tick
+from ofrl_robot.control.timing import Timing
 from ofrl_robot.specs import ActionSpec, CameraSpec, ObservationSpec
 
 ACTION = ActionSpec(("x", "y", "z", "gripper"), ("m", "m", "m", "1"), (0.1, 0.1, 0.1, 1.0), "base")
@@ -49,8 +51,10 @@ class FakeRobot:
     specs = observation_spec(4).cameras
     limits = Limits(
         "base", (-1.0, -1.0, -1.0), (1.0, 1.0, 1.0),
-        max_translation=0.12, max_rotation=10.0, max_silence=0.6,
+        max_translation=0.12, max_rotation=10.0,
     )  # fmt: skip
+    timing, health_limits = Timing(max_silence=0.6), HealthLimits()
+    joint_names, relative_to_target = (), False
 
     def __init__(self) -> None:
         self.settings = {"gravity": 9.8}
@@ -83,9 +87,16 @@ class FakeRobot:
     def state(self):
         return ArmState(self.now_ns(), np.zeros(2), self.position, np.array([0.0, 0, 0, 1]))
 
-    def command(self, action):
-        self.received.append(np.array(action))
+    def command(self, setpoint):
+        self.received.append(np.array(setpoint.action))
         self._step += 1
+        return Sent()
+
+    def health(self):
+        return Health()
+
+    def rearm(self):
+        pass
 
     def home(self):
         pass

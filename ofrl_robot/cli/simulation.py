@@ -142,11 +142,11 @@ class Evaluate:
 
 def _sim_rig(task: str, options: SimOptions) -> Any:
     """Build the simulated rig whose episodes are a function of their seed."""
-    from ofrl_robot.robots.config import ArmConfig, load_limits
+    from ofrl_robot.robots.config import ArmConfig, load_arm_file
     from ofrl_robot.robots.registry import make_rig
 
-    limits = load_limits("sim")
-    return make_rig(ArmConfig("sim", task, limits, True, True, options.to_dict()))
+    file = load_arm_file("sim")
+    return make_rig(ArmConfig("sim", task, file, True, True, options.to_dict()))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -13,6 +13,9 @@ import numpy as np
 HOLD = "hold"  # source of an applied action when no actor commanded in time
 HUMAN = "human"
 POLICY = "policy"
+UNKNOWN_SOURCE = "unknown"  # of converted data
+# their positions are the values of the column ``source`` of an episode
+SOURCES = (HOLD, HUMAN, POLICY, UNKNOWN_SOURCE)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -118,13 +121,19 @@ class Command:
 
     Attributes:
         stamp_ns: stamp of the tick it answers.
-        action: float64 (A,) in ``ActionSpec`` order, nominally in [-1, 1].
+        action: float64 (A,) in ``ActionSpec`` order, nominally in [-1, 1]. Of shape (0,) from a
+            human who is there and does not command: the clutch is released.
         source: ``HUMAN`` or ``POLICY``.
     """
 
     stamp_ns: int
     action: np.ndarray
     source: str
+
+    @property
+    def hands_back(self) -> bool:
+        """Whether a human says that he does not command."""
+        return self.source == HUMAN and np.shape(self.action) == (0,)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -137,9 +146,10 @@ class AppliedAction:
         requested: float64 (A,), before limits; NaN when its shape was unusable.
         source: who asked (``HUMAN``, ``POLICY``) or ``HOLD``.
         reasons: names of the limits that changed the request (empty: unchanged).
-        intervention: a human overrode a policy that had also answered.
+        intervention: a human overrode a policy.
         applied_ns: when the action left for the arm, by the robot's clock (None: the stamp of
             the tick, filled in).
+        late: it left later than the arm's ``action_latency`` after the tick.
     """
 
     stamp_ns: int
@@ -149,6 +159,7 @@ class AppliedAction:
     reasons: Tuple[str, ...] = ()
     intervention: bool = False
     applied_ns: Optional[int] = None
+    late: bool = False
 
     def __post_init__(self) -> None:
         if self.applied_ns is None:

@@ -13,10 +13,11 @@ from typing import Any, Callable, Dict, Optional
 import numpy as np
 
 from ofrl_robot.control.arbitration import PRIORITY
-from ofrl_robot.control.loop import OPERATOR, ROBOT_FAULT, ControlLoop
+from ofrl_robot.control.loop import ControlLoop
 from ofrl_robot.control.protocols import ActionSource
 from ofrl_robot.control.rig import Rig
 from ofrl_robot.control.signals import Command, Tick
+from ofrl_robot.control.stops import StopReason
 from ofrl_robot.data.episodes.lock import one_writer
 from ofrl_robot.data.episodes.schema import (
     LABEL_FROM_SIMULATOR,
@@ -51,13 +52,13 @@ class Session:
                 f"the actor's source is {actor.source!r}", f"use {' or '.join(PRIORITY)}"
             )
         self.rig, self.actor, self.confirm = rig, actor, confirm
-        self.loop = ControlLoop(rig.arm)
+        self.loop = ControlLoop(rig.arm, sources=(actor.source,))
 
     def record(self, folder: Path, number: int, first_seed: int, meta: EpisodeMeta) -> int:
         """Record episode ``number`` of ``folder`` with seed ``first_seed + number``.
 
-        The arm is stopped whatever is raised, and nothing of the episode stays, unless a camera
-        stopped: then the episode is saved up to there, as aborted and without a label.
+        The arm is stopped whatever is raised, and nothing of the episode stays, unless the arm
+        or a camera stopped: then it is saved up to there, as aborted and without a label.
 
         Returns:
             The label: schema.SUCCESS, FAILURE or UNKNOWN.
@@ -74,8 +75,12 @@ class Session:
             try:
                 tick = self._run(recorder, seed)
             except CameraStoppedError as error:
-                self.loop.stop(ROBOT_FAULT)
+                self.loop.stop(StopReason.CAMERA, error.what)
                 recorder.finish(UNKNOWN, NO_LABEL_SOURCE, error.what)
+                raise
+            except RobotError:
+                self.loop.stop(StopReason.ROBOT_FAULT)
+                recorder.finish(UNKNOWN, NO_LABEL_SOURCE, self.loop.stop_reason)
                 raise
             if self.rig.task.rewards_known:
                 label, source = simulator_label(tick), LABEL_FROM_SIMULATOR
@@ -83,7 +88,7 @@ class Session:
                 label, source = UNKNOWN, NO_LABEL_SOURCE
             recorder.finish(label, source)
         except BaseException:
-            self.loop.stop(OPERATOR)
+            self.loop.stop(StopReason.OPERATOR)
             recorder.discard()
             raise
         return label
@@ -103,7 +108,7 @@ class Session:
                 loop.offer(Command(tick.stamp_ns, rounded, actor.source))
             recorder.take_applied(loop.apply(tick))
             if loop.stopped:
-                raise RobotError(f"the robot stopped ({loop.stop_reason})", "see why, run it again")
+                raise RobotError(f"the robot stopped ({loop.fault})", "see why, run it again")
             tick = self.rig.observe()
             recorder.take_tick(tick)
         return tick

@@ -82,8 +82,14 @@ IDEAL_ACTUATORS = Actuators()
 class WidowXArm:
     """One arm in a world, loaded at its reset pose with the gripper open."""
 
-    def __init__(self, world: World, actuators: Actuators = IDEAL_ACTUATORS) -> None:
+    def __init__(
+        self,
+        world: World,
+        actuators: Actuators = IDEAL_ACTUATORS,
+        period_s: float = CONTROL_PERIOD_S,
+    ) -> None:
         self._world = world
+        self._period_s = period_s
         self._actuators = actuators
         self.body = world.load("wx250s", BASE_POSITION)
         self.gripper_open = True
@@ -161,7 +167,7 @@ class WidowXArm:
     def _apply_actuators(self, targets: np.ndarray) -> np.ndarray:
         """Return the joint targets (7,) rad after lag and stiction."""
         if self._actuators.lag_s > 0.0:
-            passed = 1.0 - math.exp(-CONTROL_PERIOD_S / self._actuators.lag_s)
+            passed = 1.0 - math.exp(-self._period_s / self._actuators.lag_s)
             targets = self._targets + passed * (targets - self._targets)
         self._targets = targets
         states = pybullet.getJointStates(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ofrl_robot.errors import ConfigError
-from ofrl_robot.sim.arm import IDEAL_ACTUATORS, Actuators
+from ofrl_robot.sim.arm import IDEAL_ACTUATORS, STEP_SUBSTEPS, Actuators
 from ofrl_robot.sim.simulation import EmbeddedSimulation, Simulation
 from ofrl_robot.sim.tasks import find
 
@@ -14,15 +14,18 @@ def make_simulation(
     actuators: Actuators = IDEAL_ACTUATORS,
     num_objects: int = 0,
     roboverse_bugs: bool = False,
+    substeps: int = STEP_SUBSTEPS,
 ) -> Simulation:
     """Return the physics for ``task_id``; the arguments are those of ``WidowXEnv``.
+
+    ``substeps`` of 1/240 s make a control period.
 
     Raises:
         ConfigError: unknown task or backend, or a setting that the backend does not support.
     """
     task = find(task_id)(num_objects)
     if backend == "embedded":
-        return EmbeddedSimulation(task, actuators, roboverse_bugs)
+        return EmbeddedSimulation(task, actuators, roboverse_bugs, substeps)
     if backend == "roboverse":
         from ofrl_robot.sim.roboverse import RoboverseSimulation
 
@@ -30,6 +33,10 @@ def make_simulation(
             raise ConfigError(
                 "the roboverse backend supports ideal motors only",
                 "use realism off, or the embedded simulator",
+            )
+        if substeps != STEP_SUBSTEPS:
+            raise ConfigError(
+                "the roboverse backend has a fixed control rate", "use 24 Hz, or the embedded one"
             )
         return RoboverseSimulation(task.spec, num_objects)
     raise ConfigError(

@@ -9,12 +9,12 @@ import numpy as np
 
 from ofrl_robot import specs
 from ofrl_robot.errors import ConfigError, RobotError
-from ofrl_robot.sim.arm import CONTROL_PERIOD_S
 from ofrl_robot.sim.backends import make_simulation
 from ofrl_robot.sim.options import Backend
 from ofrl_robot.sim.realism import PRESETS, Imperfections, Realism, preset
-from ofrl_robot.sim.simulation import Simulation
+from ofrl_robot.sim.simulation import EmbeddedSimulation, Simulation
 from ofrl_robot.sim.tasks import TaskSpec
+from ofrl_robot.sim.world import TIME_STEP_S
 
 CAMERA_NAME = "image"
 STATE_BOUND = 100.0
@@ -51,6 +51,8 @@ class WidowXEnv(gymnasium.Env):
         realism: "off", "mild", "harsh" or a :class:`~ofrl_robot.sim.realism.Realism`.
         num_objects: size of the pool that a many-object task draws from (0: the task's own).
         roboverse_bugs: bring back the stale gripper flag after a neutral action.
+        control_rate_hz: control steps per second; 240 divided by a whole number. roboverse's
+            tasks were made for 24.
         render_mode: None or "rgb_array".
         render_size: side of the image that :meth:`render` draws, pixels.
 
@@ -60,7 +62,6 @@ class WidowXEnv(gymnasium.Env):
 
     metadata = {"render_modes": ["rgb_array"], "render_fps": 24}
     action_spec = specs.WIDOWX_ACTION
-    control_rate_hz = 1.0 / CONTROL_PERIOD_S
 
     def __init__(
         self,
@@ -71,6 +72,7 @@ class WidowXEnv(gymnasium.Env):
         realism: Union[str, Realism] = "off",
         num_objects: int = 0,
         roboverse_bugs: bool = False,
+        control_rate_hz: float = 24,
         render_mode: Optional[str] = None,
         render_size: int = 256,
     ) -> None:
@@ -84,6 +86,8 @@ class WidowXEnv(gymnasium.Env):
             )
         if render_mode not in (None, "rgb_array"):
             raise ConfigError(f"render_mode {render_mode!r} is unknown", "use rgb_array")
+        substeps = substeps_of(control_rate_hz)
+        self.control_rate_hz = 1.0 / (substeps * TIME_STEP_S)
         self.image_size = int(image_size)
         self.image_format = image_format
         self.realism = preset(realism)
@@ -95,7 +99,7 @@ class WidowXEnv(gymnasium.Env):
         self._steps = 0
         self._imperfections: Optional[Imperfections] = None
         self._simulation = make_simulation(
-            task_id, sim_backend, self.realism.actuators, num_objects, roboverse_bugs
+            task_id, sim_backend, self.realism.actuators, num_objects, roboverse_bugs, substeps
         )
         self.task: TaskSpec = self._simulation.task
 
@@ -131,14 +135,46 @@ class WidowXEnv(gymnasium.Env):
             RobotError: the action has a wrong shape or is not finite (nothing moves then), or no
                 episode is running.
         """
-        command = self._check_action(action)
-        if self._imperfections is not None:
-            command = self._imperfections.delay(command)
-        self.simulation.step(command)
+        self.simulation.step(self._delayed(action))
         self._steps += 1
         observation, info = self._observe()
         truncated = self._steps >= self.task.horizon
         return observation, float(info["success"]), False, truncated, info
+
+    def begin_step(self, action: np.ndarray) -> int:
+        """Set the motor targets of an action (8,) while time goes on elsewhere (real time).
+
+        Returns:
+            How many substeps of 1/240 s the step takes.
+
+        Raises:
+            RobotError: as :meth:`step`.
+        """
+        return self.real_time_simulation.command(self._delayed(action))
+
+    @property
+    def real_time_simulation(self) -> EmbeddedSimulation:
+        """Physics in which time can pass without an action. Raises ConfigError if it cannot."""
+        if not isinstance(self.simulation, EmbeddedSimulation):
+            raise ConfigError(
+                "the roboverse backend stands still between actions",
+                "use lockstep:=true, or sim_backend:=embedded",
+            )
+        return self.simulation
+
+    def picture(self) -> Tuple[np.ndarray, int]:
+        """Return the frame that the camera shows now, uint8 RGB (S, S, 3), and its age in steps."""
+        image = self.simulation.image(self.image_size)
+        return (image, 0) if self._imperfections is None else self._imperfections.show(image)
+
+    def measured_state(self) -> np.ndarray:
+        """Return the state as the sensors measure it, float64 (10,)."""
+        state = self.simulation.state()
+        return state if self._imperfections is None else self._imperfections.measure(state)
+
+    def success(self) -> bool:
+        """Return whether the task's success condition holds now."""
+        return bool(self.simulation.info()[self.task.success_key])
 
     def ground_truth(self) -> Dict[str, np.ndarray]:
         """Return the privileged state for scripted policies: float64 arrays, m, world axes.
@@ -206,18 +242,18 @@ class WidowXEnv(gymnasium.Env):
             )
         return np.clip(command, -1.0, 1.0)
 
+    def _delayed(self, action: np.ndarray) -> np.ndarray:
+        command = self._check_action(action)
+        return command if self._imperfections is None else self._imperfections.delay(command)
+
     def _observe(self) -> Tuple[Observation, Dict[str, Any]]:
         simulation = self.simulation
-        image = simulation.image(self.image_size)
-        state = simulation.state()
-        age = 0  # of the image, in steps
-        if self._imperfections is not None:
-            image, age = self._imperfections.show(image)
-            state = self._imperfections.measure(state)
+        image, age = self.picture()
+        state = self.measured_state()
         position, orientation = simulation.object_pose()
         info = simulation.info()
         info["success"] = bool(info[self.task.success_key])
-        info["image_age_s"] = age * CONTROL_PERIOD_S
+        info["image_age_s"] = age / self.control_rate_hz
         observation = {
             "object_position": position,
             "object_orientation": orientation,
@@ -232,3 +268,19 @@ class WidowXEnv(gymnasium.Env):
         if self.image_format == "chw":
             image = image.transpose(2, 0, 1)
         return image.reshape(-1).astype(np.float32) / np.float32(255.0)
+
+
+def substeps_of(control_rate_hz: float) -> int:
+    """Return how many substeps of 1/240 s a control period has.
+
+    Raises:
+        ConfigError: not a whole number of them, or none.
+    """
+    rate = float(control_rate_hz)
+    substeps = round(1.0 / (rate * TIME_STEP_S)) if 0.0 < rate <= 240.0 else 0
+    if not substeps or abs(rate * substeps * TIME_STEP_S - 1.0) > 1e-6:
+        raise ConfigError(
+            f"control_rate_hz is {control_rate_hz!r}",
+            "use 240 divided by a whole number: 5, 10, 20, 24, ...",
+        )
+    return substeps

@@ -25,6 +25,8 @@ class SimOptions:
     """Size of the pool from which a many-object task draws its object (0: the task's own)."""
     roboverse_bugs: bool = False
     """Bring back the stale gripper flag after a neutral action, as in real roboverse data."""
+    control_rate_hz: int = 24
+    """Control steps per second: 5, 10, 20 or 24 (roboverse's)."""
 
     def to_dict(self) -> Dict[str, Any]:
         """Return the settings by name."""

@@ -10,7 +10,7 @@ from ofrl_robot import specs
 from ofrl_robot.errors import RobotError
 from ofrl_robot.sim.arm import IDEAL_ACTUATORS, STEP_SUBSTEPS, Actuators, WidowXArm
 from ofrl_robot.sim.tasks.base import Task, TaskSpec
-from ofrl_robot.sim.world import Camera, World
+from ofrl_robot.sim.world import TIME_STEP_S, Camera, World
 
 TOGGLE_SUBSTEPS = 75  # the fingers need longer than one control step
 NEUTRAL_SUBSTEPS = 75
@@ -66,6 +66,7 @@ class EmbeddedSimulation:
         actuators: imperfections of the motors.
         stale_gripper_flag: keep the gripper flag through a neutral action, so that the next step
             drives the fingers back. This is a bug of roboverse; its published data has it.
+        substeps: of 1/240 s in a control period.
     """
 
     def __init__(
@@ -73,11 +74,14 @@ class EmbeddedSimulation:
         task: Task,
         actuators: Actuators = IDEAL_ACTUATORS,
         stale_gripper_flag: bool = False,
+        substeps: int = STEP_SUBSTEPS,
     ) -> None:
         self.task = task.spec
         self._placement = task
         self._actuators = actuators
         self._stale_gripper_flag = stale_gripper_flag
+        self._substeps = substeps
+        self._neutral_after: Optional[int] = None  # substeps until a neutral action takes effect
         self._world: Optional[World] = None
         self._arm: Optional[WidowXArm] = None
         self._camera = Camera((0.6, 0.2, -0.28), distance=0.29, yaw_deg=180.0, pitch_deg=-40.0)
@@ -95,7 +99,8 @@ class EmbeddedSimulation:
             self._world = World()
         world = self._world
         world.clear()
-        arm = WidowXArm(world, self._actuators)
+        arm = WidowXArm(world, self._actuators, self._substeps * TIME_STEP_S)
+        self._neutral_after = None
         self._placement.build(world, rng)
         # The arm sagged while the objects fell for some substeps.
         arm.reset_joints()
@@ -103,8 +108,15 @@ class EmbeddedSimulation:
         self._arm = arm
 
     def step(self, action: np.ndarray) -> None:
-        """Run 10 substeps, or 75 for a gripper toggle, and 75 more for a neutral action."""
-        world, arm = self._running()
+        """Carry out an action: a control period, or 75 substeps for a gripper toggle.
+
+        A neutral action takes 75 substeps more.
+        """
+        self.advance(self.command(action))
+
+    def command(self, action: np.ndarray) -> int:
+        """Set the motor targets of an action; return how many substeps it takes."""
+        _, arm = self._running()
         gripper, neutral = action[6], action[7]
         if arm.gripper_open:
             toggled = gripper < -self._threshold
@@ -113,13 +125,36 @@ class EmbeddedSimulation:
         if toggled:
             arm.gripper_open = not arm.gripper_open
         arm.command_delta(action[:3] * self._scale[:3], action[3:6] * self._scale[3:6])
-        world.step(TOGGLE_SUBSTEPS if toggled else STEP_SUBSTEPS)
+        substeps = max(TOGGLE_SUBSTEPS, self._substeps) if toggled else self._substeps
+        self._neutral_after = None
         if self.task.use_neutral_action and neutral > self._threshold:
-            flag = arm.gripper_open
-            arm.command_neutral(self.task.neutral_gripper_open)
-            if self._stale_gripper_flag:
-                arm.gripper_open = flag
-            world.step(NEUTRAL_SUBSTEPS)
+            self._neutral_after = substeps
+            substeps += NEUTRAL_SUBSTEPS
+        return substeps
+
+    def advance(self, substeps: int) -> None:
+        """Let ``substeps`` of 1/240 s pass."""
+        world, _ = self._running()
+        if self._neutral_after is not None and self._neutral_after <= substeps:
+            world.step(self._neutral_after)
+            substeps -= self._neutral_after
+            self._go_neutral()
+        if self._neutral_after is not None:
+            self._neutral_after -= substeps
+        world.step(substeps)
+
+    def hold(self) -> None:
+        """Set the motor targets to the measured pose."""
+        self._neutral_after = None
+        self._running()[1].command_delta(np.zeros(3), np.zeros(3))
+
+    def _go_neutral(self) -> None:
+        _, arm = self._running()
+        self._neutral_after = None
+        flag = arm.gripper_open
+        arm.command_neutral(self.task.neutral_gripper_open)
+        if self._stale_gripper_flag:
+            arm.gripper_open = flag
 
     def image(self, size: int) -> np.ndarray:
         """Draw the camera image: uint8 RGB (size, size, 3)."""

@@ -15,12 +15,21 @@ from sensor_msgs.msg import Image, JointState, Joy
 from std_msgs.msg import String
 from tf2_msgs.msg import TFMessage
 
-from ofrl_robot.control.signals import AppliedAction, ArmState, Command, Tick
+from ofrl_robot.control.limiter import limit_bits, limit_names
+from ofrl_robot.control.signals import (
+    HUMAN,
+    POLICY,
+    SOURCES,
+    AppliedAction,
+    ArmState,
+    Command,
+    Tick,
+)
 from ofrl_robot.data.episodes.schema import EpisodeMeta
 from ofrl_robot.errors import ConfigError
 from ofrl_robot.specs import BASE, WORLD, ObservationSpec
 
-SOURCES = {"teleop/action": "human", "policy/action": "policy"}
+ACTION_TOPICS = {"teleop/action": HUMAN, "policy/action": POLICY}
 IMAGE_AGE = "image_age/{}"  # of a camera in a tick: s since the capture of the frame it shows
 IMAGE_TOPIC = "camera/{}/image_raw"
 STATE_AGE = "state_age"  # in a tick: s since the capture of the state
@@ -161,29 +170,38 @@ def command_from(message: Joy, source: str) -> Command:
 def applied_message(applied: AppliedAction) -> Joy:
     """Convert an applied action.
 
-    Axes are applied, then requested. Buttons are limited, intervention, and the time of
-    application: s and ns since the tick, as two whole numbers.
+    Axes are applied, then requested. Buttons are the limits that acted (bits of
+    ``limiter.LIMIT_NAMES``), intervention, late, and the time of application: s and ns since the
+    tick, as two whole numbers.
     """
     axes = np.concatenate([applied.action, applied.requested])
     message = action_message(axes, applied.stamp_ns, applied.source)
     delay = divmod(applied.applied_ns - applied.stamp_ns, 1_000_000_000)
-    message.buttons = [int(applied.limited), int(applied.intervention), *delay]
+    flags = limit_bits(applied.reasons), int(applied.intervention), int(applied.late)
+    message.buttons = [*flags, *delay]
     return message
 
 
 def applied_from(message: Joy) -> AppliedAction:
-    """Convert back what :func:`applied_message` made; names of limits are not transmitted."""
+    """Convert back what :func:`applied_message` made.
+
+    Raises:
+        ValueError: it is something else.
+    """
     axes = np.asarray(message.axes, np.float64)
     half = len(axes) // 2
     stamp = message.header.stamp.to_nsec()
-    limited, intervention, seconds, nanoseconds = message.buttons
+    limits, intervention, late, seconds, nanoseconds = message.buttons
+    if message.header.frame_id not in SOURCES:
+        raise ValueError(f"source {message.header.frame_id!r}")
     return AppliedAction(
         stamp_ns=stamp,
         action=axes[:half],
         requested=axes[half:],
         source=message.header.frame_id,
-        reasons=("limited",) if limited else (),
+        reasons=limit_names(limits),
         intervention=bool(intervention),
+        late=bool(late),
         applied_ns=stamp + seconds * 1_000_000_000 + nanoseconds,
     )
 

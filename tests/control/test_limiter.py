@@ -40,7 +40,9 @@ def state_at(position, joints=None):
 
 
 def limit(command, position, spec, limits, previous=None, dt=0.2):
-    return limiter.limit(command, previous, state_at(position), dt, spec, limits)
+    """(applied, reasons) from the measured place."""
+    limited = limiter.limit(command, previous, None, state_at(position), dt, spec, limits)
+    return limited.action, limited.reasons
 
 
 def entries(spec, names):
@@ -71,7 +73,6 @@ limits_of = st.builds(
     workspace_high=st.just(tuple(HIGH)),
     max_translation=st.floats(1e-3, 0.5),
     max_rotation=st.floats(0.5, 40.0),
-    max_silence=st.just(0.2),
     max_speed=st.none() | st.floats(0.01, 2.0),
     max_change=st.none() | st.floats(1e-3, 0.5),
 )
@@ -139,7 +140,7 @@ def test_hold_is_hold_wherever_the_arm_stands(spec, start, limits):
     assert reasons == () and not applied.any()
 
 
-WIDE = Limits("base", (-9.0,) * 3, (9.0,) * 3, 9.0, 999.0, max_silence=0.2)
+WIDE = Limits("base", (-9.0,) * 3, (9.0,) * 3, 9.0, 999.0)
 HERE = np.zeros(3)
 
 
@@ -179,7 +180,7 @@ def test_excess_both_ways_on_every_entry(name, sign):
     assert reasons == (RANGE,) and applied[index] == sign and np.count_nonzero(applied) == 1
 
     action[index] = sign
-    narrow = Limits("base", (-0.03,) * 3, (0.03,) * 3, 0.05, 5.0, max_silence=0.2)
+    narrow = Limits("base", (-0.03,) * 3, (0.03,) * 3, 0.05, 5.0)
     applied, reasons = limit(action, HERE, WIDOWX_ACTION, narrow)
     expected = {"m": ((STEP, WORKSPACE), 0.03 / 0.2), "deg": ((STEP,), 5.0 / 20.0), "1": ((), 1.0)}
     wanted_reasons, wanted = expected[WIDOWX_ACTION.units[index]]
@@ -234,5 +235,5 @@ def test_a_measured_joint_outside_its_range_holds_the_arm(joints, reason):
     limits = dataclasses.replace(WIDE, joints={"elbow": (-1.0, 2.0)})
     command = np.full(8, 0.1)
     state = state_at(HERE, joints)
-    applied, reasons = limiter.limit(command, None, state, 0.2, WIDOWX_ACTION, limits)
-    assert reasons == reason and applied.any() == (not reason)
+    limited = limiter.limit(command, None, None, state, 0.2, WIDOWX_ACTION, limits)
+    assert limited.reasons == reason and limited.action.any() == (not reason)

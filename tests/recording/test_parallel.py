@@ -22,7 +22,7 @@ from ofrl_robot.data.episodes.schema import episode_paths
 from ofrl_robot.errors import ConfigError, RobotError
 from ofrl_robot.recording.parallel import record_parallel
 from ofrl_robot.recording.session import episode_meta
-from ofrl_robot.robots.config import ArmConfig, load_limits
+from ofrl_robot.robots.config import ArmConfig, load_arm_file
 from ofrl_robot.robots.registry import make_rig
 from ofrl_robot.sim.options import SimOptions
 from ofrl_robot.teleop.scripted import ScriptedDevice
@@ -52,7 +52,7 @@ class Faulty(ScriptedDevice):
 
 
 def sim_rig():
-    return make_rig(ArmConfig("sim", TASK, load_limits("sim"), settings={"image_size": 8}))
+    return make_rig(ArmConfig("sim", TASK, load_arm_file("sim"), settings={"image_size": 8}))
 
 
 def make(fault=""):

@@ -7,11 +7,13 @@ import dataclasses
 import numpy as np
 import pytest
 
-from ofrl_robot.control.loop import ACTOR_SILENT, OPERATOR, ControlLoop
+from ofrl_robot.control.limiter import NOT_FINITE, SHAPE, limit_names
+from ofrl_robot.control.loop import ControlLoop
 from ofrl_robot.control.rig import Rig
 from ofrl_robot.control.signals import HUMAN
+from ofrl_robot.control.stops import StopReason
 from ofrl_robot.data.datasets.dataset import open_dataset
-from ofrl_robot.data.episodes.reader import read_episode
+from ofrl_robot.data.episodes.reader import read_episode, read_meta
 from ofrl_robot.data.episodes.schema import FAILURE, SUCCESS, UNKNOWN, episode_paths
 from ofrl_robot.errors import ConfigError, RobotError
 from ofrl_robot.recording import session as runner
@@ -57,13 +59,27 @@ def test_applied_is_recorded_not_what_was_asked_for(fake_rig, fake_robot, tmp_pa
 
 
 def test_unusable_actions_are_held_and_recorded_as_such(fake_rig, fake_robot, tmp_path):
+    fake_robot.horizon = 2  # at the third one the arm would stop
     record(fake_rig, FullScale(action=(np.nan, 0, 0, 0)), tmp_path / "nan", 1)
     record(fake_rig, FullScale(action=(0.1, 0.1)), tmp_path / "short", 1)
     assert not np.any(fake_robot.received)
     for folder in ("nan", "short"):
         episode = read_episode(episode_paths(tmp_path / folder)[0])
-        assert not episode.actions.any() and episode.limited.all()
+        assert not episode.actions.any() and episode.limited.all() and episode.held.all()
         assert np.isnan(episode.actions_requested[:, 0]).all()
+    name = {"nan": NOT_FINITE, "short": SHAPE}
+    for folder, limit in name.items():
+        bits = read_episode(episode_paths(tmp_path / folder)[0]).limits
+        assert {limit_names(int(b)) for b in bits} == {(limit,)}
+
+
+def test_an_arm_that_stops_ends_the_episode_as_aborted(fake_rig, fake_robot, tmp_path):
+    fake_robot.horizon = 9
+    with pytest.raises(RobotError, match="actor_silent"):
+        record(fake_rig, FullScale(action=(np.nan, 0, 0, 0)), tmp_path, 1)
+    (path,) = episode_paths(tmp_path)
+    meta, steps = read_meta(path)
+    assert meta.abort_reason == "actor_silent" and meta.success == UNKNOWN and steps == 2
 
 
 def test_a_reward_that_was_lost_again_is_a_failure(fake_rig, fake_robot, tmp_path):
@@ -93,14 +109,14 @@ def test_the_stop_reason_after_an_interrupt_is_the_operator(
 ):
     loops = []
 
-    def remember(arm):
-        loops.append(ControlLoop(arm))
+    def remember(arm, sources):
+        loops.append(ControlLoop(arm, sources=sources))
         return loops[0]
 
     monkeypatch.setattr(runner, "ControlLoop", remember)
     with pytest.raises(KeyboardInterrupt):
         record(fake_rig, FullScale(fail_at=1), tmp_path, 1)
-    assert loops[0].stop_reason == OPERATOR
+    assert loops[0].stop_reason == StopReason.OPERATOR
 
 
 def test_adding_to_a_dataset_goes_on_with_the_seeds(fake_rig, fake_robot, tmp_path):
@@ -140,7 +156,7 @@ def test_an_actor_that_says_nothing_is_held_and_then_stops_the_arm(fake_rig, fak
     actor = FullScale()
     actor.act = lambda tick: None if tick.step else np.zeros(4)
     fake_robot.horizon = 10
-    with pytest.raises(RobotError, match=ACTOR_SILENT):
+    with pytest.raises(RobotError, match=StopReason.ACTOR_SILENT):
         record(fake_rig, actor, tmp_path, 1)
     assert len(fake_robot.received) == 3 and fake_robot.stops >= 1
 

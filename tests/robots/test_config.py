@@ -7,7 +7,7 @@ import yaml
 
 from ofrl_robot.config import CONFIG
 from ofrl_robot.errors import ConfigError
-from ofrl_robot.robots.config import ArmConfig, load_limits
+from ofrl_robot.robots.config import ArmConfig, load_arm_file
 from ofrl_robot.robots.registry import ARMS, make_rig
 from ofrl_robot.sim import arm
 from ofrl_robot.specs import WIDOWX_ACTION, WORLD
@@ -24,7 +24,7 @@ def write(tmp_path, **changes):
 
 def test_the_simulator_s_limits_are_its_own_bounds():
     """Simulated data is not cut: three axes at full scale, and the simulator's own box."""
-    limits = load_limits("sim")
+    limits = load_arm_file("sim").limits
     assert limits.frame == WORLD
     assert limits.workspace_low == tuple(arm.WORKSPACE_LOW)
     assert limits.workspace_high == tuple(arm.WORKSPACE_HIGH)
@@ -34,12 +34,12 @@ def test_the_simulator_s_limits_are_its_own_bounds():
 
 @pytest.mark.parametrize("file", sorted((CONFIG / "robots").glob("*.yaml")), ids=lambda p: p.name)
 def test_every_shipped_file_is_read(file):
-    assert load_limits("any", file).max_silence > 0
+    assert load_arm_file("any", file).timing.max_silence > 0
 
 
 def test_joints_and_optional_limits_are_read(tmp_path):
     path = write(tmp_path, joints={"elbow": [-1, 2]}, max_speed=0.5, max_change=0.02)
-    limits = load_limits("any", path)
+    limits = load_arm_file("any", path).limits
     assert limits.joints == {"elbow": (-1.0, 2.0)}
     assert (limits.max_speed, limits.max_change) == (0.5, 0.02)
 
@@ -63,21 +63,21 @@ def test_joints_and_optional_limits_are_read(tmp_path):
 )
 def test_a_missing_or_impossible_value_is_named(tmp_path, changes, words):
     with pytest.raises(ConfigError, match=words):
-        load_limits("any", write(tmp_path, **changes))
+        load_arm_file("any", write(tmp_path, **changes))
 
 
 def test_a_robot_without_limits_and_an_unknown_robot_are_named(tmp_path):
     with pytest.raises(ConfigError, match="no limits for robot 'panda'.*limits:=FILE"):
-        load_limits("panda")
+        load_arm_file("panda")
     with pytest.raises(ConfigError, match="robot 'panda' is unknown; use one of: .*sim"):
-        make_rig(ArmConfig("panda", "wipe", load_limits("sim")))
+        make_rig(ArmConfig("panda", "wipe", load_arm_file("sim")))
 
 
 def test_an_arm_that_brings_no_cameras_or_task_needs_them(fake_robot):
     closed = []
     fake_robot.close = lambda: closed.append(True)
     ARMS.register("bare", lambda config: fake_robot)
-    config = ArmConfig("bare", "wipe", load_limits("sim"))
+    config = ArmConfig("bare", "wipe", load_arm_file("sim"))
     with pytest.raises(ConfigError, match="no cameras of its own; name a file: cameras:=FILE"):
         make_rig(config)
     with pytest.raises(ConfigError, match="no task of its own"):

@@ -12,8 +12,8 @@ import episode_node
 import numpy as np
 import pytest
 
-from ofrl_robot.control.loop import ACTOR_SILENT, OPERATOR
 from ofrl_robot.control.signals import POLICY, AppliedAction, Tick
+from ofrl_robot.control.stops import StopReason
 from ofrl_robot.data.episodes import schema
 from ofrl_robot.data.episodes.lock import one_writer
 from ofrl_robot.data.episodes.numbering import partial_path
@@ -71,8 +71,8 @@ def stop(node, reason):
     ("told", "expected"),
     [
         (None, "camera image stopped"),  # nothing at all is heard any more
-        (ACTOR_SILENT, "camera image stopped"),  # the actor waits for the frame too
-        (OPERATOR, OPERATOR),
+        (StopReason.ACTOR_SILENT, "camera image stopped"),  # the actor waits for the frame too
+        (StopReason.OPERATOR, StopReason.OPERATOR),
     ],
 )
 def test_a_camera_that_stops_leaves_the_episode_up_to_there(node, tmp_path, told, expected):
@@ -104,7 +104,7 @@ def test_trials_go_on_beside_an_unfinished_episode_but_not_beside_finished_ones(
             one_writer(tmp_path).__enter__()
     writer = EpisodeWriter(tmp_path, schema.EpisodeMeta("r", "t", WIDOWX_ACTION, SPEC, 5.0))
     play(node)
-    stop(node, OPERATOR)
+    stop(node, StopReason.OPERATOR)
     writer.finish(*node._record(EpisodeRecorder(writer)))
     with contextlib.ExitStack() as node._held, pytest.raises(ConfigError, match="already"):
         node._prepare()

@@ -14,7 +14,7 @@ from ofrl_robot.data.episodes.reader import read_episode
 from ofrl_robot.data.episodes.schema import episode_paths
 from ofrl_robot.errors import ConfigError
 from ofrl_robot.recording.session import episode_meta, record_episodes
-from ofrl_robot.robots.config import ArmConfig, load_limits
+from ofrl_robot.robots.config import ArmConfig, load_arm_file
 from ofrl_robot.robots.registry import make_rig
 from ofrl_robot.sim import arm, make
 from ofrl_robot.sim.arm import CONTROL_PERIOD_S, Actuators
@@ -294,7 +294,7 @@ def test_presets_by_name_and_own_settings_by_gymnasium():
 @pytest.mark.slow
 def test_a_recorded_episode_says_how_old_its_frames_were(tmp_path):
     settings = {"image_size": 16, "realism": "harsh"}
-    robot = make_rig(ArmConfig("sim", GRASP, load_limits("sim"), True, True, settings))
+    robot = make_rig(ArmConfig("sim", GRASP, load_arm_file("sim"), True, True, settings))
     actor = ScriptedDevice(GRASP)
     record_episodes(robot, actor, tmp_path, 2, 0, episode_meta(robot))
     robot.close()

@@ -23,7 +23,7 @@ from ofrl_robot.images import prepare
 from ofrl_robot.specs import CameraSpec, require_same
 
 Progress = Callable[[int, int], None]  # called with (trajectories done, in all)
-_ROWS_PER_STEP = ("rewards", "terminals", "timeouts", "actions_requested", "limited")
+_ROWS_PER_STEP = ("rewards", "terminals", "timeouts", "actions_requested", "limits", "source")
 _log = logging.getLogger(__name__)
 
 

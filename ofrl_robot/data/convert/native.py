@@ -12,14 +12,14 @@ from typing import Any, Dict, Mapping
 import numpy as np
 
 from ofrl_robot.data.convert.options import FileOptions
-from ofrl_robot.data.convert.trajectory import trajectory_error
+from ofrl_robot.data.convert.trajectory import trajectory_error, unknown_source
 from ofrl_robot.data.episodes import schema
 from ofrl_robot.data.episodes.reader import Episode
 from ofrl_robot.errors import ConfigError
 from ofrl_robot.specs import UNKNOWN_FRAME
 
 STEP_ROWS = ("actions", "rewards", "terminals", "timeouts")  # the arrays that every format has
-_FLAGS = ("actions_requested", "limited", "intervention", "held")
+_FLAGS = ("actions_requested", "limits", "source", "intervention", "late")
 _OBSERVATIONS, _TIMESTAMPS = "obs/", "timestamps/"
 
 
@@ -67,9 +67,10 @@ def native_episode(
         images={name: arrays[_OBSERVATIONS + name] for name in cameras},
         state=arrays["obs/state"],
         actions_requested=arrays.get("actions_requested", arrays["actions"]),
-        limited=arrays.get("limited", none),
+        limits=arrays.get("limits", none.astype(np.uint32)),
+        source=arrays.get("source", unknown_source(len(none))),
         intervention=arrays.get("intervention", none),
-        held=arrays.get("held", none),
+        late=arrays.get("late", none),
         timestamps=stamps,
         **{name: arrays[name] for name in STEP_ROWS},
     )

@@ -10,6 +10,8 @@ from typing import Any, Dict, Iterable, List, Mapping, Optional, Set, Tuple
 
 import numpy as np
 
+from ofrl_robot.control import signals
+from ofrl_robot.control.limiter import OTHER, limit_bits
 from ofrl_robot.data.convert.options import RATE_RANGE, FileOptions, is_rate
 from ofrl_robot.data.episodes import schema
 from ofrl_robot.data.episodes.reader import Episode
@@ -259,6 +261,7 @@ def converted_episode(
     if stamps is None:
         stamps = np.round(np.arange(steps + 1) * 1e9 / meta.control_rate_hz).astype(np.int64)
     requested = actions if requested is None else requested
+    limited = (requested != actions).any(axis=1)
     return Episode(
         meta=meta,
         images=images,
@@ -268,11 +271,17 @@ def converted_episode(
         rewards=rewards,
         terminals=last & terminated,
         timeouts=last & (not terminated),
-        limited=(requested != actions).any(axis=1),
+        limits=np.where(limited, limit_bits([OTHER]), 0).astype(np.uint32),
+        source=unknown_source(steps),
         intervention=np.zeros(steps, bool),
         timestamps={"obs": stamps},
-        held=np.zeros(steps, bool),
+        late=np.zeros(steps, bool),
     )
+
+
+def unknown_source(steps: int) -> np.ndarray:
+    """Return the column ``source`` of data that does not say who commanded: uint8 (steps,)."""
+    return np.full(steps, signals.SOURCES.index(signals.UNKNOWN_SOURCE), np.uint8)
 
 
 def without_last_observation(

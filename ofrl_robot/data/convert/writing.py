@@ -8,7 +8,8 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
-from ofrl_robot.control.signals import HOLD, HUMAN, POLICY, AppliedAction, Tick
+from ofrl_robot.control.limiter import limit_names
+from ofrl_robot.control.signals import SOURCES, AppliedAction, Tick
 from ofrl_robot.data.episodes import schema
 from ofrl_robot.data.episodes.reader import Episode
 from ofrl_robot.data.episodes.writer import EpisodeWriter
@@ -59,15 +60,14 @@ def tick_at(episode: Episode, step: int) -> Tick:
 
 def applied_at(episode: Episode, step: int, tick: Tick) -> AppliedAction:
     """Return the action that was applied in answer to the tick of ``step`` (0 to T-1)."""
-    held = bool(episode.held[step])
-    human = bool(episode.intervention[step])
     applied = episode.timestamps.get("applied")
     return AppliedAction(
         stamp_ns=tick.stamp_ns,
         action=episode.actions[step],
         requested=episode.actions_requested[step],
-        source=HOLD if held else HUMAN if human else POLICY,
-        reasons=("limited at the source",) if episode.limited[step] else (),
-        intervention=human,
+        source=SOURCES[int(episode.source[step])],
+        reasons=limit_names(int(episode.limits[step])),
+        intervention=bool(episode.intervention[step]),
+        late=bool(episode.late[step]),
         applied_ns=None if applied is None else int(applied[step]),
     )

@@ -14,12 +14,14 @@ from typing import Any, Dict, Iterator, Optional, Sequence, Tuple
 import h5py
 import numpy as np
 
+from ofrl_robot.control import signals
+from ofrl_robot.control.limiter import LIMIT_NAMES
 from ofrl_robot.data.episodes import schema
 from ofrl_robot.data.episodes.hdf5_safety import open_hdf5, require_self_contained
 from ofrl_robot.errors import DatasetError
 
 MAX_ACTION = 1 + 1e-6  # normalised actions lie in [-1, 1]; float32 rounds
-_PER_STEP = ("rewards", "terminals", "timeouts", "limited", "intervention", "held")
+_PER_STEP = ("rewards", "terminals", "timeouts", "limits", "source", "intervention", "late")
 _STAMPS = "timestamps/"
 _MOVE = "move the file out of the dataset"
 
@@ -34,8 +36,10 @@ class Episode:
         state: float64 (T+1, D), units and frame of reference in the observation spec.
         actions, actions_requested: float32 (T, A), normalised.
         rewards: float64 (T,).
-        terminals, timeouts, limited, intervention: bool (T,).
-        held: bool (T,), no action arrived for the tick in time.
+        terminals, timeouts, intervention: bool (T,).
+        limits: uint32 (T,), which limits acted, as bits (``limiter.LIMIT_NAMES``).
+        source: uint8 (T,), who commanded, as positions in ``signals.SOURCES``.
+        late: bool (T,), the action left later than ``meta.action_latency``.
         timestamps: int64 ns, ``obs`` (the ticks), ``state`` and one per camera (T+1,),
             ``action`` and ``applied`` (T,). A file of this format has all of them; other formats
             that are converted may have none.
@@ -49,10 +53,21 @@ class Episode:
     rewards: np.ndarray
     terminals: np.ndarray
     timeouts: np.ndarray
-    limited: np.ndarray
+    limits: np.ndarray
+    source: np.ndarray
     intervention: np.ndarray
-    held: np.ndarray
+    late: np.ndarray
     timestamps: Dict[str, np.ndarray]
+
+    @property
+    def limited(self) -> np.ndarray:
+        """Whether a limit changed the request: bool (T,)."""
+        return np.asarray(self.limits != 0)
+
+    @property
+    def held(self) -> np.ndarray:
+        """Whether nobody commanded in time, so that the arm held still: bool (T,)."""
+        return np.asarray(self.source == signals.SOURCES.index(signals.HOLD))
 
     def __len__(self) -> int:
         return len(self.actions)
@@ -127,10 +142,11 @@ def load_episode(group: h5py.Group, path: Path, cameras: Optional[Sequence[str]]
         rewards=rows["rewards"][:].astype(np.float64),
         terminals=rows["terminals"][:].astype(bool),
         timeouts=rows["timeouts"][:].astype(bool),
-        limited=rows["limited"][:].astype(bool),
+        limits=rows["limits"][:].astype(np.uint32),
+        source=rows["source"][:].astype(np.uint8),
         intervention=rows["intervention"][:].astype(bool),
         timestamps={name[len(_STAMPS) :]: data[:] for name, data in stamps.items()},
-        held=rows["held"][:].astype(bool),
+        late=rows["late"][:].astype(bool),
     )
 
 
@@ -161,6 +177,10 @@ def contradictions(episode: Episode) -> Iterator[str]:
     if not np.isfinite(episode.state).all():
         step = int(np.argmin(np.isfinite(episode.state).all(1)))
         yield f"obs/state is not finite (step {step})"
+    if episode.source.max(initial=0) >= len(signals.SOURCES):
+        yield f"source {episode.source.max()}, beyond {len(signals.SOURCES) - 1}"
+    if int(episode.limits.max(initial=0)) >> len(LIMIT_NAMES):
+        yield f"limits {episode.limits.max()}, with more bits than there are limits"
     dones = episode.terminals | episode.timeouts
     if (episode.terminals & episode.timeouts).any():
         yield "a step is both terminal and timeout"

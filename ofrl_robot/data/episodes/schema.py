@@ -18,7 +18,9 @@ from ofrl_robot.control.signals import Tick
 from ofrl_robot.errors import ConfigError, DatasetError, printable
 from ofrl_robot.specs import ActionSpec, ObservationSpec
 
-FORMAT_VERSION = 2  # since 2: specs name frames of reference; held, state and applied stamps
+# since 2: specs name frames of reference; state and applied stamps
+# since 3: limits, source and late per step; action_latency
+FORMAT_VERSION = 3
 GROUP = "data/demo_0"
 SUFFIX = ".h5"
 
@@ -42,6 +44,7 @@ class EpisodeMeta:
         robot, task, operator: robot that moved, task that it was set, person in charge.
         action_spec, observation_spec: layout of actions and observations.
         control_rate_hz: nominal rate of the control loop.
+        action_latency: seconds from a tick to its action, 0 where time stands still in between.
         actor: what produced the actions ("scripted", "policy", "converted", ...).
         policy: identity of the deployed policy (checkpoint file, step, SHA-256), or empty.
         environment: settings of the simulator and of the scripted policy, or empty.
@@ -66,6 +69,7 @@ class EpisodeMeta:
     action_spec: ActionSpec
     observation_spec: ObservationSpec
     control_rate_hz: float
+    action_latency: float = 0.0
     actor: str = ""
     operator: str = ""
     policy: Dict[str, Any] = dataclasses.field(default_factory=dict)
@@ -168,6 +172,8 @@ def _values(attrs: Dict[str, Any]) -> Dict[str, Any]:
         raise ValueError(f"success is {values['success']!r}")
     if not is_rate(values["control_rate_hz"]):
         raise ValueError(f"control_rate_hz is {values['control_rate_hz']!r}")
+    if not (math.isfinite(values["action_latency"]) and values["action_latency"] >= 0):
+        raise ValueError(f"action_latency is {values['action_latency']!r}")
     return values
 
 

@@ -16,6 +16,8 @@ from typing import Any, Dict, List, Optional, Tuple
 import h5py
 import numpy as np
 
+from ofrl_robot.control import signals
+from ofrl_robot.control.limiter import limit_bits
 from ofrl_robot.control.signals import AppliedAction, Tick
 from ofrl_robot.data.episodes import numbering, schema
 from ofrl_robot.data.episodes.completing import complete
@@ -192,9 +194,10 @@ class EpisodeWriter:
         size = (self.meta.action_spec.size,)
         self._push_array("actions", applied.action, size, np.float32)
         self._push_array("actions_requested", applied.requested, size, np.float32)
-        self._push("limited", applied.limited)
+        self._push("limits", np.uint32(limit_bits(applied.reasons)))
+        self._push("source", np.uint8(signals.SOURCES.index(applied.source)))
         self._push("intervention", applied.intervention)
-        self._push("held", applied.held)
+        self._push("late", applied.late)
         self._push("timestamps/action", applied.stamp_ns)
         self._push("timestamps/applied", applied.applied_ns)
         self._actions += 1

@@ -35,9 +35,10 @@ _BLOCK_BYTES = 2**23  # of frames in memory at a time
 _DTYPES = {
     "actions": np.float32,
     "actions_requested": np.float32,
-    "limited": np.bool_,
+    "limits": np.uint32,
+    "source": np.uint8,
     "intervention": np.bool_,
-    "held": np.bool_,
+    "late": np.bool_,
     "rewards": np.float64,
     "rewards_original": np.float64,
     "terminals": np.bool_,
