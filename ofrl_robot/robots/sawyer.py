@@ -91,6 +91,7 @@ class SawyerArm:
         self._closing = threading.Lock()
         self._closed = False
         self._stream = TargetStream(self._tell, self._measured())
+        self._client.at_shutdown(self.close)
 
     # -- measured ------------------------------------------------------------------------
 
@@ -160,8 +161,7 @@ class SawyerArm:
         Raises:
             RobotError: a person has to do something first; the message says what.
         """
-        if not self._client.ready():
-            self._client.make_ready()
+        self._client.make_ready()
         if self._client.collided():
             raise RobotError(
                 "it still feels a collision", "free it by hand (cuff), then re-arm", self.name

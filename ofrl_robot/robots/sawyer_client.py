@@ -34,6 +34,7 @@ _ROOT_NAMES = (
 NEUTRAL = (0.0, -1.18, 0.0, 2.18, 0.0, 0.57, 3.3161)  # rad, if the robot names no neutral pose
 _CONNECT = 40.0  # s: the client itself waits 5 to 10 s for each of its topics and services
 _SWITCH = 8.0  # s: to enable, disable or reset; the client waits 5 s for each
+_SHUTDOWN = 10.0  # s
 _FIRST = 5.0  # s to the first message of each topic
 _STATE_SILENCE = 2.0  # s without /robot/state, which carries no stamp
 _MAX_SKEW = 0.2  # s between the robot's clock and this one
@@ -160,11 +161,14 @@ class SawyerClient:
         return joints if np.isfinite(joints).all() else None
 
     def make_ready(self) -> None:
-        """Clear a stop, switch the motors on. Moves nothing.
+        """Clear a stop and switch the motors on, where needed. Moves nothing.
 
         Raises:
             RobotError: a person has to do something first; the message says what.
         """
+        self._ik.forget()  # a request that still hangs must not be the last one
+        if self.ready():
+            return
         state = self._state
         if state.stopped and state.estop_button == state.ESTOP_BUTTON_PRESSED:
             raise RobotError("the emergency stop is pressed", "release it, then re-arm", "sawyer")
@@ -178,11 +182,19 @@ class SawyerClient:
         faults = self.faults()
         if faults:
             raise RobotError(f"it is not ready ({faults[0]})", "see the robot's screen", "sawyer")
-        self._ik.forget()
 
     def disable(self) -> None:
         """Switch the motors off: the brakes hold the arm. Raises RobotError when they stay on."""
         self._bounded(self._enable.disable, _SWITCH)
+
+    def at_shutdown(self, function: Callable[[], None]) -> None:
+        """Call ``function`` when the node shuts down, while messages still get out.
+
+        In a thread of its own, for at most ``_SHUTDOWN`` s: Ctrl-C may have interrupted a thread
+        that holds a lock which ``function`` needs.
+        """
+        last = BoundedCalls("closing the robot")
+        self._ros.on_shutdown(lambda: last.call(function, _SHUTDOWN))
 
     def close(self) -> None:
         """Unsubscribe."""
