@@ -77,9 +77,7 @@ class Kinematics:
             joints = np.clip(joints + step, self.low, self.high)
         return None
 
-    def _jacobian(
-        self, joints: np.ndarray, tip: str
-    ) -> Tuple[np.ndarray, Rotation, np.ndarray]:
+    def _jacobian(self, joints: np.ndarray, tip: str) -> Tuple[np.ndarray, Rotation, np.ndarray]:
         place, turn = np.zeros(3), Rotation.identity()
         axes: List[np.ndarray] = []
         origins: List[np.ndarray] = []
