@@ -30,8 +30,9 @@ STOPPED = "stopped"  # a setpoint is refused for: a stop came first
 MAX_AGE = 0.25  # s: what was measured earlier says nothing of where the arm is
 _MARGIN = 0.01  # rad that a target keeps from the joint limits
 _SAME = 1e-9  # m, or of a quaternion: the same target, which needs no new joint angles
-_ARRIVED = 0.0087  # rad: the vendor's own tolerance; 2.3 mm at the tip
+_ARRIVED = 0.002  # rad, 0.5 mm at the tip; the vendor's own move returns at 0.0087
 _ACCEPTED = 0.02  # rad that a joint may be off at the start pose
+_STRETCH = 2.0  # control periods that a step may take
 _SETTLE = 2.0  # s after the move within which the arm arrives
 _GRIPPER = 3.0  # s: to open
 _UNANSWERED = 3  # requests in a row that the service did not answer in time: it is broken
@@ -130,17 +131,22 @@ class SawyerArm:
     # -- commanded -----------------------------------------------------------------------
 
     def command(self, setpoint: Setpoint) -> Sent:
-        """Move the tip to the setpoint within one control period; returns in milliseconds."""
+        """Move the tip to the setpoint; returns in milliseconds.
+
+        It takes one control period, or as long as the joints need at their fastest. A step that
+        needs more than two periods is refused: then the arm catches up. (Refusing it after one
+        would leave an actor that goes on asking for it standing for ever.)
+        """
         if self._closed:
             return Sent(refused=STOPPED)
         holds = self._stream.holds
         seed = self._stream.goal()
         joints = seed if self._unchanged(setpoint) else self._solve(setpoint, seed)
         period = 1.0 / self.control_rate_hz
-        refused = self._refusal(joints, period)
+        refused = self._refusal(joints, _STRETCH * period)
         if refused or joints is None:
             return Sent(refused=refused)
-        if not self._stream.move(joints, period, holds):
+        if not self._stream.move(joints, max(period, self._least_time(joints)), holds):
             return Sent(refused=STOPPED)  # a stop came while the service was asked
         self._goal = setpoint
         if self._gripper:
@@ -277,6 +283,11 @@ class SawyerArm:
         if joints is None or self._refusal(joints, self._home_time(joints)):
             return None
         return joints
+
+    def _least_time(self, joints: np.ndarray) -> float:
+        """Return seconds that a step to ``joints`` (7,) rad takes at the fastest allowed."""
+        speeds = np.array([self.limits.joint_speeds[name] for name in self.joint_names])
+        return float((np.abs(joints - self._stream.setpoint()) / speeds).max())
 
     def _home_time(self, joints: np.ndarray) -> float:
         """Return seconds that a slow move takes; a smooth one is 1.5 times as fast midway."""

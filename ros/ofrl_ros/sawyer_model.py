@@ -177,9 +177,9 @@ class SawyerController:
         self.timeouts = 0
         self._target = np.array(joints, np.float64)
         self._velocity: Optional[np.ndarray] = None
-        self._commanded = 0.0
+        self._silence = 0.0  # s since the last command
 
-    def command(self, mode: int, names: Sequence[str], values: Sequence[float], now: float) -> None:
+    def command(self, mode: int, names: Sequence[str], values: Sequence[float]) -> None:
         """Take a command for some joints; ignored while the robot is not enabled."""
         if not self.enabled or mode == TORQUE:
             return
@@ -187,7 +187,7 @@ class SawyerController:
         if len(order) != len(values):
             return
         with self.lock:
-            self._commanded = now
+            self._silence = 0.0
             if mode == VELOCITY:
                 self._velocity = np.zeros(7) if self._velocity is None else self._velocity
                 self._velocity[order] = values
@@ -200,10 +200,11 @@ class SawyerController:
         with self.lock:
             self._target, self._velocity = np.array(joints), None
 
-    def targets(self, now: float, seconds: float) -> Tuple[np.ndarray, np.ndarray]:
+    def targets(self, seconds: float) -> Tuple[np.ndarray, np.ndarray]:
         """Return motor targets (7,) rad and largest speeds (7,) rad/s for the next ``seconds``."""
         with self.lock:
-            if self._velocity is not None and now - self._commanded > self.timeout:
+            self._silence += seconds
+            if self._velocity is not None and self._silence > self.timeout:
                 self._velocity = None
                 self.timeouts += 1
             if self._velocity is not None:

@@ -44,14 +44,20 @@ class Snapshot(NamedTuple):
 
 
 class SawyerScene:
-    """A Sawyer at a table with one object. Not thread-safe.
+    """A Sawyer at a table with one object. Implements :class:`~ofrl_ros.twin_world.Scene`.
+
+    Not thread-safe: what reads or moves the world is called with the physics' lock held.
+
+    Args:
+        image_size: pixels per side of the camera's image.
 
     Attributes:
         stuck: the motors do not follow (a fault).
-        powered: the motors hold; without power the brakes do.
+        gripper_target: distance that the fingers go to, m.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, image_size: int = 64) -> None:
+        self._image_size = image_size
         self.kinematics = Kinematics()
         self._world = World()
         self._world.clear()
@@ -76,13 +82,13 @@ class SawyerScene:
             self._world.remove(self._item)
         height = TABLE[2] - float(item.low[2])
         self._item = self._world.add(item, (x, y, height + 0.002))
-        self.advance(0.0, _SETTLE)
+        self.advance(_SETTLE)
         self._rest = float(self._world.pose(self._item)[0][2])
 
-    def advance(self, now: float, substeps: int) -> None:
-        """Let ``substeps`` of 1/240 s pass from ``now`` (s) on."""
-        for k in range(substeps):
-            targets, speeds = self.controller.targets(now + k * TIME_STEP_S, TIME_STEP_S)
+    def advance(self, substeps: int) -> None:
+        """Let ``substeps`` of 1/240 s pass."""
+        for _ in range(substeps):
+            targets, speeds = self.controller.targets(TIME_STEP_S)
             if self.stuck:
                 targets = self.body.joints()[0]
             self.body.drive(targets, speeds, self.kinematics.efforts)
@@ -107,14 +113,13 @@ class SawyerScene:
             "gripper_opening": np.array([self.body.opening()[0]]),
         }
 
-    @property
     def success(self) -> bool:
         """Whether the object is lifted."""
         return float(self._world.pose(self._item)[0][2]) > self._rest + LIFTED
 
-    def render(self, size: int) -> np.ndarray:
-        """Draw the camera's image: uint8 RGB (size, size, 3)."""
-        return self._camera.render(self._world, size)
+    def image(self) -> np.ndarray:
+        """Draw the camera's image: uint8 RGB (s, s, 3)."""
+        return self._camera.render(self._world, self._image_size)
 
     def solve(
         self, position: np.ndarray, quaternion: np.ndarray, seed: np.ndarray, tip: str

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import importlib
 import threading
-import time
-from typing import Any, Dict, List, Optional, Set, Tuple
+from typing import Any, Container, ContextManager, Dict, List, Optional, Set, Tuple
 
 import numpy as np
 import rospy
@@ -26,7 +25,7 @@ from ofrl_ros.sawyer_scene import SawyerScene, Snapshot
 LIMB = "/robot/limb/right/"
 KINEMATICS = "/ExternalTools/right/PositionKinematicsNode/"
 HANG = 3600.0  # s that a hanging service keeps its caller waiting
-# what can be made to fail: see :meth:`SawyerTopics.fail`
+# what can be made to fail; each ends with the fault, but an emergency stop wants a reset
 FAULTS = (
     "joints_silent", "joints_nan", "joints_frozen", "joints_restamped", "state_silent",
     "estop", "error", "error_survives", "disabled", "collision", "stuck",
@@ -51,10 +50,13 @@ class SawyerTopics:
     Args:
         scene: the arm.
         lock: held around every use of ``scene``'s body.
+        injected: names of the faults that are injected now.
     """
 
-    def __init__(self, scene: SawyerScene, lock: threading.Lock) -> None:
-        self._scene, self._lock = scene, lock
+    def __init__(
+        self, scene: SawyerScene, lock: ContextManager[bool], injected: Container[str]
+    ) -> None:
+        self._scene, self._lock, self._injected = scene, lock, injected
         self._core = core = vendor("intera_core_msgs.msg")
         self._services = vendor("intera_core_msgs.srv")
         self._faults: Set[str] = set()
@@ -91,49 +93,35 @@ class SawyerTopics:
 
     # -- faults --------------------------------------------------------------------------
 
-    def fail(self, name: str) -> None:
-        """Make something fail, one of ``FAULTS``; ``""`` mends everything but the E-stop's latch.
-
-        Raises:
-            ConfigError: the name is unknown.
-        """
-        if name and name not in FAULTS:
-            raise ConfigError(f"fault {name!r} is unknown", f"use {', '.join(FAULTS)}")
-        if not name:
-            self._mend()
-            return
-        self._faults.add(name)
+    def _follow_faults(self) -> None:
+        """Do what begins or ends with a fault that was injected or ended since the last call."""
+        now = {name for name in FAULTS if name in self._injected}
+        begun, ended = now - self._faults, self._faults - now
+        self._faults = now
         state, core = self._state, self._core.RobotAssemblyState
-        if name == "estop":
+        if "estop" in begun:
             self._stop(core.ESTOP_BUTTON_PRESSED, core.ESTOP_SOURCE_USER)
-        elif name == "error":
+        elif "estop" in ended:  # the robot stays stopped
+            state.estop_button = core.ESTOP_BUTTON_RELEASED
+        if "error" in begun:
             state.error = True
-        elif name == "disabled":
+        if "disabled" in begun:
             self._switch(False)
-        elif name == "stuck":
-            self._scene.stuck = True
-        elif name == "ik_gone":
+        if "ik_gone" in begun:
             self._ik.shutdown("fault")
-        elif name == "gripper_silent":
-            self.gripper.acknowledges = False
-
-    def _mend(self) -> None:
-        core = self._core.RobotAssemblyState
-        if self._state.estop_button == core.ESTOP_BUTTON_PRESSED:
-            self._state.estop_button = core.ESTOP_BUTTON_RELEASED
-        if "ik_gone" in self._faults:
+        elif "ik_gone" in ended:
             self._ik = self._offer_ik()
-        self._faults.clear()
-        self._released.set()
-        self._released = threading.Event()
-        self._scene.stuck = False
-        self.gripper.acknowledges = True
-        self._kept = None
+        if "ik_hang" in ended:
+            self._released.set()
+            self._released = threading.Event()
+        self._scene.stuck = "stuck" in now
+        self.gripper.acknowledges = "gripper_silent" not in now
 
     # -- measured ------------------------------------------------------------------------
 
     def publish_measured(self, snapshot: Snapshot, stamp_ns: int) -> None:
         """Send joints and poses; 100 times a second."""
+        self._follow_faults()
         self._snapshot = snapshot
         stamp = stamp_of(stamp_ns)
         message = JointState(name=["head_pan", *JOINTS, "torso_t0"])
@@ -180,7 +168,7 @@ class SawyerTopics:
         values = message.velocity if message.mode == VELOCITY else message.position
         mode = VELOCITY if message.mode == VELOCITY else POSITION
         if message.mode != TORQUE:
-            self._scene.controller.command(mode, message.names, values, time.monotonic())
+            self._scene.controller.command(mode, message.names, values)
 
     def _on_timeout(self, message: Float64) -> None:
         self._scene.controller.timeout = message.data

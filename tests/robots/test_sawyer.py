@@ -131,10 +131,17 @@ def test_what_cannot_be_reached_is_refused_and_nothing_moves(arm, robot, ik, ref
     assert robot.gripper_commands == []
 
 
-def test_a_step_that_needs_more_than_the_speed_of_a_joint_is_refused(arm):
-    most = 0.5 * SPEEDS[0] * 0.1 * 0.5  # m: the toy arm moves 0.5 m per rad, 0.1 s at half speed
-    assert arm.command(setpoint(arm, (1.05 * most, 0.0, 0.0))).refused == "joint_speed"
-    assert arm.command(setpoint(arm, (0.95 * most, 0.0, 0.0))).refused == ""
+def test_a_joint_never_moves_faster_than_its_limit_and_what_takes_too_long_is_refused(arm, robot):
+    speed = 0.5 * SPEEDS[0]  # rad/s
+    step = speed * 0.1 * 0.5  # m in a period: the toy arm moves 0.5 m per rad
+    assert arm.command(setpoint(arm, (2.1 * step, 0.0, 0.0))).refused == "joint_speed"
+    robot.commands.clear()
+    assert arm.command(setpoint(arm, (1.9 * step, 0.0, 0.0))).refused == ""
+    time.sleep(0.25)
+    times, _, joints = zip(*robot.commands)
+    moved = np.diff([one[0] for one in joints])
+    assert sum(moved) == pytest.approx(1.9 * speed * 0.1, abs=1e-6)
+    assert (moved <= speed * (np.diff(times) + 0.005)).all()
 
 
 def test_limits_of_joints_are_those_of_the_robot(arm):
