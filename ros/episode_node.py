@@ -5,6 +5,9 @@ Runs ``episodes`` episodes with the actor that is named, writes each to ``out`` 
 count read back from disk. Services ``episode/success``, ``episode/failure`` and
 ``episode/discard`` end the running episode by hand.
 
+A stop ends the episode, not the session: it is saved as aborted, with the reason. After ``rearm``
+somebody says ``episode/again`` (the same seed) or ``episode/next``, and the session goes on.
+
 Callbacks only queue messages; one thread records, so nothing is written out of turn.
 """
 
@@ -12,27 +15,30 @@ import ofrl_ros.prelude  # noqa: F401, I001 (first: quiet Ctrl-C while the rest 
 
 import contextlib
 import json
-import threading
 import time
 from pathlib import Path
-from typing import Any, Callable, Dict, Tuple
+from typing import Any, Callable, Dict
 
 import rospy
 from diagnostic_msgs.msg import DiagnosticStatus
 from ofrl_ros import messages
-from ofrl_ros.assembler import TickAssembler
 from ofrl_ros.description import wait_for_description
-from ofrl_ros.diagnostics import status_message, status_reason
-from ofrl_ros.events import Events
+from ofrl_ros.diagnostics import status_message
+from ofrl_ros.episode_input import (
+    DISCARD,
+    SESSION_ENDED,
+    End,
+    EpisodeInput,
+    LostTickError,
+    SessionLostError,
+)
 from ofrl_ros.latched import reliable_publisher
-from ofrl_ros.node import raise_on_shutdown, run_node, service, wait_connected
-from ofrl_ros.params import bool_param, int_param, path_param
-from sensor_msgs.msg import Joy
-from std_msgs.msg import Bool, String
-from std_srvs.srv import Trigger, TriggerResponse
+from ofrl_ros.node import run_node, service, trigger_service
+from ofrl_ros.params import bool_param, choice_param, int_param, path_param
+from std_msgs.msg import String
+from std_srvs.srv import TriggerResponse
 
 from ofrl_robot.control import episode
-from ofrl_robot.control.loop import ACTOR_SILENT
 from ofrl_robot.data.episodes import schema
 from ofrl_robot.data.episodes.lock import one_writer
 from ofrl_robot.data.episodes.reader import read_meta
@@ -45,13 +51,9 @@ from ofrl_robot.files import write_whole
 from ofrl_robot.recording.episode_recorder import EpisodeRecorder, Written
 
 TRIES = 3  # attempts at an episode that lost a tick, before giving up
-TICK_TIMEOUT = 15.0  # s without a tick after which one is taken for lost
-DISCARD = "discard"  # in place of a label source: the operator discards the episode
-End = Tuple[int, str, str]  # label, label source, abort reason
-
-
-class LostTickError(RobotError):
-    """A tick or an applied action did not arrive; the episode cannot be recorded."""
+AGAIN, NEXT = "again", "next"  # what to do after a stop
+WAIT, END = "wait", "end"  # values of ~after_stop
+_LABELS = {"success": schema.SUCCESS, "failure": schema.FAILURE}
 
 
 class EpisodeNode:
@@ -64,7 +66,8 @@ class EpisodeNode:
     def __init__(self, held: contextlib.ExitStack) -> None:
         self._held = held
         self._count = int_param("episodes", 1, low=1)
-        self._actor = str(rospy.get_param("~actor", "teleop"))
+        self._actor = choice_param("actor", ("teleop", "policy"))
+        self._after_stop = choice_param("after_stop", (WAIT, END))
         self._first_seed = int_param("seed", 0, low=0)
         self._jpeg_quality = int_param("jpeg_quality", 0, low=0, high=100)
         self._robot = wait_for_description()
@@ -77,25 +80,20 @@ class EpisodeNode:
             self._first = self._prepare()
         self._state = episode.EpisodeState()
         self._seed = 0
-        self._episode_number = 0  # of the newest reset whose ticks were received
         self._started = 0  # stamp of tick 0
         self._saved = self._successes = 0
+        self._wish = ""  # AGAIN or NEXT, after a stop
 
         self._publisher = rospy.Publisher(
             "episode/state", DiagnosticStatus, queue_size=10, latch=True
         )
         self._saved_publisher = reliable_publisher("episode/saved", String)
-        self._events = Events()
-        self._assembler = TickAssembler(self._robot.observation_spec, self._events)
-        subscribers = [
-            *self._assembler.subscribe(),
-            self._events.subscribe("applied_action", Joy, "applied"),
-            self._events.subscribe("robot/status", DiagnosticStatus, "status"),
-        ]
-        for verb in ("success", "failure", DISCARD):
-            rospy.Service("episode/" + verb, Trigger, lambda _, v=verb: self._on_verb(v))
-        wait_connected(subscribers)
-        self._wait_for_actor()
+        self._input = EpisodeInput(self._robot, self._actor, lambda: self._to(episode.RUNNING))
+        for verb in (*_LABELS, DISCARD):
+            trigger_service("episode/" + verb, lambda v=verb: self._on_verb(v))
+        for wish in (AGAIN, NEXT):
+            trigger_service("episode/" + wish, lambda w=wish: self._on_wish(w))
+        self._input.connect()
         if self._actor == "policy":
             # the server itself says who it is, so what is recorded is what really ran
             self._policy = json.loads(rospy.get_param("policy"))
@@ -123,24 +121,22 @@ class EpisodeNode:
         name = f"{run or 'episodes'}-{time.strftime('%Y%m%d-%H%M%S')}"
         return Path(rospy.get_param("~cwd", ".")) / "datasets" / "trials" / name
 
-    def _wait_for_actor(self) -> None:
-        ready = threading.Event()
-        subscriber = rospy.Subscriber(self._actor + "/ready", Bool, lambda m: ready.set())
-        deadline = time.monotonic() + 60.0
-        while not ready.wait(0.05):
-            raise_on_shutdown()
-            if time.monotonic() > deadline:
-                raise ConfigError(
-                    f"no message on {subscriber.resolved_name} within 60 s",
-                    f"see why the {self._actor} node did not start",
-                )
-        subscriber.unregister()
-
     def _on_verb(self, verb: str) -> TriggerResponse:
         if self._state.name != episode.RUNNING:
             return TriggerResponse(False, "no episode is running")
-        self._events.put("verb", verb)
+        if verb == DISCARD:
+            self._input.events.put(DISCARD, None)
+        else:
+            self._input.events.put("label", _LABELS[verb])
         return TriggerResponse(True, verb)
+
+    def _on_wish(self, wish: str) -> TriggerResponse:
+        if self._state.name != episode.STOPPED:
+            return TriggerResponse(False, "the session is not stopped")
+        if not self._input.armed:
+            return TriggerResponse(False, "the robot is stopped; call rearm first")
+        self._wish = wish
+        return TriggerResponse(True, wish)
 
     # -- the session -----------------------------------------------------------------------
 
@@ -148,27 +144,53 @@ class EpisodeNode:
         """Run all episodes; print the count on disk at the end, also after Ctrl-C or an error."""
         try:
             self._all_episodes()
-        except OfrlError:
-            self._summary()
-            raise
         except rospy.ROSInterruptException:
-            pass  # Ctrl-C: the running episode is dropped, whole ones are kept
+            pass  # Ctrl-C: the running episode was saved as aborted
+        except OfrlError:
+            with contextlib.suppress(OfrlError):  # the disk may refuse; the first error matters
+                self._summary()
+            raise
         self._summary()
 
     def _all_episodes(self) -> None:
         reset = service("reset")
         start = time.monotonic()
         for index in range(self._count):
-            seed = self._first_seed + self._first + index
             tries = 0
-            while not self._episode(reset, seed):
-                tries += 1
-                if tries == TRIES:
-                    raise RobotError(
-                        f"an episode lost ticks {TRIES} times",
-                        "look for an overloaded machine",
-                    )
+            seed = self._first_seed + self._first + index
+            while True:
+                try:
+                    end = self._episode(reset, seed)
+                except LostTickError as error:
+                    rospy.logwarn("episode dropped: %s", error)
+                    tries += 1
+                    if tries == TRIES:
+                        raise RobotError(
+                            f"an episode lost ticks {TRIES} times",
+                            "look for an overloaded machine",
+                        ) from error
+                    continue
+                if end.discarded:
+                    rospy.loginfo("episode discarded by the operator; running it again")
+                elif not end.aborted or self._go_on(end) == NEXT:
+                    break
             self._progress(index + 1, time.monotonic() - start)
+
+    def _go_on(self, end: End) -> str:
+        """After an aborted episode, wait for the operator; return AGAIN or NEXT."""
+        text = f"the episode ended early ({end.aborted}); saved as aborted"
+        if end.session_over:
+            raise SessionLostError(text, "see why it ended, and launch again")
+        if self._after_stop == END:
+            raise RobotError(text, "look at the arm and its cameras, then launch again")
+        names = [rospy.resolve_name(n) for n in ("rearm", "episode/again", "episode/next")]
+        rospy.logwarn("%s. Look at the arm; then call %s, and %s or %s", text, *names)
+        self._wish = ""
+        self._to(episode.STOPPED)
+        self._input.wait(lambda: bool(self._wish))
+        self._input.stopped_by = ""
+        self._to(episode.IDLE)
+        return self._wish
 
     def _meta(self, seed: int) -> EpisodeMeta:
         robot = self._robot
@@ -180,89 +202,63 @@ class EpisodeNode:
             action_spec=robot.action_spec,
             observation_spec=robot.observation_spec,
             control_rate_hz=robot.control_rate_hz,
+            action_latency=robot.action_latency,
             policy=self._policy,
             environment=self._environment,
             seed=seed,
             operator=str(rospy.get_param("~operator", "")),
         )
 
-    def _episode(self, reset: Callable[[], str], seed: int) -> bool:
-        """Run an episode until it is saved; False when a tick was lost and it must be repeated."""
-        while True:
-            self._seed = seed
-            self._to(episode.RESETTING)
-            writer = EpisodeWriter(self._folder, self._meta(seed), jpeg_quality=self._jpeg_quality)
-            recorder = EpisodeRecorder(writer)
-            saved = False
+    def _episode(self, reset: Callable[[], str], seed: int) -> End:
+        """Run one episode and save it, unless it is discarded; say how it ended.
+
+        Raises:
+            LostTickError: a tick was lost, and nothing is saved.
+        """
+        self._seed = seed
+        self._to(episode.RESETTING)
+        writer = EpisodeWriter(self._folder, self._meta(seed), jpeg_quality=self._jpeg_quality)
+        recorder = EpisodeRecorder(writer)
+        try:
             try:
-                rospy.set_param("next_seed", seed)
-                reset()
-                label, source, abort_reason = self._record(recorder)
-                if source == DISCARD:
-                    rospy.loginfo("episode discarded by the operator; running it again")
-                    continue
-                self._to(episode.SAVING)
-                result = recorder.finish(label, source, abort_reason)
-                if isinstance(result, Written):
-                    saved = True
-                    self._saved += 1
-                    self._successes += result.success == schema.SUCCESS
-                    self._publish_saved(result.path)
-            except LostTickError as error:
-                rospy.logwarn("episode dropped: %s", error)
-                return False
-            finally:
-                if not saved:
-                    recorder.discard()
-                self._to(episode.IDLE)
-            if abort_reason:
-                outcome = "saved as aborted" if saved else "nothing to save"
-                raise RobotError(
-                    f"the episode ended early ({abort_reason}); {outcome}",
-                    "look at the arm and its cameras, then launch again",
-                )
-            return saved
+                end = self._run(recorder, reset, seed)
+            except rospy.ROSInterruptException:
+                # the session ends, by Ctrl-C or because a node died: what was recorded is kept
+                self._save(recorder, self._aborted(self._input.lost() or SESSION_ENDED))
+                raise
+            if not end.discarded:
+                self._save(recorder, end)
+            return end
+        finally:
+            recorder.discard()
+            self._to(episode.IDLE)
 
-    def _record(self, recorder: EpisodeRecorder) -> End:
-        """Record until the episode is over; return its label, who gave it, and an abort reason."""
-        before = self._episode_number  # ticks of earlier resets may still be on their way
-        while True:
-            kind, payload = self._events.get(TICK_TIMEOUT)
-            if kind is None and recorder.steps > 0 and self._assembler.awaited_cameras():
-                return schema.UNKNOWN, schema.NO_LABEL_SOURCE, self._reason("")
-            if kind is None or recorder.overdue:
-                missing = recorder.missing() or f"no tick for {TICK_TIMEOUT:.0f} s"
-                raise LostTickError(f"{missing} (step {recorder.steps})")
-            if kind == "applied":
-                recorder.take_applied(messages.applied_from(payload))
-            elif kind == "status":
-                reason = status_reason(payload)
-                if reason:
-                    return schema.UNKNOWN, schema.NO_LABEL_SOURCE, self._reason(reason)
-            elif kind == "verb":
-                if payload == DISCARD:
-                    return schema.UNKNOWN, DISCARD, ""
-                success = schema.SUCCESS if payload == "success" else schema.FAILURE
-                return success, schema.LABEL_FROM_OPERATOR, ""
-            elif kind == "tick":
-                tick, info = self._assembler.assemble(payload)
-                if info.seed == self._seed and info.episode > before:
-                    self._episode_number = info.episode
-                    recorder.take_tick(tick)
-            if recorder.last_tick is not None and self._state.name == episode.RESETTING:
-                self._started = recorder.last_tick.stamp_ns
-                self._to(episode.RUNNING)
-            if recorder.complete:
-                if not self._robot.rewards_known:
-                    return schema.UNKNOWN, schema.NO_LABEL_SOURCE, ""
-                return schema.simulator_label(recorder.last_tick), schema.LABEL_FROM_SIMULATOR, ""
+    def _run(self, recorder: EpisodeRecorder, reset: Callable[[], str], seed: int) -> End:
+        """Reset and record; a stop that came in between two episodes counts too."""
+        rospy.set_param("next_seed", seed)
+        try:
+            reset()
+        except RobotError as error:
+            self._input.settle()
+            if not self._input.stopped_by:
+                raise
+            rospy.logwarn("%s", error)
+            return self._aborted(self._input.stopped_by)
+        return self._input.record(recorder, seed)
 
-    def _reason(self, given: str) -> str:
-        """Return why the robot stopped; if a camera did first, the actor only fell silent."""
-        cameras = self._assembler.awaited_cameras()
-        if cameras and given in ("", ACTOR_SILENT):
-            return f"camera {cameras[0]} stopped"
-        return given
+    @staticmethod
+    def _aborted(reason: str) -> End:
+        return End(schema.UNKNOWN, schema.NO_LABEL_SOURCE, reason)
+
+    def _save(self, recorder: EpisodeRecorder, end: End) -> None:
+        self._to(episode.SAVING)
+        if recorder.last_tick is not None:
+            self._started = recorder.first_stamp_ns
+        result = recorder.finish(end.label, end.source, end.aborted)
+        if isinstance(result, Written):
+            self._saved += not end.aborted
+            self._successes += result.success == schema.SUCCESS
+            self._publish_saved(result.path)
 
     # -- what it publishes and prints ---------------------------------------------------------
 
@@ -283,7 +279,7 @@ class EpisodeNode:
         if done % max(1, self._count // 10) == 0 or done == self._count:
             left = seconds / done * (self._count - done)
             print(
-                f"episodes {done}/{self._count} saved, {self._successes} successes, "
+                f"episodes {self._saved}/{self._count} saved, {self._successes} successes, "
                 f"eta {left:.0f} s",
                 flush=True,
             )

@@ -58,6 +58,11 @@ class Arbiter:
             return True  # nobody ranks above
         return bool(fresh) and self._awaited <= set(fresh)
 
+    def commanded(self, stamp_ns: int) -> bool:
+        """Return whether whoever has the arm has answered: the human, or else anybody."""
+        fresh = {s for s, c in self._newest.items() if c.stamp_ns == stamp_ns}
+        return HUMAN in fresh or bool(fresh and not self.human_has_arm)
+
     def choose(self, stamp_ns: int) -> Choice:
         """Return who commands a tick; call it once per tick, when it is time to command.
 

@@ -7,9 +7,11 @@ from typing import Dict, FrozenSet
 from ofrl_robot.errors import RobotError
 
 IDLE, RESETTING, RUNNING, SAVING = "idle", "resetting", "running", "saving"
+STOPPED = "stopped"  # after a stop, until somebody says how to go on
 
 _ALLOWED: Dict[str, FrozenSet[str]] = {
-    IDLE: frozenset({RESETTING}),
+    IDLE: frozenset({RESETTING, STOPPED}),
+    STOPPED: frozenset({IDLE}),
     RESETTING: frozenset({RUNNING, SAVING, IDLE}),  # stopped before the first tick: nothing to save
     RUNNING: frozenset({SAVING, IDLE}),  # straight to idle: discarded
     SAVING: frozenset({IDLE}),

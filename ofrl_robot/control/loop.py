@@ -104,9 +104,15 @@ class ControlLoop:
         """Take a command for its tick; False when its source may not command or it is old."""
         return self._arbiter.offer(command)
 
-    def answered(self, stamp_ns: int) -> bool:
-        """Return whether everybody who may command has answered the tick with this stamp."""
-        return self._arbiter.answered(stamp_ns)
+    def answered(self, stamp_ns: int, all_of_them: bool = True) -> bool:
+        """Return whether the tick with this stamp is answered.
+
+        Args:
+            all_of_them: by everybody who is awaited; else by whoever has the arm.
+        """
+        if all_of_them:
+            return self._arbiter.answered(stamp_ns)
+        return self._arbiter.commanded(stamp_ns)
 
     def take(self, stamp_ns: int) -> Choice:
         """Return who commands the tick with this stamp; once per tick, before :meth:`apply`."""

@@ -47,6 +47,7 @@ class EpisodeRecorder:
     def __init__(self, writer: EpisodeWriter, steps: Optional[int] = None) -> None:
         self.writer = writer
         self.last_tick: Optional[Tick] = None  # written last
+        self.first_stamp_ns = 0  # of tick 0
         self._length = steps
         self._ticks: Dict[int, Tick] = {}  # by step, waiting for their turn
         self._applied: Dict[int, AppliedAction] = {}  # by stamp of the tick
@@ -129,5 +130,7 @@ class EpisodeRecorder:
                 self.writer.act(applied)
             tick = self._ticks.pop(self._due)
             self.writer.observe(tick)
+            if self.last_tick is None:
+                self.first_stamp_ns = tick.stamp_ns
             self.last_tick = tick
             self._due += 1

@@ -6,11 +6,13 @@ import collections
 import time
 from typing import Deque
 
+import numpy as np
 import rospy
 from sensor_msgs.msg import Joy
 from std_msgs.msg import Bool
 
 from ofrl_robot.control.protocols import ActionSource
+from ofrl_robot.control.signals import HUMAN
 from ofrl_ros import messages
 from ofrl_ros.assembler import TickAssembler
 from ofrl_ros.description import RobotDescription
@@ -35,7 +37,7 @@ class ActorLoop:
         self, robot: RobotDescription, actor: ActionSource, name: str, ground_truth: bool = False
     ) -> None:
         self.seconds: Deque[float] = collections.deque(maxlen=1000)
-        self._actor = actor
+        self._robot, self._actor = robot, actor
         self._publisher = rospy.Publisher(name + "/action", Joy, queue_size=QUEUE, tcp_nodelay=True)
         self._ready = rospy.Publisher(name + "/ready", Bool, queue_size=1, latch=True)
         self._events = Events()
@@ -43,7 +45,8 @@ class ActorLoop:
 
     def run(self) -> None:
         """Answer ticks until shutdown. An error of the actor is the node's own."""
-        wait_connected([self._publisher, *self._assembler.subscribe()])
+        speakers = self._assembler.subscribe(self._robot.node, self._robot.camera_nodes)
+        wait_connected([self._publisher, *speakers.values()])
         self._ready.publish(True)
         while True:
             kind, parts = self._events.get(timeout=1.0)
@@ -57,7 +60,10 @@ class ActorLoop:
             start = time.perf_counter()
             action = self._actor.act(tick)
             self.seconds.append(time.perf_counter() - start)
-            if action is not None:
-                self._publisher.publish(
-                    messages.action_message(action, tick.stamp_ns, self._actor.source)
-                )
+            if action is None:
+                if self._actor.source != HUMAN:
+                    continue
+                action = np.zeros(0)  # a human who is there and does not command
+            self._publisher.publish(
+                messages.action_message(action, tick.stamp_ns, self._actor.source)
+            )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import collections
 import threading
-from typing import Any, Dict, List, Tuple
+from typing import Any, Dict, List, Mapping, Tuple
 
 import numpy as np
 import rospy
@@ -16,6 +16,7 @@ from ofrl_robot.specs import ObservationSpec
 from ofrl_ros import messages
 from ofrl_ros.events import Events
 from ofrl_ros.node import QUEUE
+from ofrl_ros.speakers import Speaker
 
 IMAGE_BUFFER = 2**24  # bytes; rospy's default of 64 KiB makes images stale (0.6 s measured)
 Parts = Dict[str, Any]  # messages of one tick: "tick", "ground_truth", and one per camera
@@ -42,21 +43,34 @@ class TickAssembler:
         }
         self._lock = threading.Lock()
 
-    def subscribe(self) -> List[rospy.Subscriber]:
-        """Subscribe to the topics of a tick."""
+    def subscribe(self, node: str, camera_nodes: Mapping[str, str]) -> Dict[str, Speaker]:
+        """Subscribe to the topics of a tick; return the subscriptions by part.
+
+        Args:
+            node: name of the robot node; what others publish is refused.
+            camera_nodes: node that publishes the frames, by camera; ``node`` where it is absent.
+        """
         topics = {messages.IMAGE_TOPIC.format(c.name): c.name for c in self._spec.cameras}
         topics.update({name: name for name in sorted(self._wanted)})
-        return [
-            rospy.Subscriber(
+        return {
+            part: Speaker(
                 topic,
                 JointState if part in self._wanted else Image,
-                self.take,
-                callback_args=part,
-                tcp_nodelay=True,
+                lambda message, part=part: self._take_usable(message, part),
+                node=camera_nodes.get(part, node),
                 buff_size=IMAGE_BUFFER,
             )
             for topic, part in topics.items()
-        ]
+        }
+
+    def _take_usable(self, message: Any, part: str) -> None:
+        """Take a message, or say that it is not what it should be."""
+        try:
+            if part == "tick":
+                messages.require_tick(message, self._spec)
+            self.take(message, part)
+        except (KeyError, ValueError, OverflowError) as error:
+            rospy.logwarn_throttle(5.0, "unusable message of %s ignored (%s)", part, error)
 
     def take(self, message: Any, part: str) -> None:
         """Take one message: part is "tick", "ground_truth" or the name of a camera."""

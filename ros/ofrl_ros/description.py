@@ -30,6 +30,9 @@ class RobotDescription:
         environment: settings to store with every episode.
         rewards_known: whether ticks carry rewards and success can be told from them.
         ground_truth: whether ground truth is published.
+        action_latency: seconds from a tick to its action; 0 in lockstep.
+        node: name of the robot node: only its ticks count.
+        camera_nodes: node that publishes the frames, by camera; the robot node where it is absent.
     """
 
     robot: str
@@ -42,9 +45,14 @@ class RobotDescription:
     ground_truth: bool
     action_spec: ActionSpec
     observation_spec: ObservationSpec
+    action_latency: float = 0.0
+    node: str = ""
+    camera_nodes: Dict[str, str] = dataclasses.field(default_factory=dict)
 
     @staticmethod
-    def of(rig: Rig) -> "RobotDescription":
+    def of(
+        rig: Rig, action_latency: float, node: str, camera_nodes: Dict[str, str]
+    ) -> "RobotDescription":
         """Describe a rig."""
         return RobotDescription(
             robot=rig.name,
@@ -57,6 +65,9 @@ class RobotDescription:
             ground_truth=rig.task.has_ground_truth,
             action_spec=rig.action_spec,
             observation_spec=rig.observation_spec,
+            action_latency=action_latency,
+            node=node,
+            camera_nodes=camera_nodes,
         )
 
     def to_json(self) -> str:
@@ -82,9 +93,9 @@ class RobotDescription:
             ) from error
 
 
-def publish_description(rig: Rig) -> rospy.Publisher:
-    """Describe the rig in parameter ``spec``, and for bags on the latched topic ``spec``."""
-    text = RobotDescription.of(rig).to_json()
+def publish_description(description: RobotDescription) -> rospy.Publisher:
+    """Describe a rig in parameter ``spec``, and for bags on the latched topic ``spec``."""
+    text = description.to_json()
     rospy.set_param("spec", text)
     publisher = rospy.Publisher("spec", String, queue_size=1, latch=True)
     publisher.publish(text)

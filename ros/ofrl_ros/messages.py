@@ -115,6 +115,17 @@ def tick_message(tick: Tick, spec: ObservationSpec, info: TickInfo) -> JointStat
     return named_values(values, tick.stamp_ns, spec.state_frame)
 
 
+def require_tick(message: JointState, spec: ObservationSpec) -> None:
+    """Raise ValueError unless a message is a tick of a robot with this observation spec."""
+    needed = {*spec.state_names, *_BOOKKEEPING, STATE_AGE}
+    needed.update(IMAGE_AGE.format(camera.name) for camera in spec.cameras)
+    missing = needed - set(values_of(message))
+    if missing:
+        raise ValueError(f"it lacks {', '.join(sorted(missing))}")
+    if not np.isfinite(message.position).all():
+        raise ValueError("it is not finite")
+
+
 def step_of(message: JointState) -> int:
     """Return which step of its episode a tick is."""
     return int(values_of(message)["step"])
@@ -141,6 +152,16 @@ def pose_message(state: ArmState, frame: str) -> PoseStamped:
     position, orientation = message.pose.position, message.pose.orientation
     position.x, position.y, position.z = state.position
     orientation.x, orientation.y, orientation.z, orientation.w = state.orientation
+    return message
+
+
+def joints_message(state: ArmState) -> JointState:
+    """Convert the measured joints: names, positions, and velocities and efforts where known."""
+    message = named_values(state.joint_positions, state.stamp_ns)
+    if state.joint_velocities:
+        message.velocity = [state.joint_velocities.get(n, 0.0) for n in message.name]
+    if state.joint_efforts:
+        message.effort = [state.joint_efforts.get(n, 0.0) for n in message.name]
     return message
 
 

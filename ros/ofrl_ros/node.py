@@ -8,9 +8,11 @@ import time
 from typing import Any, Callable, List
 
 import rospy
-from std_srvs.srv import Trigger
+from std_srvs.srv import Trigger, TriggerResponse
 
 from ofrl_robot.errors import ConfigError, OfrlError, RobotError
+from ofrl_ros.launch_arguments import require_known_arguments
+from ofrl_ros.session_watch import end_if_lost, require_free_name, watch_session
 
 QUEUE = 100  # messages a publisher may hold; an episode in lockstep never has as many in flight
 
@@ -18,7 +20,10 @@ QUEUE = 100  # messages a publisher may hold; an episode in lockstep never has a
 def run_node(name: str, main: Callable[[], None]) -> None:
     """Run a node's main; an OfrlError becomes one line and exit code 2, never a traceback."""
     try:
+        require_free_name(rospy.resolve_name(name))
         rospy.init_node(name)
+        require_known_arguments()
+        watch_session()
         main()
     except OfrlError as error:
         print(f"{name}: {error}", file=sys.stderr, flush=True)
@@ -28,6 +33,13 @@ def run_node(name: str, main: Callable[[], None]) -> None:
     except rospy.exceptions.ROSInitException:
         if not rospy.is_shutdown():  # else stopped before init_node had finished
             raise
+    finally:
+        end_if_lost()
+
+
+def trigger_service(name: str, answer: Callable[[], TriggerResponse]) -> rospy.Service:
+    """Offer a Trigger service that calls ``answer``."""
+    return rospy.Service(name, Trigger, lambda _request: answer())
 
 
 def raise_on_shutdown() -> None:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Callable, Dict, Optional
+from typing import Any, Callable, Dict, Optional, Sequence, Tuple
 
 import rospy
 
 from ofrl_robot.errors import ConfigError
+from ofrl_ros.messages import ACTION_TOPICS
 
 
 def seconds_param(name: str, default: float) -> float:
@@ -34,6 +35,33 @@ def bool_param(name: str, default: bool) -> bool:
     value = rospy.get_param("~" + name, default)
     if not isinstance(value, bool):
         raise ConfigError(f"{_full(name)} is {value!r}", "use true or false")
+    return value
+
+
+def sources_param() -> Tuple[Tuple[str, ...], Tuple[str, ...]]:
+    """Return who may command and whose answers are awaited, from ``~actors``.
+
+    ``~actors`` names actor nodes ("teleop", "policy", or both), which all are awaited. Without it
+    anybody may command, and is awaited once he has spoken.
+
+    Raises:
+        ConfigError: another name.
+    """
+    value = str(rospy.get_param("~actors", ""))
+    known = {topic.split("/")[0]: source for topic, source in ACTION_TOPICS.items()}
+    names = value.replace(",", " ").split()
+    unknown = [name for name in names if name not in known]
+    if unknown:
+        raise ConfigError(f"{_full('actors')} is {value!r}", f"use {' or '.join(known)}, or both")
+    chosen = tuple(known[name] for name in names)
+    return (chosen or tuple(known.values())), chosen
+
+
+def choice_param(name: str, choices: Sequence[str]) -> str:
+    """Return one of ``choices``; the first by default. Raises ConfigError otherwise."""
+    value = str(rospy.get_param("~" + name, choices[0]))
+    if value not in choices:
+        raise ConfigError(f"{_full(name)} is {value!r}", f"use {' or '.join(choices)}")
     return value
 
 

@@ -2,18 +2,38 @@
 
 from __future__ import annotations
 
-from typing import Optional
+from typing import Any, Dict, Optional
 
 import rospy
 
 from ofrl_robot.cameras.config import load_cameras
 from ofrl_robot.control.protocols import Cameras, Task
 from ofrl_robot.control.rig import Rig
-from ofrl_robot.robots.config import ArmConfig, load_limits
+from ofrl_robot.errors import ConfigError
+from ofrl_robot.robots.config import ArmConfig, load_arm_file
 from ofrl_robot.robots.operator_task import OperatorTask
 from ofrl_robot.robots.registry import make_rig
 from ofrl_ros.params import bool_param, dict_param, int_param, path_param
 from ofrl_ros.topic_cameras import TopicCameras
+
+# s after which a camera node that says nothing is not believed any more; it says by itself when a
+# frame is stale
+CAMERA_GRACE = 0.1
+
+
+def lockstep_param() -> bool:
+    """Return whether ticks wait for their actions; by default only in simulation.
+
+    Raises:
+        ConfigError: it is asked for on an arm that is no simulator.
+    """
+    simulated = str(rospy.get_param("~robot", "sim")) == "sim"
+    if rospy.get_param("~lockstep", "auto") == "auto":
+        return simulated
+    lockstep = bool_param("lockstep", simulated)
+    if lockstep and not simulated:
+        raise ConfigError("lockstep is true", "time does not stand still on an arm: leave it out")
+    return lockstep
 
 
 def rig_from_params() -> Rig:
@@ -23,21 +43,37 @@ def rig_from_params() -> Rig:
         ConfigError: a parameter cannot be used; or a camera of ``~cameras`` sends nothing.
     """
     robot = str(rospy.get_param("~robot", "sim"))
-    name = str(rospy.get_param("~task", ""))
+    task_name = str(rospy.get_param("~task", ""))
     config = ArmConfig(
         name=robot,
-        task=name,
-        limits=load_limits(robot, path_param("limits")),
-        lockstep=bool_param("lockstep", True),
-        settings=dict_param("settings"),
+        task=task_name,
+        file=load_arm_file(robot, path_param("limits"), bool_param("widen_limits", False)),
+        lockstep=lockstep_param(),
+        settings=_with_rate(dict_param("settings")),
     )
+    for name in config.file.widened:
+        rospy.logwarn("limit %s is wider than the one shipped for robot %s", name, robot)
     file = path_param("cameras")
     cameras: Optional[Cameras] = None
     if file is not None:
-        cameras = TopicCameras([camera.observation for camera in load_cameras(file)])
+        found = load_cameras(file)
+        cameras = TopicCameras(
+            [camera.observation for camera in found],
+            max_ages={c.name: c.stale_after / c.fps + CAMERA_GRACE for c in found},
+        )
     horizon = int_param("horizon", 0, low=0)
     task: Optional[Task] = None
     if horizon:
         text = str(rospy.get_param("~instruction", "auto"))
-        task = OperatorTask(name, horizon, "" if text == "auto" else text)
+        task = OperatorTask(task_name, horizon, "" if text == "auto" else text)
     return make_rig(config, cameras, task)
+
+
+def _with_rate(settings: Dict[str, Any]) -> Dict[str, Any]:
+    """Return the settings with the control rate of ``~rate``, unless that is auto."""
+    rate = rospy.get_param("~rate", "auto")
+    if rate == "auto":
+        return settings
+    if isinstance(rate, bool) or not isinstance(rate, (int, float)) or not rate > 0:
+        raise ConfigError(f"rate is {rate!r}", "use ticks per second, such as 5, 10 or 20")
+    return {**settings, "control_rate_hz": int(rate) if rate == int(rate) else float(rate)}

@@ -14,6 +14,7 @@ from ofrl_robot.errors import CameraStoppedError, ConfigError
 from ofrl_robot.specs import CameraSpec
 from ofrl_ros.diagnostics import status_reason
 from ofrl_ros.node import raise_on_shutdown
+from ofrl_ros.speakers import Speaker
 
 STARTING = "starting"  # reason of a camera that has sent nothing yet
 
@@ -34,26 +35,39 @@ class TopicCameras:
     Args:
         specs: every camera, in order, as it is recorded.
         timeout: seconds to wait for the first frame of every camera.
+        max_ages: seconds, by camera: age of its newest frame above which it cannot be used.
 
     Raises:
         ConfigError: a camera sent nothing within ``timeout``.
     """
 
-    def __init__(self, specs: Sequence[CameraSpec], timeout: float = 30.0) -> None:
+    def __init__(
+        self,
+        specs: Sequence[CameraSpec],
+        timeout: float = 30.0,
+        max_ages: Optional[Mapping[str, float]] = None,
+    ) -> None:
         self.specs: Tuple[CameraSpec, ...] = tuple(specs)
         self._lock = threading.Lock()
         self._stamps: Dict[str, int] = {}
+        self._max_ages = dict(max_ages or {})
         self._reasons: Dict[str, str] = {}
-        self._subscribers: List[rospy.Subscriber] = []
+        self._infos: Dict[str, Speaker] = {}
+        self._statuses: List[Speaker] = []
         for spec in self.specs:
-            topic = f"camera/{spec.name}/"
-            self._subscribers += [
-                rospy.Subscriber(
-                    topic + "camera_info", CameraInfo, self._on_info, spec.name, tcp_nodelay=True
-                ),
-                rospy.Subscriber(topic + "status", DiagnosticStatus, self._on_status, spec.name),
-            ]
+            topic, name = f"camera/{spec.name}/", spec.name
+            self._infos[name] = Speaker(
+                topic + "camera_info", CameraInfo, lambda m, n=name: self._on_info(m, n)
+            )
+            self._statuses.append(
+                Speaker(topic + "status", DiagnosticStatus, lambda m, n=name: self._on_status(m, n))
+            )
         self._wait(timeout)
+
+    @property
+    def nodes(self) -> Dict[str, str]:
+        """Name of the node that publishes the frames, by camera."""
+        return {name: speaker.node for name, speaker in self._infos.items()}
 
     def _on_info(self, message: CameraInfo, name: str) -> None:
         with self._lock:
@@ -91,9 +105,17 @@ class TopicCameras:
                         f"camera {name} stopped",
                         f"it is {reason}: check its plug and the camera node",
                     )
+            now = time.time_ns()
+            for name, stamp in self._stamps.items():
+                age = (now - stamp) * 1e-9
+                if age > self._max_ages.get(name, float("inf")):
+                    raise CameraStoppedError(
+                        f"camera {name} stopped",
+                        f"its newest frame is {age:.1f} s old: check its plug and the camera node",
+                    )
             return {name: StampedFrame(stamp) for name, stamp in self._stamps.items()}
 
     def close(self) -> None:
         """Unsubscribe."""
-        for subscriber in self._subscribers:
-            subscriber.unregister()
+        for speaker in (*self._infos.values(), *self._statuses):
+            speaker.unregister()

@@ -95,7 +95,7 @@ def test_layout_is_robomimics(tmp_path, make):
                 if rows.dtype == np.uint8:
                     assert before.chunks == after.chunks == (1,) + rows.shape[1:]
             np.testing.assert_array_equal(group["dones"], episode.terminals | episode.timeouts)
-            for name in ("actions", "rewards", "terminals", "timeouts", "limited"):
+            for name in ("actions", "rewards", "terminals", "timeouts", "limits", "source"):
                 np.testing.assert_array_equal(group[name], getattr(episode, name))
 
 

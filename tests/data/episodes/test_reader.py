@@ -78,7 +78,7 @@ CONTENT_DAMAGES = {  # seen when the episode is read, not when the folder is ope
     "an image less": (_replace("obs/image", lambda v: v[1:]), "obs/image"),
     "smaller images": (_replace("obs/image", lambda v: v[:, :3]), "obs/image"),
     "float images": (_replace("obs/image", lambda v: v / 255.0), "obs/image"),
-    "a flag less": (_replace("limited", lambda v: v[1:]), "limited"),
+    "a flag less": (_replace("limits", lambda v: v[1:]), "limits"),
     "narrow actions": (_replace("actions", lambda v: v[:, :4]), "actions"),
     "short state": (_replace("obs/state", lambda v: v[:, :3]), "obs/state"),
     "NaN action": (_replace("actions", _with_nan), "finite"),

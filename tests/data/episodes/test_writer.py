@@ -202,7 +202,7 @@ def _newer_format(folder, make):
 def _older_format(folder, make):
     with h5py.File(folder / "episode_000000.h5", "r+") as file:
         file["data/demo_0"].attrs["format_version"] = 1
-    return folder, make.meta(), DatasetError, "is in episode format 1, this version reads 2"
+    return folder, make.meta(), DatasetError, "is in episode format 1, this version reads 3"
 
 
 def _other_action(folder, make):

@@ -197,7 +197,7 @@ FAULTS = {
     "late": (
         edit(timestamps__applied=add(SOME, PERIOD * 3 // 2)), WARNING, "late actions", "20.0%"
     ),
-    "held": (edit(held=put(SOME, True)), WARNING, "held", "20.0% of the ticks"),
+    "held": (edit(source=put(SOME, 0)), WARNING, "held", "20.0% of the ticks"),
     "skew": (
         edit(timestamps__state=add(9, -250 * MS)), WARNING, "skew", "up to 250 ms apart (limit 200)"
     ),
@@ -285,7 +285,7 @@ def spoiled(tmp_path, make):
     truncate(paths[1])
     foreign(paths[2])
     attribute(format_version=3)(paths[4])
-    edit(held=put(0, True))(paths[5])
+    edit(source=put(0, 0))(paths[5])
     edit(obs__state=put((1, 1), np.nan))(paths[6])
     expected.update({
         paths[1].name: [UNREADABLE], paths[2].name: [UNREADABLE], paths[4].name: [OTHER_FORMAT],
@@ -325,7 +325,7 @@ def test_each_file_has_its_own_finding(tmp_path, make, state_of):
 def test_the_command_line(tmp_path, make, capsys):
     make.episode(tmp_path / "clean", STEPS, seed=1)
     warned, _, _ = make.episode(tmp_path / "warned", STEPS, seed=1)
-    edit(held=put(SOME, True))(warned)
+    edit(source=put(SOME, 0))(warned)
     damaged, _, _ = make.episode(tmp_path / "damaged", STEPS, seed=1)
     truncate(damaged)
     report = tmp_path / "report.json"
@@ -367,7 +367,7 @@ def test_bad_input_is_one_line(tmp_path, monkeypatch, capsys, words, message):
 def test_many_findings_of_one_kind_are_counted_in_the_text(tmp_path, make):
     for seed in range(8):
         path, _, _ = make.episode(tmp_path, 6, seed=seed)
-        edit(held=put(0, True))(path)
+        edit(source=put(0, 0))(path)
     verification = verify_dataset(tmp_path, QualityLimits())
     text = "\n".join(verification.lines())
     assert text.count("of the ticks were not answered") == 5 and "and 3 more" in text
