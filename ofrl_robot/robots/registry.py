@@ -15,7 +15,11 @@ from ofrl_robot.robots.config import ArmConfig
 ARMS = Registry(
     "robot",
     "ofrl_robot.arms",
-    {"sim": "ofrl_robot.robots.sim:SimArm", "sawyer": "ofrl_robot.robots.sawyer:SawyerArm"},
+    {
+        "sim": "ofrl_robot.robots.sim:SimArm",
+        "widowx": "ofrl_robot.robots.widowx:WidowXArm",
+        "sawyer": "ofrl_robot.robots.sawyer:SawyerArm",
+    },
 )
 
 

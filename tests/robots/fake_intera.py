@@ -98,7 +98,9 @@ class FakeRobot:
             self._send()
 
     def _move(self, seconds):
-        if self.target is None or not self.enabled:
+        if not self.enabled:
+            self.target = None  # it holds where it is when it is enabled again
+        if self.target is None:
             return
         most = SPEEDS * self.ratio * seconds
         step = np.clip(self.target - self.joints, -most, most)
