@@ -86,7 +86,7 @@ class SawyerArm:
         )
         self._gripper = GripperWorker(self._client.gripper) if self._client.gripper else None
         self._goal: Optional[Setpoint] = None  # last one that was sent
-        self._collision = False
+        self._collision = self._stopped = False
         self._refusals = self._unanswered = 0  # by the service, in a row
         self._ik_fault: Optional[Fault] = None
         self._closing = threading.Lock()
@@ -137,9 +137,9 @@ class SawyerArm:
         needs more than two periods is refused: then the arm catches up. (Refusing it after one
         would leave an actor that goes on asking for it standing for ever.)
         """
-        if self._closed:
-            return Sent(refused=STOPPED)
         holds = self._stream.holds
+        if self._stopped or self._closed:
+            return Sent(refused=STOPPED)
         seed = self._stream.goal()
         joints = seed if self._unchanged(setpoint) else self._solve(setpoint, seed)
         period = 1.0 / self.control_rate_hz
@@ -154,8 +154,11 @@ class SawyerArm:
         return Sent()
 
     def stop(self) -> None:
-        """Hold the pose that is measured now. May be called from any thread, and twice."""
-        self._goal = None
+        """Hold the pose that is measured now, and refuse commands until :meth:`rearm`.
+
+        May be called from any thread, and twice.
+        """
+        self._stopped, self._goal = True, None
         reading = self._client.reading()
         joints = self._positions(reading)
         fresh = (self.now_ns() - reading.stamp_ns) * 1e-9 < MAX_AGE
@@ -178,6 +181,7 @@ class SawyerArm:
         self._collision, self._ik_fault, self._goal = False, None, None
         self._refusals = self._unanswered = 0
         self._stream.hold(measured)
+        self._stopped = False
 
     def home(self) -> None:
         """Open the gripper, rise a little, move slowly to the start pose; seconds.
@@ -189,6 +193,8 @@ class SawyerArm:
             RobotError: it did not arrive, with the name of the joint; or it was stopped.
         """
         self._require_ready()
+        if self._stopped:
+            raise RobotError("it is stopped", "re-arm it", self.name)
         self._goal = None
         if self._gripper:
             self._gripper.prepare()

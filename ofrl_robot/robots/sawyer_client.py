@@ -141,6 +141,8 @@ class SawyerClient:
         Raises:
             RobotError: the service did not answer in time, or with nonsense.
         """
+        if not (np.isfinite(position).all() and np.isfinite(orientation).all()):
+            return None
         pose = self._pose_type()
         place, turn = pose.position, pose.orientation
         place.x, place.y, place.z = (float(v) for v in position)

@@ -18,6 +18,7 @@ from ofrl_robot.robots.config import ArmConfig, load_arm_file
 from ofrl_robot.robots.registry import ARMS
 from ofrl_robot.robots.sawyer_client import SawyerClient
 from ofrl_robot.robots.sawyer_settings import SawyerSettings
+from tests.robots import arm_contract
 from tests.robots.fake_intera import NAMES, NEUTRAL, SPEEDS, FakeRobot, forward, modules
 
 
@@ -69,6 +70,31 @@ def setpoint(arm, move=(0.0, 0.0, 0.0), turn=(0.0, 0.0, 0.0), gripper=None):
 
 def reasons(arm):
     return [fault.reason for fault in arm.health().faults]
+
+
+# -- what every arm must do
+
+
+@pytest.mark.parametrize(
+    "behaviour",
+    [
+        arm_contract.describes_itself, arm_contract.measures, arm_contract.closes,
+    ],
+)  # fmt: skip
+def test_it_is_an_arm(arm, behaviour):
+    behaviour(arm)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "behaviour",
+    [
+        arm_contract.stays_on_hold, arm_contract.moves, arm_contract.turns,
+        arm_contract.refuses, arm_contract.stops,
+    ],
+)  # fmt: skip
+def test_it_moves_as_an_arm(arm, behaviour):
+    behaviour(arm, lambda condition, what: until(condition))
 
 
 # -- commands
