@@ -56,6 +56,7 @@ DEVICES = Registry(
     {
         "scripted": "ofrl_robot.teleop.scripted:make",
         "reach_grasp": "ofrl_robot.teleop.reach_grasp:make",
+        "replay": "ofrl_robot.teleop.replay:make",
     },
 )
 
