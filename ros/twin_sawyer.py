@@ -20,16 +20,16 @@ from ofrl_ros.twin_world import TwinFaults, TwinWorld, run_at
 from ofrl_robot.sim.real_time import RealTimePhysics
 
 STATES_HZ = 100.0
-CAMERA_FPS = 20.0
+CAMERA_FPS = 25.0
 
 
 def main() -> None:
     """Run the twin until shutdown."""
-    scene = SawyerScene(int_param("image_size", 64, low=8, high=640))
+    scene = SawyerScene(int_param("image_size", 48, low=1, high=1024))
     physics = RealTimePhysics(scene.advance)
     faults = TwinFaults({name: () for name in FAULTS})
     topics = SawyerTopics(scene, physics.lock, faults)
-    world = TwinWorld(scene, physics, str(rospy.get_param("~camera", "front")), CAMERA_FPS)
+    world = TwinWorld(scene, physics, str(rospy.get_param("~camera", "image")), CAMERA_FPS)
     world.start()
 
     def publish() -> None:

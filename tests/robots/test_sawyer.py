@@ -37,7 +37,7 @@ def build(robot):
 
     def start(**settings):
         # 10 Hz: a step takes half as long as by default
-        config = ArmConfig("sawyer", "task", load_arm_file("sawyer"), settings={
+        config = ArmConfig("sawyer", "task", load_arm_file("sawyer_twin"), settings={
             "control_rate_hz": 10, "disable_on_close": False, **settings
         })  # fmt: skip
         arms.append(ARMS.load("sawyer")(config))

@@ -70,7 +70,7 @@ def fault(text):
 
 @pytest.fixture
 def arm(twin):
-    config = ArmConfig("sawyer", "task", load_arm_file("sawyer"), settings={"home_speed": 0.3})
+    config = ArmConfig("sawyer", "task", load_arm_file("sawyer_twin"), settings={"home_speed": 0.3})
     arm = ARMS.load("sawyer")(config)
     arm.rearm()  # the one before disabled the robot
     arm.home()
