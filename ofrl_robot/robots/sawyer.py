@@ -21,7 +21,7 @@ from ofrl_robot.control.stops import Fault, StopReason
 from ofrl_robot.errors import RobotError
 from ofrl_robot.robots.config import ArmConfig
 from ofrl_robot.robots.sawyer_client import Reading, SawyerClient
-from ofrl_robot.robots.sawyer_gripper import GripperWorker
+from ofrl_robot.robots.sawyer_gripper import SawyerGripper
 from ofrl_robot.robots.sawyer_settings import SawyerSettings
 from ofrl_robot.robots.sawyer_stream import TargetStream
 from ofrl_robot.specs import BASE, ActionSpec
@@ -84,7 +84,7 @@ class SawyerArm:
         self._start = np.array(
             self._client.neutral if options.start_joints is None else options.start_joints
         )
-        self._gripper = GripperWorker(self._client.gripper) if self._client.gripper else None
+        self._gripper = SawyerGripper(self._client.gripper) if self._client.gripper else None
         self._goal: Optional[Setpoint] = None  # last one that was sent
         self._collision = self._stopped = False
         self._refusals = self._unanswered = 0  # by the service, in a row
@@ -197,10 +197,7 @@ class SawyerArm:
             raise RobotError("it is stopped", "re-arm it", self.name)
         self._goal = None
         if self._gripper:
-            self._gripper.prepare()
-            self._gripper.wish(1.0)
-            if not self._gripper.wait(_GRIPPER):
-                raise RobotError("the gripper does not open", "check its connector", self.name)
+            self._gripper.open(_GRIPPER)
         self._stream.hold(self._measured())
         holds = self._stream.holds
         lifted = self._lifted()
