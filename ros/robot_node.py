@@ -12,9 +12,12 @@ lives on. After a stop only ``reset`` moves the arm.
 
 import ofrl_ros.prelude  # noqa: F401, I001 (first: quiet Ctrl-C while the rest is imported)
 
+import collections
 import threading
 import time
+from typing import Deque
 
+import numpy as np
 import rospy
 from diagnostic_msgs.msg import DiagnosticStatus
 from ofrl_ros import messages
@@ -37,6 +40,7 @@ from ofrl_robot.errors import CameraStoppedError, OfrlError
 
 WAITING, PAUSED = "waiting", "paused"  # states on robot/status beside armed and stopped
 LATE_TOLERANCE = 0.005  # s after the action latency before an action counts as late
+ANSWERS = 100_000  # whose times of arrival are kept for the summary
 BUSY_TIMEOUT = 5.0  # s that rearm waits for a call of the driver to return
 
 
@@ -63,6 +67,7 @@ class RobotNode:
         self._scene_ready = False
         self._request = ""  # what a person is asked to do before the episode starts
         self._info = messages.TickInfo(seed=0, episode=0)
+        self._answers: Deque[float] = collections.deque(maxlen=ANSWERS)  # ms after their ticks
 
         self._topics = RigTopics(self._rig, self._latency or 0.0)
         self._speakers = {
@@ -83,7 +88,10 @@ class RobotNode:
     # -- callbacks (rospy threads) -------------------------------------------------------
 
     def _on_action(self, message: Joy, source: str) -> None:
+        arrived = time.time_ns()
         with self._changed:
+            if not self._lockstep:
+                self._answers.append((arrived - message.header.stamp.to_nsec()) * 1e-6)
             self._loop.offer(messages.command_from(message, source))
             self._changed.notify_all()
 
@@ -160,6 +168,9 @@ class RobotNode:
             # after a shutdown the publishers are gone; to hold still is what matters
             self._loop.stop(StopReason.SHUTDOWN)
             self._rig.close()
+            if self._answers:
+                p50, p95, p99 = np.percentile(self._answers, (50, 95, 99))
+                print(f"robot: {len(self._answers)} answers ms: {p50:.1f} {p95:.1f} {p99:.1f}")
 
     def _reset_and_run(self, seed: int) -> None:
         """Carry out a reset and the episode after it; whatever the driver raises stops the arm."""
@@ -315,6 +326,9 @@ class RobotNode:
             level, text = DiagnosticStatus.WARN, f"{PAUSED}; call resume"
         values = dict(self._loop.diagnostics(), overruns=self._pacer.late)
         values.update(self._watchdogs.values())
+        if self._answers:
+            p50, p99 = np.percentile(list(self._answers)[-1000:], (50, 99))
+            values.update(answer_p50_ms=f"{p50:.1f}", answer_p99_ms=f"{p99:.1f}")
         return level, text, {**values, **refused_nodes(self._speakers)}
 
     def _publish_status(self) -> None:

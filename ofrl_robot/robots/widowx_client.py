@@ -66,7 +66,18 @@ class InterbotixClient:
         self._newest: Optional[Joints] = None
         topic = f"/{settings.robot_name}/joint_states"
         self._wait_for_states(topic, message)
-        self._robot = self._construct(vendor)
+        self._subscriber = self._rospy.Subscriber(
+            topic, message, self._on_states, queue_size=1, tcp_nodelay=True
+        )
+        try:
+            self._robot = self._construct(vendor)
+            self._ask_robot()
+        except Exception:
+            self.close()
+            raise
+
+    def _ask_robot(self) -> None:
+        """Take names, limits and kinematics from the robot."""
         arm = self._robot.arm
         self.joint_names: Tuple[str, ...] = tuple(arm.group_info.joint_names)
         self.lower = np.array(arm.group_info.joint_lower_limits, np.float64)
@@ -75,7 +86,7 @@ class InterbotixClient:
         if not len(self.lower) == len(self.upper) == len(self.speeds) == len(self.joint_names):
             raise RobotError(
                 "the vendor's driver has no joint limits",
-                f"load the arm's URDF into /{settings.robot_name}/robot_description",
+                f"load the arm's URDF into /{self._settings.robot_name}/robot_description",
                 "widowx",
             )
         self.sleep_joints = np.array(arm.group_info.joint_sleep_positions, np.float64)
@@ -84,9 +95,6 @@ class InterbotixClient:
         # the gripper's motor is listed there by the name of its left finger
         self.motors: Tuple[str, ...] = tuple(
             GRIPPER if name == LEFT_FINGER else name for name in info.joint_names
-        )
-        self._subscriber = self._rospy.Subscriber(
-            topic, message, self._on_states, queue_size=1, tcp_nodelay=True
         )
 
     # -- measurements --------------------------------------------------------------------
