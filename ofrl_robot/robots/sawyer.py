@@ -92,6 +92,7 @@ class SawyerArm:
         self._closing = threading.Lock()
         self._closed = False
         self._stream = TargetStream(self._tell, self._measured())
+        self._stream.start()
         self._client.at_shutdown(self.close)
 
     # -- measured ------------------------------------------------------------------------
@@ -149,7 +150,7 @@ class SawyerArm:
         if not self._stream.move(joints, max(period, self._least_time(joints)), holds):
             return Sent(refused=STOPPED)  # a stop came while the service was asked
         self._goal = setpoint
-        if self._gripper:
+        if self._gripper and not self._stopped:
             self._gripper.wish(setpoint.gripper)
         return Sent()
 
@@ -159,10 +160,8 @@ class SawyerArm:
         May be called from any thread, and twice.
         """
         self._stopped, self._goal = True, None
-        reading = self._client.reading()
-        joints = self._positions(reading)
-        fresh = (self.now_ns() - reading.stamp_ns) * 1e-9 < MAX_AGE
-        self._stream.hold(joints if fresh and np.isfinite(joints).all() else None)
+        self._hold()
+        self._stopped = True  # again, if a re-arm ended in between
 
     def rearm(self) -> None:
         """Reset and enable the robot where it needs that; aim at where it stands.
@@ -177,11 +176,14 @@ class SawyerArm:
             )
         if self._gripper:
             self._gripper.recover()
+        holds = self._stream.holds
         measured = self._measured()
         self._collision, self._ik_fault, self._goal = False, None, None
         self._refusals = self._unanswered = 0
-        self._stream.hold(measured)
         self._stopped = False
+        if not self._stream.move(measured, 0.0, holds):
+            self._stopped = True
+            raise RobotError("it was stopped meanwhile", "re-arm it again", self.name)
 
     def home(self) -> None:
         """Open the gripper, rise a little, move slowly to the start pose; seconds.
@@ -192,18 +194,22 @@ class SawyerArm:
         Raises:
             RobotError: it did not arrive, with the name of the joint; or it was stopped.
         """
+        holds = self._stream.holds  # before the look at ``_stopped``: a stop from now on wins
         self._require_ready()
         if self._stopped:
             raise RobotError("it is stopped", "re-arm it", self.name)
         self._goal = None
-        if self._gripper:
-            self._gripper.open(_GRIPPER)
-        self._stream.hold(self._measured())
-        holds = self._stream.holds
-        lifted = self._lifted()
-        if lifted is not None:
-            self._travel(lifted, holds)
-        self._travel(self._start, holds)
+        try:
+            if self._gripper:
+                self._gripper.open(_GRIPPER)
+            self._stream.move(self._measured(), 0.0, holds)
+            lifted = self._lifted()
+            if lifted is not None:
+                self._travel(lifted, holds)
+            self._travel(self._start, holds)
+        except RobotError:
+            self._hold()  # do not go on pushing
+            raise
 
     def close(self) -> None:
         """Hold, switch the motors off if so set, and release the robot; bounded in time."""
@@ -235,6 +241,13 @@ class SawyerArm:
             self._client.send(joints)
         elif not self._closed:
             self.stop()  # an arm that is moved by hand now must not spring back when it is enabled
+
+    def _hold(self) -> None:
+        """Aim at the measured joints, or stay at the target when they cannot be relied on."""
+        reading = self._client.reading()
+        joints = self._positions(reading)
+        fresh = (self.now_ns() - reading.stamp_ns) * 1e-9 < MAX_AGE
+        self._stream.hold(joints if fresh and np.isfinite(joints).all() else None)
 
     def _unchanged(self, setpoint: Setpoint) -> bool:
         goal = self._goal

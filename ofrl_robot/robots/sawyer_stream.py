@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 import time
-from typing import Callable, Optional, Sequence
+from typing import Callable, Optional
 
 import numpy as np
 
@@ -29,7 +29,7 @@ class TargetStream:
     """
 
     def __init__(
-        self, send: Callable[[np.ndarray], None], start: Sequence[float], rate_hz: float = 100.0
+        self, send: Callable[[np.ndarray], None], start: np.ndarray, rate_hz: float = 100.0
     ) -> None:
         self._send, self._period = send, 1.0 / rate_hz
         self._lock = threading.Lock()
@@ -39,6 +39,9 @@ class TargetStream:
         self._from = self._to = np.array(start, np.float64)
         self._begun, self._duration, self._smooth = 0.0, 0.0, False
         self._thread = threading.Thread(target=self._run, daemon=True, name="joint targets")
+
+    def start(self) -> None:
+        """Begin to send."""
         self._thread.start()
 
     @property
@@ -91,7 +94,7 @@ class TargetStream:
     def close(self) -> None:
         """Send no more. Calling it again does nothing."""
         self._closed.set()
-        if threading.current_thread() is not self._thread:
+        if self._thread.is_alive() and threading.current_thread() is not self._thread:
             self._thread.join(STOPPED_WITHIN)
 
     def _at(self, now: float) -> np.ndarray:

@@ -264,6 +264,30 @@ def test_an_error_that_survives_the_reset_is_said(arm, robot):
         arm.rearm()
 
 
+def test_a_robot_that_is_found_disabled_is_enabled_by_a_rearm(build, robot):
+    robot.enabled = False
+    arm = build()
+    until(lambda: reasons(arm) == [StopReason.TORQUE_OFF])
+    assert arm.command(setpoint(arm, (0.01, 0.0, 0.0))).refused == "stopped"
+    arm.rearm()
+    assert reasons(arm) == [] and robot.enabled
+    assert arm.command(setpoint(arm, (0.01, 0.0, 0.0))).refused == ""
+
+
+def test_a_stop_while_it_is_rearmed_stays(arm, robot, monkeypatch):
+    arm.stop()
+    measured = arm._measured
+
+    def interrupted():
+        arm.stop()
+        return measured()
+
+    monkeypatch.setattr(arm, "_measured", interrupted)
+    with pytest.raises(RobotError, match="stopped meanwhile"):
+        arm.rearm()
+    assert arm.command(setpoint(arm)).refused == "stopped"
+
+
 def test_nothing_is_sent_while_the_robot_is_not_enabled(arm, robot):
     robot.enabled = False
     until(lambda: StopReason.TORQUE_OFF in reasons(arm))
@@ -381,6 +405,7 @@ def test_home_names_the_joint_that_does_not_arrive(build, robot, monkeypatch):
     robot.stuck = {"right_j3"}
     with pytest.raises(RobotError, match="right_j3 is 0.10 rad from the start pose"):
         arm.home()
+    assert np.abs(arm._stream.goal() - robot.joints).max() < 1e-6, "it does not go on pushing"
 
 
 def test_a_stop_ends_the_way_to_the_start_pose(build, robot):
