@@ -138,7 +138,7 @@ class SawyerArm:
         needs more than two periods is refused: then the arm catches up. (Refusing it after one
         would leave an actor that goes on asking for it standing for ever.)
         """
-        holds = self._stream.holds
+        begun, holds = time.monotonic(), self._stream.holds
         if self._stopped or self._closed:
             return Sent(refused=STOPPED)
         seed = self._stream.goal()
@@ -147,7 +147,9 @@ class SawyerArm:
         refused = self._refusal(joints, _STRETCH * period)
         if refused or joints is None:
             return Sent(refused=refused)
-        if not self._stream.move(joints, max(period, self._least_time(joints)), holds):
+        # arrive one period after the command, however long the service took (3 to 15 ms)
+        duration = max(begun + period - time.monotonic(), self._least_time(joints))
+        if not self._stream.move(joints, duration, holds):
             return Sent(refused=STOPPED)  # a stop came while the service was asked
         self._goal = setpoint
         if self._gripper and not self._stopped:

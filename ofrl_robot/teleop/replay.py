@@ -76,14 +76,30 @@ def make(config: DeviceConfig) -> Replay:
     return Replay(Path(config.settings["dataset"]), config.action_spec)
 
 
-def path_distances(a: Episode, b: Episode) -> np.ndarray:
-    """Return how far apart the end effectors of two episodes are at each step, (T+1,) m.
+def path_distances(path: Episode, other: Episode) -> np.ndarray:
+    """Return how far the end effector of ``other`` is from the path of ``path``, (T+1,) m.
+
+    The path is the line through the measured positions, near the same step: when a position was
+    measured 10 ms later, at 0.25 m/s, it lies 2.5 mm further on, but on the same path.
 
     Raises:
         DatasetError: an episode records no position ``ee_x``, ``ee_y``, ``ee_z``.
     """
-    steps = min(len(a), len(b)) + 1
-    return np.asarray(np.linalg.norm(_positions(a)[:steps] - _positions(b)[:steps], axis=1))
+    line, points = _positions(path), _positions(other)
+    steps = min(len(line), len(points))
+    distances = []
+    for step in range(steps):
+        corners = line[max(step - 1, 0) : step + 2]
+        nearest = [_to_segment(points[step], a, b) for a, b in zip(corners, corners[1:])]
+        distances.append(min(nearest))
+    return np.array(distances)
+
+
+def _to_segment(point: np.ndarray, a: np.ndarray, b: np.ndarray) -> float:
+    along = b - a
+    length = float(along @ along)
+    share = 0.0 if length == 0.0 else float(np.clip((point - a) @ along / length, 0.0, 1.0))
+    return float(np.linalg.norm(point - a - share * along))
 
 
 def _positions(episode: Episode) -> np.ndarray:

@@ -63,8 +63,15 @@ def test_paths_are_compared_step_by_step(make_dataset):
         state_units=("m",) * 3,
     )
     meta = dataclasses.replace(episode.meta, observation_spec=spec)
-    a = dataclasses.replace(episode, meta=meta, state=np.zeros((5, 3)))
-    b = dataclasses.replace(a, state=np.outer(np.arange(5), [0.0, 3.0, 4.0]))
-    assert np.allclose(path_distances(a, b), [0.0, 5.0, 10.0, 15.0, 20.0])
+    way = np.array(
+        [[0.0, 0.0, 0.0], [0.0, 0.1, 0.0], [0.0, 0.2, 0.0], [0.1, 0.2, 0.0], [0.1, 0.2, 0.0]]
+    )
+    a = dataclasses.replace(episode, meta=meta, state=way)
+    assert np.allclose(path_distances(a, a), 0.0)
+    later = way + [[0, 0, 0], [0, 0.03, 0], [0.03, 0, 0], [-0.02, 0, 0], [0, 0, 0]]
+    assert np.allclose(path_distances(a, dataclasses.replace(a, state=later)), 0.0), "on the path"
+    beside = way + [[0, 0, 0], [0, 0, 0.03], [0, 0.04, 0.03], [0.04, 0.03, 0], [0, 0.03, 0.04]]
+    expected = [0.0, 0.03, 0.05, 0.05, 0.05]
+    assert np.allclose(path_distances(a, dataclasses.replace(a, state=beside)), expected)
     with pytest.raises(DatasetError, match="ee_x"):
         path_distances(a, episode)
