@@ -17,6 +17,7 @@ ARMS = Registry(
     "ofrl_robot.arms",
     {
         "sim": "ofrl_robot.robots.sim:SimArm",
+        "rehearsal": "ofrl_robot.robots.rehearsal:RehearsalArm",
         "widowx": "ofrl_robot.robots.widowx:WidowXArm",
         "sawyer": "ofrl_robot.robots.sawyer:SawyerArm",
     },

@@ -1,0 +1,116 @@
+"""Run rehearsals one after the other, each on a stage of its own."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+from typing import Dict, Iterator, List, Sequence
+
+import rospy
+
+from ofrl_robot.errors import ConfigError, OfrlError
+from ofrl_robot.pages.rehearsal import Result
+from ofrl_ros.rehearsal import actor_faults, driver_faults, process_faults
+from ofrl_ros.rehearsal.scenario import Outcome, Scenario
+from ofrl_ros.rehearsal.stage import Cast, Stage, ros_environment
+
+MASTER_TIMEOUT = 15.0  # s for a ROS master to start
+
+
+def all_scenarios() -> List[Scenario]:
+    """Return every fault that is rehearsed."""
+    return [
+        *actor_faults.scenarios(), *driver_faults.scenarios(), *process_faults.scenarios(),
+    ]  # fmt: skip
+
+
+def choose(names: Sequence[str]) -> List[Scenario]:
+    """Return the scenarios of these names, all without any.
+
+    Raises:
+        ConfigError: a name is unknown.
+    """
+    known = {scenario.name: scenario for scenario in all_scenarios()}
+    unknown = [name for name in names if name not in known]
+    if unknown:
+        raise ConfigError(f"no fault is called {unknown[0]!r}", f"use one of: {', '.join(known)}")
+    return [known[name] for name in names] if names else list(known.values())
+
+
+def play(scenario: Scenario, stage: Stage) -> Result:
+    """Play one scenario.
+
+    A scenario that cannot be played counts as a promise that was not kept.
+    """
+    try:
+        stage.wait_ready()
+        stage.make_ready()
+        outcome = scenario.play(stage)
+    except (OfrlError, rospy.ROSException, rospy.ServiceException) as error:
+        outcome = Outcome(False, None, str(error))
+    return Result(
+        scenario.name, scenario.group, scenario.promise, scenario.bound, outcome.kept,
+        outcome.seconds, outcome.text,
+    )  # fmt: skip
+
+
+def rehearse(scenarios: Sequence[Scenario], cast: Cast) -> Iterator[Result]:
+    """Play scenarios under a ROS master of their own; yield what came of each.
+
+    This process becomes a ROS node of that master, so it can rehearse once.
+
+    Raises:
+        ConfigError: the master does not start.
+    """
+    with tempfile.TemporaryDirectory(prefix="ofrl-rehearsal-") as home:
+        port = _free_port()
+        environment = ros_environment(port, Path(home))
+        master = subprocess.Popen(
+            ["rosmaster", "--core", "-p", str(port)], env=environment,
+            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        )  # fmt: skip
+        try:
+            _await_port(port)
+            _become_node(environment)
+            with contextlib.ExitStack() as shared:
+                stage = None
+                for number, scenario in enumerate(scenarios):
+                    with contextlib.ExitStack() as own:
+                        if scenario.own_stage or stage is None:
+                            new = Stage(Path(home) / f"{number:02d}", environment, cast)
+                            (own if scenario.own_stage else shared).callback(new.close)
+                            stage = stage if scenario.own_stage else new
+                        result = play(scenario, new if scenario.own_stage else stage)
+                    if not result.kept:
+                        stage = None  # whatever is wrong with it, the next one is not to suffer
+                    yield result
+        finally:
+            rospy.signal_shutdown("the rehearsal is over")
+            master.terminate()
+            master.wait()
+
+
+def _become_node(environment: Dict[str, str]) -> None:
+    os.environ.update({k: v for k, v in environment.items() if k.startswith("ROS")})
+    rospy.init_node("rehearsal", anonymous=True, disable_signals=True)
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _await_port(port: int) -> None:
+    deadline = time.monotonic() + MASTER_TIMEOUT
+    while time.monotonic() < deadline:
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)) == 0:
+                return
+        time.sleep(0.05)
+    raise ConfigError("the ROS master does not start", "see what `rosmaster --core` prints")
