@@ -35,7 +35,7 @@ from ofrl_ros.episode_input import (
     SessionLostError,
 )
 from ofrl_ros.latched import reliable_publisher
-from ofrl_ros.node import run_node, say, service, set_param, trigger_service
+from ofrl_ros.node import run_node, service, set_param, trigger_service
 from ofrl_ros.params import bool_param, choice_param, int_param, path_param
 from std_msgs.msg import String
 from std_srvs.srv import TriggerResponse
@@ -193,9 +193,10 @@ class EpisodeNode:
             raise RobotError(text, "look at the arm and its cameras, then launch again")
         rospy.logwarn("%s; the session waits", text)
         call = f"  rosservice call {rospy.get_namespace()}"
-        say(
+        print(
             f"Look at the arm, then:\n{call}rearm\n"
-            f"{call}episode/again   (the same seed), or\n{call}episode/next"
+            f"{call}episode/again   (the same seed), or\n{call}episode/next",
+            flush=True,
         )
         self._wish = ""
         self._to(episode.STOPPED)
@@ -286,7 +287,9 @@ class EpisodeNode:
             session_log.note(saved=self._saved, aborted=self._aborted)
             self._publish_saved(result.path)
             if end.aborted:
-                say(f"{result.path.name}: {result.steps} steps, aborted ({end.aborted})")
+                print(
+                    f"{result.path.name}: {result.steps} steps, aborted ({end.aborted})", flush=True
+                )
 
     # -- what it publishes and prints ---------------------------------------------------------
 
@@ -306,17 +309,18 @@ class EpisodeNode:
         """Print a line now and then: episodes saved, not attempts."""
         if done % max(1, self._count // 10) == 0 or done == self._count:
             left = seconds / done * (self._count - done)
-            say(
+            print(
                 f"episodes {self._saved}/{self._count} saved, {self._successes} successes, "
-                f"eta {left:.0f} s"
+                f"eta {left:.0f} s",
+                flush=True,
             )
 
     def _summary(self) -> None:
         if not schema.episode_paths(self._folder):
-            say(f"{self._folder}: no episode was saved")
+            print(f"{self._folder}: no episode was saved", flush=True)
             return
         report = report_trials(self._folder)
-        say(f"{self._folder}: {report.line()}")
+        print(f"{self._folder}: {report.line()}", flush=True)
         if self._actor == "policy":
             write_whole(self._folder / "trials.json", report.to_json())
 

@@ -7,7 +7,7 @@ import sys
 import threading
 import time
 from http.client import HTTPException
-from typing import Any, Callable, List
+from typing import Any, Callable, List, TextIO
 
 import rospy
 from std_srvs.srv import Trigger, TriggerResponse
@@ -21,8 +21,34 @@ MASTER_PATIENCE = 5.0  # s for the session watch to find out that the master is 
 QUEUE = 100  # messages a publisher may hold; an episode in lockstep never has as many in flight
 
 
+class _Output:
+    """A text stream that drops what nobody can read.
+
+    When the terminal or the reader of a pipe is gone, a print raises, and so does ``rospy.logwarn``
+    (measured: BrokenPipeError out of the stop of an arm). The session must end well all the same.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        """Write what can be written."""
+        with contextlib.suppress(OSError):
+            self._stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        """Flush what can be written."""
+        with contextlib.suppress(OSError):
+            self._stream.flush()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
 def run_node(name: str, main: Callable[[], None]) -> None:
     """Run a node's main; an OfrlError becomes one line and exit code 2, never a traceback."""
+    sys.stdout, sys.stderr = _Output(sys.stdout), _Output(sys.stderr)  # type: ignore[assignment]
     try:
         require_free_name(rospy.resolve_name(name))
         rospy.init_node(name)
@@ -41,12 +67,6 @@ def run_node(name: str, main: Callable[[], None]) -> None:
             raise
     finally:
         end_if_lost()
-
-
-def say(text: str) -> None:
-    """Print a line; the session goes on also when nobody can read it any more."""
-    with contextlib.suppress(OSError):
-        print(text, flush=True)
 
 
 def set_param(name: str, value: Any) -> None:
