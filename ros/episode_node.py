@@ -252,10 +252,9 @@ class EpisodeNode:
         set_param("next_seed", seed)
         try:
             reset()
-        except RobotError as error:
+        except RobotError:
             if not self._input.settle(STATUS_TIMEOUT):
                 raise
-            rospy.logwarn("%s", error)
             return self._early(self._input.stopped_by)
         try:
             end = self._input.record(recorder, seed)

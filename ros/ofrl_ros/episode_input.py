@@ -124,7 +124,7 @@ class EpisodeInput:
         )
         self._nodes = {"robot node": speakers["tick"]}
         for camera in self._robot.camera_nodes:
-            self._nodes[f"camera {camera}"] = speakers[camera]
+            self._nodes[f"camera node of {camera}"] = speakers[camera]
         self._nodes[f"{self._actor} node"] = self._wait_for_actor()
         threading.Thread(target=self._watch_nodes, name="nodes", daemon=True).start()
 
@@ -277,7 +277,8 @@ class EpisodeInput:
         wait = threading.Event().wait
         while not rospy.is_shutdown():
             gone = self._gone()
-            if gone is not None:
+            # asked after: a shutdown of this node closes its own connections, one by one
+            if gone is not None and not rospy.core.is_shutdown_requested():
                 self.events.put("lost", gone)
                 return
             wait(0.05)

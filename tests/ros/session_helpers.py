@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import signal
 import time
+import types
 from pathlib import Path
-from typing import Any, Dict, List
+from typing import Any, List, Mapping
 
 import rospy
 from diagnostic_msgs.msg import DiagnosticStatus
@@ -17,6 +18,7 @@ from ofrl_robot.data.episodes.schema import episode_paths
 from tests.ros.waiting import wait_for
 
 TASK = "Widow250SingleObjGrasp-v0"
+NOTHING: Mapping[str, Any] = types.MappingProxyType({})
 
 
 class Session:
@@ -31,8 +33,8 @@ class Session:
     """
 
     def __init__(
-        self, node: Any, out: Path, episodes: int = 500, robot: Dict[str, Any] = {},
-        recorder: Dict[str, Any] = {},
+        self, node: Any, out: Path, episodes: int = 500,
+        robot: Mapping[str, Any] = NOTHING, recorder: Mapping[str, Any] = NOTHING,
     ) -> None:  # fmt: skip
         self.namespace, self.out = node.namespace, out
         self.states: List[str] = []
