@@ -308,3 +308,48 @@ def test_a_full_disk_ends_the_session_in_one_line_and_keeps_whole_episodes(sessi
     assert "No space left" in lines[-1] and "Traceback" not in running.text, running.text
     kept = episode_paths(small_disk)
     assert kept and all(len(read_episode(path)) > 0 for path in kept)
+
+
+# -- what started the nodes is gone ------------------------------------------------------------
+
+
+def test_a_second_launch_is_refused_and_kill_9_of_roslaunch_leaves_no_node(launch, tmp_path):
+    out = tmp_path / "data"
+    first = launch("collect.launch", episodes=500, out=out)
+    wait_for(lambda: len(episode_paths(out)) >= 2, "two episodes")
+    second = launch("collect", port=first.port, episodes=1, out=tmp_path / "other")
+    text = second.wait(60)
+    assert second.process.returncode == 2
+    assert "another session runs here already" in text and len(text.splitlines()) == 1, text
+    count = len(episode_paths(out))
+    wait_for(lambda: len(episode_paths(out)) >= count + 2, "the first session to go on")
+    assert not (tmp_path / "other").exists()
+
+    first.process.kill()
+    wait_for(lambda: not first.pids("_node.py"), "the nodes to end", timeout=15)
+    metas = [read_episode(path).meta for path in episode_paths(out)]
+    assert {m.abort_reason for m in metas[:-1]} == {""}
+    assert metas[-1].abort_reason in ("", "the process that started this node is gone")
+    assert not list(out.glob("*.partial")) and "Traceback" not in first.output
+
+
+def test_a_master_that_dies_ends_the_session_and_saves_the_episode(launch, tmp_path):
+    out = tmp_path / "data"
+    running = launch("collect", episodes=500, out=out)
+    wait_for(lambda: len(episode_paths(out)) >= 2, "two episodes")
+    os.kill(running.pids("rosmaster")[0], signal.SIGKILL)
+    text = running.wait(30)
+    assert running.process.returncode == 2 and "Traceback" not in text, text
+    assert not list(out.glob("*.partial"))
+    metas = [read_episode(path).meta for path in episode_paths(out)]
+    assert {m.abort_reason for m in metas[:-1]} == {""}
+    assert f"{len(metas)}" in text and "master" in text.splitlines()[-1]
+
+
+def test_kill_9_of_ofrl_launch_leaves_no_node(launch, tmp_path):
+    out = tmp_path / "data"
+    running = launch("collect", episodes=500, out=out)
+    wait_for(lambda: len(episode_paths(out)) >= 1, "an episode")
+    running.process.kill()
+    wait_for(lambda: not running.pids(""), "nodes and master to end", timeout=15)
+    assert not list(out.glob("*.partial"))
