@@ -53,12 +53,8 @@ class Watchdogs:
             threading.Thread(target=loop, name=loop.__name__, daemon=True).start()
 
     def begin(self) -> None:
-        """Note that an episode runs.
-
-        The recorder was silent while it waited for the reset (seconds on an arm): the time in
-        which it must be heard of begins now.
-        """
-        self._recorder.hear(time.monotonic())
+        """Note that an episode runs. While a reset waited for a person, the recorder waited too."""
+        self._recorder.grant(time.monotonic())
         self._running = True
 
     def end(self) -> None:
