@@ -133,8 +133,9 @@ def row(result: Dict[str, Any]) -> str:
     def three(name: str) -> str:
         return "/".join(f"{value:.1f}" for value in result[name])
 
+    aborted = len(result["aborted"])
     return (
-        f"{result['busy']:4d}  {result['saved']:3d}/{result['asked']:<3d} {len(result['aborted']):7d}"
+        f"{result['busy']:4d}  {result['saved']:3d}/{result['asked']:<3d} {aborted:7d}"
         f" {result['successes']:9d} {result['ticks']:6d} {result['held']:5d} {result['late']:5d}"
         f"  {three('answer_ms'):>16s}  {three('applied_ms'):>16s}  {three('period_ms'):>18s}"
         f"  {' '.join(result['aborted'])}"

@@ -26,14 +26,16 @@ from ofrl_ros.description import wait_for_description
 from ofrl_ros.diagnostics import status_message
 from ofrl_ros.episode_input import (
     DISCARD,
+    LABEL,
     SESSION_ENDED,
+    STATUS_TIMEOUT,
     End,
     EpisodeInput,
     LostTickError,
     SessionLostError,
 )
 from ofrl_ros.latched import reliable_publisher
-from ofrl_ros.node import run_node, service, trigger_service
+from ofrl_ros.node import run_node, service, set_param, trigger_service
 from ofrl_ros.params import bool_param, choice_param, int_param, path_param
 from std_msgs.msg import String
 from std_srvs.srv import TriggerResponse
@@ -49,6 +51,7 @@ from ofrl_robot.errors import ConfigError, OfrlError, RobotError
 from ofrl_robot.evaluation.trials import report_trials
 from ofrl_robot.files import write_whole
 from ofrl_robot.recording.episode_recorder import EpisodeRecorder, Written
+from ofrl_robot.sessions import session_log
 
 TRIES = 3  # attempts at an episode that lost a tick, before giving up
 AGAIN, NEXT = "again", "next"  # what to do after a stop
@@ -81,13 +84,14 @@ class EpisodeNode:
         self._state = episode.EpisodeState()
         self._seed = 0
         self._started = 0  # stamp of tick 0
-        self._saved = self._successes = 0
+        self._saved = self._aborted = self._successes = 0
         self._wish = ""  # AGAIN or NEXT, after a stop
 
         self._publisher = rospy.Publisher(
             "episode/state", DiagnosticStatus, queue_size=10, latch=True
         )
         self._saved_publisher = reliable_publisher("episode/saved", String)
+        self._end_on_robot = service("end_episode")
         self._input = EpisodeInput(self._robot, self._actor, lambda: self._to(episode.RUNNING))
         for verb in (*_LABELS, DISCARD):
             trigger_service("episode/" + verb, lambda v=verb: self._on_verb(v))
@@ -125,16 +129,17 @@ class EpisodeNode:
         if self._state.name != episode.RUNNING:
             return TriggerResponse(False, "no episode is running")
         if verb == DISCARD:
-            self._input.events.put(DISCARD, None)
+            self._input.say(DISCARD)
         else:
-            self._input.events.put("label", _LABELS[verb])
+            self._input.say(LABEL, _LABELS[verb])
         return TriggerResponse(True, verb)
 
     def _on_wish(self, wish: str) -> TriggerResponse:
         if self._state.name != episode.STOPPED:
             return TriggerResponse(False, "the session is not stopped")
-        if not self._input.armed:
+        if not self._input.wait_armed(STATUS_TIMEOUT):
             return TriggerResponse(False, "the robot is stopped; call rearm first")
+        self._input.stopped_by = ""  # dealt with; one that comes from now on is another one
         self._wish = wish
         return TriggerResponse(True, wish)
 
@@ -142,6 +147,7 @@ class EpisodeNode:
 
     def run(self) -> None:
         """Run all episodes; print the count on disk at the end, also after Ctrl-C or an error."""
+        session_log.note(asked=self._count)
         try:
             self._all_episodes()
         except rospy.ROSInterruptException:
@@ -149,8 +155,10 @@ class EpisodeNode:
         except OfrlError:
             with contextlib.suppress(OfrlError):  # the disk may refuse; the first error matters
                 self._summary()
+            session_log.note(ended=True)
             raise
         self._summary()
+        session_log.note(ended=True)
 
     def _all_episodes(self) -> None:
         reset = service("reset")
@@ -178,17 +186,21 @@ class EpisodeNode:
 
     def _go_on(self, end: End) -> str:
         """After an aborted episode, wait for the operator; return AGAIN or NEXT."""
-        text = f"the episode ended early ({end.aborted}); saved as aborted"
+        text = f"the episode ended early ({end.aborted})"
         if end.session_over:
             raise SessionLostError(text, "see why it ended, and launch again")
         if self._after_stop == END:
             raise RobotError(text, "look at the arm and its cameras, then launch again")
-        names = [rospy.resolve_name(n) for n in ("rearm", "episode/again", "episode/next")]
-        rospy.logwarn("%s. Look at the arm; then call %s, and %s or %s", text, *names)
+        rospy.logwarn("%s; the session waits", text)
+        call = f"  rosservice call {rospy.get_namespace()}"
+        print(
+            f"Look at the arm, then:\n{call}rearm\n"
+            f"{call}episode/again   (the same seed), or\n{call}episode/next",
+            flush=True,
+        )
         self._wish = ""
         self._to(episode.STOPPED)
         self._input.wait(lambda: bool(self._wish))
-        self._input.stopped_by = ""
         self._to(episode.IDLE)
         return self._wish
 
@@ -224,7 +236,7 @@ class EpisodeNode:
                 end = self._run(recorder, reset, seed)
             except rospy.ROSInterruptException:
                 # the session ends, by Ctrl-C or because a node died: what was recorded is kept
-                self._save(recorder, self._aborted(self._input.lost() or SESSION_ENDED))
+                self._save(recorder, self._early(self._input.lost() or SESSION_ENDED))
                 raise
             if not end.discarded:
                 self._save(recorder, end)
@@ -235,19 +247,31 @@ class EpisodeNode:
 
     def _run(self, recorder: EpisodeRecorder, reset: Callable[[], str], seed: int) -> End:
         """Reset and record; a stop that came in between two episodes counts too."""
-        rospy.set_param("next_seed", seed)
+        if self._input.settle():
+            return self._early(self._input.stopped_by)  # and the arm does not even go home
+        set_param("next_seed", seed)
         try:
             reset()
-        except RobotError as error:
-            self._input.settle()
-            if not self._input.stopped_by:
+        except RobotError:
+            if not self._input.settle(STATUS_TIMEOUT):
                 raise
-            rospy.logwarn("%s", error)
-            return self._aborted(self._input.stopped_by)
-        return self._input.record(recorder, seed)
+            return self._early(self._input.stopped_by)
+        try:
+            end = self._input.record(recorder, seed)
+        except LostTickError:
+            self._end_episode()
+            raise
+        if not (recorder.complete or end.aborted):
+            self._end_episode()
+        return end
+
+    def _end_episode(self) -> None:
+        """End the robot's episode, so that nobody moves the arm while nothing is recorded."""
+        with contextlib.suppress(RobotError):  # it has just ended by itself, or by a stop
+            self._end_on_robot()
 
     @staticmethod
-    def _aborted(reason: str) -> End:
+    def _early(reason: str) -> End:
         return End(schema.UNKNOWN, schema.NO_LABEL_SOURCE, reason)
 
     def _save(self, recorder: EpisodeRecorder, end: End) -> None:
@@ -257,8 +281,14 @@ class EpisodeNode:
         result = recorder.finish(end.label, end.source, end.aborted)
         if isinstance(result, Written):
             self._saved += not end.aborted
+            self._aborted += bool(end.aborted)
             self._successes += result.success == schema.SUCCESS
+            session_log.note(saved=self._saved, aborted=self._aborted)
             self._publish_saved(result.path)
+            if end.aborted:
+                print(
+                    f"{result.path.name}: {result.steps} steps, aborted ({end.aborted})", flush=True
+                )
 
     # -- what it publishes and prints ---------------------------------------------------------
 

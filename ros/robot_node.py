@@ -37,9 +37,11 @@ from ofrl_robot.control.loop import ControlLoop
 from ofrl_robot.control.pacing import Pacer
 from ofrl_robot.control.stops import StopReason
 from ofrl_robot.errors import CameraStoppedError, OfrlError
+from ofrl_robot.robots.rehearsed import complaint
 
 WAITING, PAUSED = "waiting", "paused"  # states on robot/status beside armed and stopped
 LATE_TOLERANCE = 0.005  # s after the action latency before an action counts as late
+SIMULATED = ("sim", "rehearsal")  # arms that need no rehearsal
 ANSWERS = 100_000  # whose times of arrival are kept for the summary
 BUSY_TIMEOUT = 5.0  # s that rearm waits for a call of the driver to return
 
@@ -78,10 +80,13 @@ class RobotNode:
         trigger_service("stop", self._on_stop)
         trigger_service("rearm", self._on_rearm)
         trigger_service("reset", self._on_reset)
+        trigger_service("end_episode", self._on_end_episode)
         trigger_service("scene_ready", self._on_scene_ready)
         trigger_service("pause", lambda: self._on_pause(True))
         trigger_service("resume", lambda: self._on_pause(False))
         watch_session().on_lost(lambda lost: self._stop(StopReason.MASTER_LOST, lost))
+        if arm.name not in SIMULATED and complaint(arm.name):
+            rospy.logwarn("%s; run `ofrl rehearse --robot %s`", complaint(arm.name), arm.name)
         Diagnostics("ofrl/robot", self._describe)
         self._publish_status()
 
@@ -152,6 +157,20 @@ class RobotNode:
             self._over = True
             self._changed.notify_all()
             return TriggerResponse(*self._resets.ask(seed))
+
+    def _on_end_episode(self) -> TriggerResponse:
+        """End the running episode: no further action is taken until the next reset.
+
+        The recorder calls it when an operator labels or discards an episode. Without it the actor
+        would go on moving the arm, unrecorded, until the file is saved.
+        """
+        with self._changed:
+            if self._over:
+                return TriggerResponse(False, "no episode is running")
+            self._over, self._paused = True, False
+            self._changed.notify_all()
+        self._publish_status()
+        return TriggerResponse(True, "ended")
 
     # -- main thread ---------------------------------------------------------------------
 
@@ -334,6 +353,7 @@ class RobotNode:
     def _publish_status(self) -> None:
         level, text, values = self._describe()
         values["reason"] = self._loop.stop_reason
+        values["paused"] = int(self._paused)
         self._topics.publish_status(status_message("robot", level, text, values))
 
 

@@ -12,7 +12,7 @@ PACKAGE = "ofrl_robot"
 FLOORS = [
     {"errors"},
     {"specs", "files", "processes", "config", "registry"},
-    {"images"},
+    {"images", "sessions"},
     {"control", "nets"},
     {"data", "sim"},
     {"algos"},

@@ -28,9 +28,11 @@ from ofrl_robot.algos.registry import config_class
 from ofrl_robot.cli.config_file import split_config
 from ofrl_robot.cli.data import Data
 from ofrl_robot.cli.info import Info
+from ofrl_robot.cli.launch import Launch, prepare_launch
 from ofrl_robot.cli.learning import Diagnose, Report, Train, algorithm
 from ofrl_robot.cli.output import PIPE_CLOSED, PipeClosed, checked_output, complain, escaped_output
 from ofrl_robot.cli.parsing import UsageError, parse, parse_quietly, print_usage_error
+from ofrl_robot.cli.rehearse import Rehearse
 from ofrl_robot.cli.simulation import Collect, Evaluate, Sim
 from ofrl_robot.cli.sweep import Sweep
 from ofrl_robot.cli.train_words import prepare_train
@@ -55,6 +57,8 @@ def verbs(words: Sequence[str]) -> Any:
         (Report, "report", "Write a page with curves, verdict and trials."),
         (Evaluate, "evaluate", "Run trials in simulation and print k/n."),
         (Sweep[settings], "sweep", "Train for every combination of settings."),  # type: ignore[valid-type]
+        (Launch, "launch", "Collect or deploy over ROS, with an honest exit code."),
+        (Rehearse, "rehearse", "Play every fault over ROS and measure until the arm stops."),
         (Sim, "sim", "Compare the simulator with the real roboverse."),
         (Info, "info", "Print versions and hardware for a bug report."),
     )
@@ -99,7 +103,7 @@ def read_command(words: Sequence[str]) -> Any:
         ConfigError: a setting cannot be used; one of the file of ``--config`` is named with it.
         SystemExit: the parser has printed help (exit code 0) or what is wrong (2).
     """
-    typed, config = split_config(prepare_train(words))
+    typed, config = split_config(prepare_train(prepare_launch(words)))
     if config is None:
         return _read(typed)
     words = config.insert(typed)

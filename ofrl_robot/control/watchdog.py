@@ -27,6 +27,11 @@ class Heartbeat:
         """Note a sign of life at ``now`` (monotonic s)."""
         self._heard = now
 
+    def grant(self, now: float) -> None:
+        """Count its silence from ``now`` on: up to now it had no reason to be heard."""
+        if self._heard is not None:
+            self._heard = now
+
     def fault(self, now: float) -> Optional[Fault]:
         """Return a fault when it has been silent for too long."""
         if self._heard is None or now - self._heard <= self._most:

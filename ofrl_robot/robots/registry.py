@@ -19,6 +19,7 @@ ARMS = Registry(
         "sim": "ofrl_robot.robots.sim:SimArm",
         "rehearsal": "ofrl_robot.robots.rehearsal:RehearsalArm",
         "widowx": "ofrl_robot.robots.widowx:WidowXArm",
+        "sawyer": "ofrl_robot.robots.sawyer:SawyerArm",
     },
 )
 

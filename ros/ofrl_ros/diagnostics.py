@@ -12,7 +12,16 @@ from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 
 def status_reason(message: DiagnosticStatus) -> str:
     """Return why the robot is stopped, from ``robot/status``; empty while it is armed."""
-    return {pair.key: pair.value for pair in message.values}.get("reason", "")
+    return _values(message).get("reason", "")
+
+
+def status_paused(message: DiagnosticStatus) -> bool:
+    """Return whether the episode is paused, from ``robot/status``."""
+    return _values(message).get("paused", "0") != "0"
+
+
+def _values(message: DiagnosticStatus) -> Dict[str, str]:
+    return {pair.key: pair.value for pair in message.values}
 
 
 def status_message(name: str, level: int, text: str, values: Dict[str, Any]) -> DiagnosticStatus:

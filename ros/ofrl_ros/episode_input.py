@@ -12,6 +12,7 @@ from diagnostic_msgs.msg import DiagnosticStatus
 from sensor_msgs.msg import Joy
 from std_msgs.msg import Bool, Empty
 
+from ofrl_robot.control.signals import AppliedAction
 from ofrl_robot.control.stops import StopReason
 from ofrl_robot.control.watchdog import Heartbeat
 from ofrl_robot.data.episodes import schema
@@ -20,9 +21,10 @@ from ofrl_robot.recording.episode_recorder import EpisodeRecorder
 from ofrl_ros import messages
 from ofrl_ros.assembler import TickAssembler
 from ofrl_ros.description import RobotDescription
-from ofrl_ros.diagnostics import status_reason
+from ofrl_ros.diagnostics import status_paused, status_reason
 from ofrl_ros.events import Events
 from ofrl_ros.node import raise_on_shutdown, wait_connected
+from ofrl_ros.session_watch import watch_session
 from ofrl_ros.speakers import Speaker
 from ofrl_ros.watchdogs import RECORDER_HEARTBEAT, ROBOT_HEARTBEAT
 
@@ -30,7 +32,8 @@ TICK_TIMEOUT = 15.0  # s without a tick after which one is taken for lost
 ROBOT_TIMEOUT = 2.0  # s without a sign of the robot node after which it is taken for dead
 ACTOR_TIMEOUT = 60.0  # s for an actor to start: importing torch takes seconds
 BEAT = 0.1  # s between two heartbeats of the recorder
-DISCARD = "discard"  # the operator discards the episode
+STATUS_TIMEOUT = 1.0  # s for a status that must come: a stop's, after its reset was refused
+LABEL, DISCARD = "label", "discard"  # what an operator says of the running episode
 SESSION_ENDED = "session_ended"  # Ctrl-C, or roslaunch ended everything
 
 
@@ -64,6 +67,16 @@ def _aborted(reason: str, session_over: bool = False) -> End:
     return End(schema.UNKNOWN, schema.NO_LABEL_SOURCE, reason, session_over=session_over)
 
 
+def _applied_from(message: Joy) -> AppliedAction:
+    try:
+        return messages.applied_from(message)
+    except (ValueError, IndexError) as error:
+        raise RobotError(
+            f"the robot node sent no usable applied action ({error})",
+            "run all nodes in the same version",
+        ) from error
+
+
 class EpisodeInput:
     """What the recorder hears. One thread, the recorder's, calls :meth:`record` and :meth:`wait`.
 
@@ -84,6 +97,8 @@ class EpisodeInput:
         self.assembler = TickAssembler(robot.observation_spec, self.events)
         self.stopped_by = ""  # reason of the newest stop that nobody has dealt with
         self.armed = True
+        self._paused = False
+        self._attempt = 0  # counts episodes, also those that are discarded
         self._episode_number = 0  # of the newest reset whose ticks were received
         self._seed = 0
         self._nodes: Dict[str, Speaker] = {}
@@ -109,21 +124,35 @@ class EpisodeInput:
         )
         self._nodes = {"robot node": speakers["tick"]}
         for camera in self._robot.camera_nodes:
-            self._nodes[f"camera {camera}"] = speakers[camera]
+            self._nodes[f"camera node of {camera}"] = speakers[camera]
         self._nodes[f"{self._actor} node"] = self._wait_for_actor()
         threading.Thread(target=self._watch_nodes, name="nodes", daemon=True).start()
+
+    def say(self, verb: str, label: int = schema.UNKNOWN) -> None:
+        """Queue what an operator says of the running episode; any thread may call.
+
+        Args:
+            verb: LABEL or DISCARD. It does not count for the episode after: a second call that
+                comes while the first is worked on would label an episode that nobody has seen.
+            label: schema.SUCCESS or FAILURE.
+        """
+        self.events.put(verb, (self._attempt, label))
 
     def record(self, recorder: EpisodeRecorder, seed: int) -> End:
         """Record until the episode is over; say how it ended.
 
         Raises:
             LostTickError: a message was lost.
+            RobotError: the robot node says something that is no applied action.
             ROSInterruptException: the session ends.
         """
         self._seed = seed
+        self._attempt += 1
         before = self._episode_number  # ticks of earlier resets may still be on their way
         while True:
             kind, payload = self.events.get(TICK_TIMEOUT)
+            if kind is None and self._paused:
+                continue
             if kind is None and recorder.steps > 0 and self.assembler.awaited_cameras():
                 return _aborted(self._reason(""))
             if kind is None or recorder.overdue:
@@ -134,11 +163,11 @@ class EpisodeInput:
             elif kind == "lost":
                 return _aborted(str(payload), session_over=True)
             elif kind == "applied":
-                recorder.take_applied(messages.applied_from(payload))
-            elif kind == DISCARD:
+                recorder.take_applied(_applied_from(payload))
+            elif kind == DISCARD and payload[0] == self._attempt:
                 return End(schema.UNKNOWN, schema.NO_LABEL_SOURCE, discarded=True)
-            elif kind == "label":
-                return End(payload, schema.LABEL_FROM_OPERATOR)
+            elif kind == LABEL and payload[0] == self._attempt:
+                return End(payload[1], schema.LABEL_FROM_OPERATOR)
             elif kind == "tick":
                 self._take_tick(recorder, payload, before)
             if self.stopped_by:
@@ -163,17 +192,38 @@ class EpisodeInput:
             elif kind == "lost":
                 raise SessionLostError(str(payload), "see why it ended, and launch again")
 
-    def settle(self) -> None:
-        """Hear what has come so far."""
-        for kind, payload in self.events.drain():
+    def settle(self, seconds: float = 0.0) -> str:
+        """Hear what has come so far, or comes within ``seconds``; return why the robot stopped.
+
+        Returns:
+            The reason of a stop that nobody has dealt with; empty when there is none.
+
+        Raises:
+            SessionLostError: a node is gone.
+            ROSInterruptException: the session ends.
+        """
+        deadline = time.monotonic() + seconds
+        while True:
+            kind, payload = self.events.get(0.0)
             if kind == "status":
                 self._hear_status(payload)
             elif kind == "lost":
-                self.events.put(kind, payload)
+                raise SessionLostError(str(payload), "see why it ended, and launch again")
+            elif kind is None and (self.stopped_by or time.monotonic() >= deadline):
+                return self.stopped_by
+
+    def wait_armed(self, seconds: float) -> bool:
+        """Wait until the robot says that it is armed; any thread but the recorder's may call."""
+        deadline = time.monotonic() + seconds
+        pause = threading.Event().wait
+        while not self.armed and time.monotonic() < deadline and not rospy.is_shutdown():
+            pause(0.02)
+        return self.armed
 
     def lost(self) -> str:
-        """Return which node is gone, as far as was heard; empty when none is."""
-        return next((str(what) for kind, what in self.events.drain() if kind == "lost"), "")
+        """Return what the session has lost, as far as was heard; empty when all is there."""
+        heard = (str(what) for kind, what in self.events.drain() if kind == "lost")
+        return watch_session().lost or next(heard, "")
 
     def _take_tick(self, recorder: EpisodeRecorder, payload: Dict, before: int) -> None:
         tick, info = self.assembler.assemble(payload)
@@ -188,7 +238,7 @@ class EpisodeInput:
     def _hear_status(self, message: DiagnosticStatus) -> None:
         """Note a stop; it stays noted when a re-arm follows at once."""
         reason = status_reason(message)
-        self.armed = not reason
+        self.armed, self._paused = not reason, status_paused(message)
         self.stopped_by = self.stopped_by or reason
 
     def _reason(self, given: str) -> str:
@@ -227,7 +277,8 @@ class EpisodeInput:
         wait = threading.Event().wait
         while not rospy.is_shutdown():
             gone = self._gone()
-            if gone is not None:
+            # asked after: a shutdown of this node closes its own connections, one by one
+            if gone is not None and not rospy.core.is_shutdown_requested():
                 self.events.put("lost", gone)
                 return
             wait(0.05)

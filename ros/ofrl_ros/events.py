@@ -52,9 +52,10 @@ class Events:
         while True:
             raise_on_shutdown()
             self._poll()
+            left = deadline - time.monotonic()
             with contextlib.suppress(queue.Empty):
-                return self._queue.get(timeout=0.1)
-            if time.monotonic() > deadline:
+                return self._queue.get(left > 0, min(max(left, 0.0), 0.1))
+            if left <= 0:
                 return None, None
 
     @property

@@ -1,41 +1,13 @@
-"""Refuse misspelt arguments of roslaunch, which itself takes any name and drops it."""
+"""Refuse misspelt arguments of the roslaunch that started this node."""
 
 from __future__ import annotations
 
-import difflib
 import os
 from pathlib import Path
-from typing import List, Optional, Sequence, Tuple
-from xml.etree import ElementTree
+from typing import List, Optional, Sequence
 
 from ofrl_robot.errors import ConfigError
-
-LAUNCH = Path(__file__).resolve().parents[2] / "launch"
-
-
-def argument_names(file: Path) -> Tuple[str, ...]:
-    """Return the arguments that a launch file declares.
-
-    Raises:
-        ConfigError: it cannot be read.
-    """
-    try:
-        root = ElementTree.parse(str(file)).getroot()
-    except (OSError, ElementTree.ParseError) as error:
-        raise ConfigError(
-            f"cannot be read ({error})", "give the path of a launch file", file
-        ) from error
-    return tuple(str(arg.get("name")) for arg in root.findall("arg") if arg.get("value") is None)
-
-
-def require_known(given: Sequence[str], file: Path) -> None:
-    """Raise ConfigError unless a launch file declares every name of ``given``."""
-    names = argument_names(file)
-    for name in given:
-        if name not in names:
-            close = difflib.get_close_matches(name, names, 1)
-            fix = f"did you mean {close[0]}:=" if close else f"roslaunch {file.name} --ros-args"
-            raise ConfigError(f"{file.name} has no argument {name!r}", fix)
+from ofrl_robot.sessions.launch_files import PACKAGE, find_package, given_names, require_known
 
 
 def require_known_arguments() -> None:
@@ -45,10 +17,9 @@ def require_known_arguments() -> None:
         ConfigError: one is not declared by the launch file.
     """
     words = _parent_command()
-    launch = _our_launch_file(words)
+    launch = our_launch_file(words)
     if launch is not None:
-        given = [word.partition(":=")[0] for word in words if ":=" in word]
-        require_known([name for name in given if not name.startswith("_")], launch)
+        require_known(given_names(words), launch)
 
 
 def _parent_command() -> List[str]:
@@ -60,17 +31,21 @@ def _parent_command() -> List[str]:
     return [word.decode(errors="replace") for word in raw.split(b"\0") if word]
 
 
-def _our_launch_file(words: Sequence[str]) -> Optional[Path]:
+def our_launch_file(words: Sequence[str]) -> Optional[Path]:
     """Return the launch file of this package that a roslaunch command names, if it does."""
     if not any(Path(word).name == "roslaunch" for word in words[:3]):
         return None
+    try:
+        folder = find_package(os.environ) / "launch"
+    except ConfigError:  # started by a launch file that is somewhere else
+        return None
     for word in words:
-        path = LAUNCH / Path(word).name
-        named_by_package = "ofrl_robot" in words and "/" not in word
+        path = folder / Path(word).name
+        named_by_package = PACKAGE in words and "/" not in word
         if (
             word.endswith(".launch")
             and path.is_file()
-            and (named_by_package or Path(word).resolve() == path)
+            and (named_by_package or Path(word).resolve() == path.resolve())
         ):
             return path
     return None

@@ -2,23 +2,53 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import threading
 import time
-from typing import Any, Callable, List
+from http.client import HTTPException
+from typing import Any, Callable, List, TextIO
 
 import rospy
 from std_srvs.srv import Trigger, TriggerResponse
 
 from ofrl_robot.errors import ConfigError, OfrlError, RobotError
+from ofrl_robot.sessions import session_log
 from ofrl_ros.launch_arguments import require_known_arguments
 from ofrl_ros.session_watch import end_if_lost, require_free_name, watch_session
 
+MASTER_PATIENCE = 5.0  # s for the session watch to find out that the master is gone
 QUEUE = 100  # messages a publisher may hold; an episode in lockstep never has as many in flight
+
+
+class _Output:
+    """A text stream that drops what nobody can read.
+
+    When the terminal or the reader of a pipe is gone, a print raises, and so does ``rospy.logwarn``
+    (measured: BrokenPipeError out of the stop of an arm). The session must end well all the same.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        """Write what can be written."""
+        with contextlib.suppress(OSError):
+            self._stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        """Flush what can be written."""
+        with contextlib.suppress(OSError):
+            self._stream.flush()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
 
 
 def run_node(name: str, main: Callable[[], None]) -> None:
     """Run a node's main; an OfrlError becomes one line and exit code 2, never a traceback."""
+    sys.stdout, sys.stderr = _Output(sys.stdout), _Output(sys.stderr)  # type: ignore[assignment]
     try:
         require_free_name(rospy.resolve_name(name))
         rospy.init_node(name)
@@ -26,7 +56,9 @@ def run_node(name: str, main: Callable[[], None]) -> None:
         watch_session()
         main()
     except OfrlError as error:
-        print(f"{name}: {error}", file=sys.stderr, flush=True)
+        text = f"{name}: {error}"
+        if not session_log.note(error=text):  # else whoever started the session prints it
+            print(text, file=sys.stderr, flush=True)
         sys.exit(2)
     except rospy.ROSInterruptException:
         pass  # Ctrl-C, or roslaunch stopped the node while it waited
@@ -35,6 +67,23 @@ def run_node(name: str, main: Callable[[], None]) -> None:
             raise
     finally:
         end_if_lost()
+
+
+def set_param(name: str, value: Any) -> None:
+    """Set a parameter.
+
+    Raises:
+        ROSInterruptException: the session ends, since its master is gone.
+        RobotError: the master does not answer.
+    """
+    try:
+        rospy.set_param(name, value)
+    except (OSError, HTTPException) as error:
+        deadline = time.monotonic() + MASTER_PATIENCE
+        while time.monotonic() < deadline:
+            raise_on_shutdown()
+            time.sleep(0.02)
+        raise RobotError(f"the ROS master does not answer ({error})", "see why it ended") from error
 
 
 def trigger_service(name: str, answer: Callable[[], TriggerResponse]) -> rospy.Service:

@@ -16,6 +16,7 @@ import rosgraph
 import rospy
 
 from ofrl_robot.errors import ConfigError
+from ofrl_robot.sessions import session_log
 
 PERIOD = 0.25  # s between two looks
 MASTER_TIMEOUT = 1.0  # s for an answer of the master
@@ -71,6 +72,7 @@ class SessionWatch:
         if rospy.is_shutdown():
             return
         self.lost = lost
+        session_log.note(error=lost)
         for callback in self._callbacks:
             callback(lost)
         rospy.logerr("%s; ending", lost)

@@ -53,7 +53,8 @@ class Watchdogs:
             threading.Thread(target=loop, name=loop.__name__, daemon=True).start()
 
     def begin(self) -> None:
-        """Note that an episode runs."""
+        """Note that an episode runs. While a reset waited for a person, the recorder waited too."""
+        self._recorder.grant(time.monotonic())
         self._running = True
 
     def end(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 import shutil
@@ -54,15 +55,24 @@ def ros_environment(port: int, home: Path) -> dict:
 
 
 class Launch:
-    """``roslaunch ofrl_robot FILE arg:=value ...`` on its own master, from its own folder."""
+    """A launch file run by roslaunch or by ``ofrl launch``, on its own master, in its own folder.
 
-    def __init__(self, home: Path, file: str, **args: object) -> None:
-        self._home = home
-        self._environment = ros_environment(free_port(), home)
-        port = self._environment["ROS_MASTER_URI"].rsplit(":", 1)[1]
-        words = ["roslaunch", "-p", str(port), "ofrl_robot", file]
+    Args:
+        home: the folder.
+        file: "collect.launch" is run by roslaunch, "collect" by ``ofrl launch``.
+        port: of the master.
+        **args: arguments of the launch file.
+    """
+
+    def __init__(self, home: Path, file: str, port: int, **args: object) -> None:
+        self._home, self.port = home, port
+        self._environment = ros_environment(port, home)
+        if file.endswith(".launch"):
+            words = ["roslaunch", "-p", str(port), "ofrl_robot", file]
+        else:
+            words = [sys.executable, "-m", "ofrl_robot.cli", "launch", file]
         words += [f"{k}:={v}" for k, v in args.items()]
-        self.log = home / f"{file}.log"
+        self.log = home / f"{file}-{next(_COUNTER)}.log"
         self._log = open(str(self.log), "wb")  # noqa: SIM115 (closed in stop)
         self.process = subprocess.Popen(
             words, env=self._environment, cwd=str(home),
@@ -82,15 +92,9 @@ class Launch:
             pytest.fail(f"roslaunch did not end:\n{self.output[-3000:]}")
         return self.output
 
-    def call(self, service: str) -> None:
-        """Call a Trigger service of this launch, as an operator would from a shell."""
-        subprocess.run(
-            ["rosservice", "call", service], env=self._environment, timeout=30, check=False
-        )
-
     def pids(self, node: str) -> List[int]:
         """Process ids of a node of this launch: its log path names our folder."""
-        pattern = f"{node}.*{self._home}"
+        pattern = f"{node}.*__log:={self._home}"
         found = subprocess.run(["pgrep", "-f", pattern], stdout=subprocess.PIPE, check=False)
         return [int(pid) for pid in found.stdout.split()]
 
@@ -98,7 +102,9 @@ class Launch:
         if self.process.poll() is None:
             self.process.kill()
             self.process.wait()
-            for pid in self.pids("_node.py"):  # roslaunch gives each node its own session
+        # roslaunch gives each node its own session; one that was killed leaves its master too
+        for pid in self.pids(""):
+            with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         self._log.close()
 
@@ -108,8 +114,8 @@ def launch(tmp_path):
     """Factory of :class:`Launch`; whatever still runs at the end of the test is killed."""
     launches = []
 
-    def start(file: str, **args: object) -> Launch:
-        launches.append(Launch(tmp_path, file, **args))
+    def start(file: str, port: int = 0, **args: object) -> Launch:
+        launches.append(Launch(tmp_path, file, port or free_port(), **args))
         return launches[-1]
 
     yield start

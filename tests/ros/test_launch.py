@@ -16,6 +16,7 @@ from ofrl_robot.cli import main
 from ofrl_robot.data.datasets.dataset import open_dataset
 from ofrl_robot.data.episodes.reader import read_episode
 from ofrl_robot.data.episodes.schema import episode_paths
+from ofrl_robot.evaluation.trials import report_trials
 from tests.ros.waiting import ROOT, wait_for
 
 TASK = "Widow250SingleObjGrasp-v0"
@@ -74,8 +75,19 @@ def test_collect_train_deploy(launch, tmp_path):
     assert [m.seed for m in dataset.metas] == [1000000, 1000001]
     assert [m.environment["realism"] for m in dataset.metas] == ["mild", "mild"]
     assert all(m.policy["sha256"] == report["policy"]["sha256"] for m in dataset.metas)
-    again = launch("deploy.launch", ckpt="runs/tiny", trials=2, out=trials).wait()
-    assert "holds episodes already" in again and len(episode_paths(trials)) == 2
+    again = launch("deploy", ckpt="runs/tiny", trials=2, out=trials)
+    text = again.wait()
+    assert "holds episodes already" in text and len(episode_paths(trials)) == 2
+    assert again.process.returncode == 2 and len(text.splitlines()) == 1
+    # the policy dies in lockstep: the trial is not lost in silence, and not counted
+    killed = launch("deploy", ckpt="runs/tiny", trials=200, out=tmp_path / "more")
+    wait_for(lambda: len(episode_paths(tmp_path / "more")) >= 2, "two trials")
+    os.kill(killed.pids("policy_node")[0], signal.SIGKILL)
+    text = killed.wait(30)
+    assert killed.process.returncode == 2 and "the policy node ended" in text
+    report = report_trials(tmp_path / "more")
+    assert report.aborted <= 1 and report.trials == len(report.rows) - report.aborted
+    assert report.line() in text
 
 
 def test_a_checkpoint_of_another_spec_or_without_a_critic_is_refused(launch, tmp_path):
@@ -96,62 +108,34 @@ def test_a_checkpoint_of_another_spec_or_without_a_critic_is_refused(launch, tmp
         assert not episode_paths(tmp_path / "none")
 
 
-def test_ctrl_c_keeps_whole_episodes_only(launch, tmp_path):
+def test_ctrl_c_saves_the_running_episode_as_aborted(launch, tmp_path):
     out = tmp_path / "data"
-    running = launch("collect.launch", episodes=500, out=out)
+    running = launch("collect", episodes=500, out=out)
     wait_for(lambda: len(episode_paths(out)) >= 3, "three episodes")
     os.kill(running.process.pid, signal.SIGINT)
     text = running.wait(20)
-    kept = episode_paths(out)
-    assert len(kept) >= 3 and all(len(read_episode(path)) == 25 for path in kept)
-    assert not list(out.glob("*.partial")), "the running episode is dropped"
-    assert f"{open_dataset(out).successes}/" in text, "the count on disk is printed"
-
-
-def test_discard_drops_the_running_episode_and_runs_it_again(launch, tmp_path):
-    out = tmp_path / "data"
-    running = launch("collect.launch", episodes=500, out=out)
-    wait_for(lambda: episode_paths(out), "an episode")
-
-    def discarded() -> bool:
-        running.call("/sim/episode/discard")  # refused when it comes between two episodes
-        # more often than an episode may lose ticks
-        return running.output.count("discarded by the operator") > 3
-
-    wait_for(discarded, "four discarded episodes")
-    kept = len(episode_paths(out))
-    wait_for(lambda: len(episode_paths(out)) > kept, "the episode to be run again")
-    os.kill(running.process.pid, signal.SIGINT)
-    running.wait(20)
-    seeds = [m.seed for m in open_dataset(out).metas]
-    assert seeds == list(range(len(seeds)))
+    assert running.process.returncode == 130 and "Traceback" not in text
+    *whole, last = (read_episode(path) for path in episode_paths(out))
+    assert len(whole) >= 2 and all(len(e) == 25 and not e.meta.abort_reason for e in whole)
+    assert last.meta.abort_reason in ("session_ended", ""), "it may come between two episodes"
     assert not list(out.glob("*.partial"))
+    assert report_trials(out).line() in text, "the count on disk is printed"
 
 
-def test_stop_ends_the_session_with_the_reason(launch, tmp_path):
+@pytest.mark.parametrize("victim", ["episode_node", "robot_node"])
+def test_kill_9_of_any_node_loses_at_most_one_episode_and_is_exit_code_2(launch, tmp_path, victim):
     out = tmp_path / "data"
-    running = launch("collect.launch", episodes=500, out=out)
-    wait_for(lambda: len(episode_paths(out)) >= 2, "two episodes")
-    running.call("/sim/stop")
-    text = running.wait(30)
-    assert "robot stopped: operator" in text and "Traceback" not in text
-    dataset = open_dataset(out)
-    assert dataset.metas[0].abort_reason == "" and not list(out.glob("*.partial"))
-    assert all(m.success == -1 for m in dataset.metas if m.abort_reason)
-
-
-@pytest.mark.parametrize("victim", ["episode_node", "teleop_node", "robot_node"])
-def test_kill_9_of_any_node_loses_at_most_one_episode(launch, tmp_path, victim):
-    out = tmp_path / "data"
-    running = launch("collect.launch", episodes=500, out=out)
+    running = launch("collect", episodes=500, out=out)
     wait_for(lambda: len(episode_paths(out)) >= 2, "two episodes")
     for pid in wait_for(lambda: running.pids(victim), victim):
         os.kill(pid, signal.SIGKILL)
-    running.wait(30)  # every node is required: roslaunch ends the session
-    before = episode_paths(out)
-    assert len(before) >= 2 and all(len(read_episode(path)) == 25 for path in before)
+    text = running.wait(30)  # every node is required: roslaunch ends the session
+    saved = [not m.abort_reason for m in open_dataset(out).metas]
+    reason = "the recorder was killed" if victim == "episode_node" else "robot node"
+    assert running.process.returncode == 2 and reason in text.splitlines()[-1]
+    assert sum(saved) >= 2 and all(saved[:-1]) and "Traceback" not in text
     time.sleep(0.2)
-    assert episode_paths(out) == before, "nothing goes on recording"
+    assert len(episode_paths(out)) == len(saved), "nothing goes on recording"
 
 
 @pytest.mark.parametrize(
@@ -162,10 +146,11 @@ def test_kill_9_of_any_node_loses_at_most_one_episode(launch, tmp_path, victim):
         ({"policy": "juggle"}, "scripted policy 'juggle' is unknown; use grasp or"),
         ({"realism": "wild"}, "use off or mild or harsh"),
         ({"episodes": 0}, "/sim/episode/episodes is 0"),
+        ({"episode": 3}, "collect.launch has no argument 'episode'; did you mean episodes:="),
         ({"seed": -1}, "use a whole number of 0 or more"),
         ({"out": "/proc/nothing"}, "choose another"),
     ],
-    ids=["task", "teleop", "policy", "realism", "episodes", "seed", "out"],
+    ids=["task", "teleop", "policy", "realism", "episodes", "misspelt", "seed", "out"],
 )
 def test_bad_input_is_one_line(launch, args, words):
     text = launch("collect.launch", **args).wait()
@@ -173,5 +158,8 @@ def test_bad_input_is_one_line(launch, args, words):
 
 
 def test_relative_out_is_taken_from_where_roslaunch_ran(launch, tmp_path):
-    launch("collect.launch", episodes=1, out="here/data").wait()
+    running = launch("collect", episodes=1, out="here/data")
+    text = running.wait()
     assert len(episode_paths(Path(tmp_path) / "here" / "data")) == 1
+    assert running.process.returncode == 0
+    assert len(text.splitlines()) == 2, "progress and the count, nothing of roslaunch"

@@ -87,6 +87,31 @@ def _parent_dies(stage: Stage) -> Outcome:
     return Outcome(stopped - since <= 1.0 and not moved, stopped - since, text)
 
 
+def _camera(number: int) -> Callable[[Stage], Outcome]:
+    def play(stage: Stage) -> Outcome:
+        stage.run(3)
+        since = time.time()
+        stage.camera.send_signal(number)
+        return stops(stage, since, StopReason.CAMERA, 1.0)
+
+    return play
+
+
+def _master_dies(stage: Stage) -> Outcome:
+    stage.run(2)
+    child = stage.robot_pid
+    since = time.time()
+    assert stage.master is not None, "the stage has no master of its own"
+    stage.master.kill()
+    stage.wait(lambda: not _alive(child), "the robot node to end", 30.0)
+    stopped = stage.first_stop(since)
+    if stopped is None:
+        return Outcome(False, None, "the node ended, the driver was not stopped")
+    text = f"stopped after {stopped - since:.2f} s, ended after {time.time() - since:.1f} s"
+    kept = stopped - since <= 4.0 and not stage.motions(stopped)
+    return Outcome(kept, stopped - since, text)
+
+
 def _second_session(stage: Stage) -> Outcome:
     stage.run(2)
     second = stage.start("robot_node.py", robot="sim", task=stage.cast.task)
@@ -119,6 +144,7 @@ def scenarios() -> List[Scenario]:
     """Return the faults of this group."""
     unrecorded = "the arm does not go on unrecorded"
     saved = "the episode is saved as aborted, with the reason"
+    blind = "the arm does not move on what was seen before"
     second = "is refused; the first goes on"
     ends = "the robot node stops the arm and ends"
     table: List[Tuple[str, str, Optional[float], Callable[[Stage], Outcome]]] = [
@@ -131,4 +157,13 @@ def scenarios() -> List[Scenario]:
         ("a second session in the namespace", second, None, _second_session),
         ("kill -9 of roslaunch", ends, 1.0, _parent_dies),
     ]
-    return [Scenario(n, GROUP, p, b, play, own_stage=True) for n, p, b, play in table]
+    cameras: List[Tuple[str, str, Optional[float], Callable[[Stage], Outcome]]] = [
+        ("kill -9 of the camera node", blind, 1.0, _camera(signal.SIGKILL)),
+        ("camera node hangs (SIGSTOP)", blind, 1.0, _camera(signal.SIGSTOP)),
+    ]
+    return [
+        *(Scenario(n, GROUP, p, b, play, own_stage=True) for n, p, b, play in table),
+        *(Scenario(n, GROUP, p, b, play, True, True) for n, p, b, play in cameras),
+        # the last one: nothing can be played without a master
+        Scenario("kill -9 of the ROS master", GROUP, ends, 4.0, _master_dies, own_stage=True),
+    ]

@@ -9,16 +9,18 @@ import subprocess
 import tempfile
 import time
 from pathlib import Path
-from typing import Dict, Iterator, List, Sequence
+from typing import Any, Dict, Iterator, List, Sequence
 
 import rospy
 
 from ofrl_robot.errors import ConfigError, OfrlError
 from ofrl_robot.pages.rehearsal import Result
+from ofrl_ros import twin_rig
 from ofrl_ros.rehearsal import actor_faults, driver_faults, process_faults
 from ofrl_ros.rehearsal.scenario import Outcome, Scenario
-from ofrl_ros.rehearsal.stage import Cast, Stage, ros_environment
+from ofrl_ros.rehearsal.stage import NODES, Cast, Stage, ros_environment
 
+HORIZON = 25  # steps of an episode on an arm without a task of its own
 MASTER_TIMEOUT = 15.0  # s for a ROS master to start
 
 
@@ -29,8 +31,11 @@ def all_scenarios() -> List[Scenario]:
     ]  # fmt: skip
 
 
-def choose(names: Sequence[str]) -> List[Scenario]:
-    """Return the scenarios of these names, all without any.
+def choose(names: Sequence[str], own_frames: bool = True) -> List[Scenario]:
+    """Return the scenarios of these names, all that fit without any.
+
+    Args:
+        own_frames: whether the arm brings frames of its own, so that a camera node can be added.
 
     Raises:
         ConfigError: a name is unknown.
@@ -39,7 +44,37 @@ def choose(names: Sequence[str]) -> List[Scenario]:
     unknown = [name for name in names if name not in known]
     if unknown:
         raise ConfigError(f"no fault is called {unknown[0]!r}", f"use one of: {', '.join(known)}")
-    return [known[name] for name in names] if names else list(known.values())
+    if names:
+        return [known[name] for name in names]
+    return [s for s in known.values() if own_frames or not s.with_camera]
+
+
+def cast_for(
+    robot: str, twin: bool, task: str, settings: Dict[str, Any], cameras: str, rate: int
+) -> Cast:
+    """Return the cast for an arm.
+
+    Args:
+        robot: name of the arm. twin: with its twin.
+        task: task id, or a name.
+        settings: of the driver.
+        cameras: file of a real arm's cameras.
+        rate: ticks per second.
+
+    Raises:
+        ConfigError: the arm has no twin.
+    """
+    if robot == "sim":
+        return Cast(robot, task, settings, {}, rate)
+    if twin:
+        node = f"twin_{robot}.py"
+        if not (NODES / node).is_file():
+            raise ConfigError(f"robot {robot} has no twin", "use widowx or sawyer, or leave it out")
+        chosen = {**twin_rig.DRIVER_SETTINGS.get(robot, {}), **settings}
+        params = {"twin": True, "horizon": HORIZON}
+        return Cast(robot, task, chosen, params, rate, node, twin_rig.limits_of(robot))
+    params = {"horizon": HORIZON, **({"cameras": str(Path(cameras).resolve())} if cameras else {})}
+    return Cast(robot, task, settings, params, rate)
 
 
 def play(scenario: Scenario, stage: Stage) -> Result:
@@ -82,7 +117,9 @@ def rehearse(scenarios: Sequence[Scenario], cast: Cast) -> Iterator[Result]:
                 for number, scenario in enumerate(scenarios):
                     with contextlib.ExitStack() as own:
                         if scenario.own_stage or stage is None:
-                            new = Stage(Path(home) / f"{number:02d}", environment, cast)
+                            folder = Path(home) / f"{number:02d}"
+                            camera = scenario.with_camera
+                            new = Stage(folder, environment, cast, camera, master)
                             (own if scenario.own_stage else shared).callback(new.close)
                             stage = stage if scenario.own_stage else new
                         result = play(scenario, new if scenario.own_stage else stage)

@@ -37,6 +37,7 @@ class Scenario(NamedTuple):
         bound: seconds within which; None where nothing is timed.
         play: plays it on a stage that is armed.
         own_stage: whether it needs nodes of its own, since it kills some.
+        with_camera: whether it needs a camera node; only for arms that bring their own frames.
     """
 
     name: str
@@ -45,6 +46,7 @@ class Scenario(NamedTuple):
     bound: Optional[float]
     play: Callable[[Stage], Outcome]
     own_stage: bool = False
+    with_camera: bool = False
 
 
 def stops(

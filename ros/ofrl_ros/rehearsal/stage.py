@@ -14,6 +14,8 @@ import time
 from pathlib import Path
 from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Optional
 
+import cv2
+import numpy as np
 import rospy
 import yaml
 from diagnostic_msgs.msg import DiagnosticStatus
@@ -48,6 +50,8 @@ class Cast(NamedTuple):
         settings: of the arm.
         params: further parameters of the robot node (cameras, horizon, twin).
         rate: ticks per second.
+        twin: node of the arm's twin, empty for none.
+        limits: name of the arm's shipped limits file; that of ``arm`` by default.
     """
 
     arm: str = "sim"
@@ -55,6 +59,8 @@ class Cast(NamedTuple):
     settings: Dict[str, Any] = {}
     params: Dict[str, Any] = {}
     rate: int = 10
+    twin: str = ""
+    limits: str = ""
 
 
 class DriverCall(NamedTuple):
@@ -72,17 +78,22 @@ class Stage:
         folder: for files of this stage.
         environment: of the nodes: the ROS master and so on.
         cast: which arm.
-        namespace: of the nodes; its own by default.
-        **params: of the robot node.
+        with_camera: whether frames come from a camera node, which plays pictures at 20 Hz.
+        master: process of the ROS master, for who wants to kill it.
     """
 
     def __init__(
-        self, folder: Path, environment: Dict[str, str], cast: Cast, namespace: str = "",
-        **params: Any,
-    ) -> None:  # fmt: skip
-        self.folder, self.cast = folder, cast
-        self.namespace = namespace or f"/rehearsal_{next(_NUMBER)}"
+        self,
+        folder: Path,
+        environment: Dict[str, str],
+        cast: Cast,
+        with_camera: bool = False,
+        master: Optional[subprocess.Popen] = None,
+    ) -> None:
+        self.folder, self.cast, self.master = folder, cast, master
+        self.namespace = f"/rehearsal_{next(_NUMBER)}"
         self.processes: List[subprocess.Popen] = []
+        params = dict(cast.params)
         self._environment = {**environment, "ROS_NAMESPACE": self.namespace}
         folder.mkdir(parents=True, exist_ok=True)
         self.control, self.log = folder / "fault", folder / "driver.jsonl"
@@ -92,12 +103,18 @@ class Stage:
         }  # fmt: skip
         values = dict(
             robot="rehearsal", task=cast.task, rate=cast.rate, settings=json.dumps(settings),
-            limits=self._limits(), lockstep=False, **{**cast.params, **params},
+            limits=self._limits(), lockstep=False, **params,
         )  # fmt: skip
         self._child = folder / "robot.pid"
         script = folder / "parent.py"
         script.write_text(_PARENT)
+        if cast.twin:
+            self.twin = self.start(cast.twin, task=cast.task)
+        if with_camera:
+            values["cameras"] = self._cameras()
+            self.camera = self.start("camera_node.py", cameras=values["cameras"])
         node = [sys.executable, str(NODES / "robot_node.py"), *_private(values)]
+        self._robot_log = folder / f"parent.py.{len(self.processes)}.log"
         self.parent = self.start_script(script, str(self._child), *node)
         self._size = 0  # entries of an action
         self.ticks: List[JointState] = []
@@ -140,7 +157,7 @@ class Stage:
     @property
     def robot_log(self) -> str:
         """What the robot node has printed."""
-        return (self.folder / "parent.py.0.log").read_text(errors="replace")
+        return self._robot_log.read_text(errors="replace")
 
     def make_ready(self) -> None:
         """Arm the robot after an earlier fault, and forget what was heard and called."""
@@ -165,8 +182,8 @@ class Stage:
         with contextlib.suppress(OSError, ValueError):  # it has ended, or never started
             os.kill(self.robot_pid, signal.SIGCONT)
             os.kill(self.robot_pid, signal.SIGTERM)
-        for process in self.processes[1:]:
-            if process.poll() is None:
+        for process in self.processes:
+            if process is not self.parent and process.poll() is None:
                 process.send_signal(signal.SIGCONT)
                 process.terminate()
         for process in self.processes:
@@ -289,11 +306,24 @@ class Stage:
 
     def _limits(self) -> Path:
         """Write the arm's own limits with an effort limit, so that the guard has one to watch."""
-        path = CONFIG / "robots" / f"{self.cast.arm}.yaml"
+        path = CONFIG / "robots" / f"{self.cast.limits or self.cast.arm}.yaml"
         values = yaml.safe_load(path.read_text())
         values.setdefault("efforts", {"shoulder": 1000.0})
         file = self.folder / "limits.yaml"
         file.write_text(yaml.safe_dump(values))
+        return file
+
+    def _cameras(self) -> Path:
+        """Write a file of one camera that plays pictures."""
+        frames = self.folder / "frames"
+        frames.mkdir()
+        for k in range(40):
+            cv2.imwrite(str(frames / f"{k:03d}.png"), np.full((24, 32, 3), 40 + 5 * k, np.uint8))
+        camera = {"name": "front", "source": "images", "path": "frames", "fps": 20,
+                  "loop": True, "height": 24, "width": 32,
+                  "observation": {"height": 12, "width": 12}}  # fmt: skip
+        file = self.folder / "cameras.yaml"
+        file.write_text(yaml.safe_dump({"cameras": [camera]}))
         return file
 
 
