@@ -20,7 +20,7 @@ from ofrl_robot.sessions import session_log
 
 PERIOD = 0.25  # s between two looks
 MASTER_TIMEOUT = 1.0  # s for an answer of the master
-MASTER_TRIES = 2  # unanswered calls in a row after which it is gone
+MASTER_TRIES = 3  # unanswered calls in a row after which it is gone
 PATIENCE = 10.0  # s for the node to end by itself, then it is ended
 
 
