@@ -69,7 +69,9 @@ class WidowXArm:
                 joints={**self._joint_limits(), **config.limits.joints},
                 joint_speeds={**self._speed_limits(), **config.limits.joint_speeds},
             )
-            self._sending = threading.Lock()  # a stop must not be followed by an older target
+            # a stop must not be followed by an older target; re-entrant, since a signal handler
+            # may close the arm in the middle of a command of the same thread
+            self._sending = threading.RLock()
             self._stopped = self._closed = False
             self._targets = np.zeros(len(self._client.joint_names))
             self._hold: Optional[np.ndarray] = None  # what a stop told the joints
