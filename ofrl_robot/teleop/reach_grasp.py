@@ -18,7 +18,7 @@ from ofrl_robot.teleop.device import DeviceConfig
 
 _NEEDS = ("grip_position", "object_position", "gripper_opening")
 _GAIN = 0.7  # of the error that a step asks for: measured poses lag, and 1 would overshoot
-_ALIGNED = 0.012  # m beside the object from which the fingers go down
+_ALIGNED = 0.005  # m beside the object from which the fingers go down: 6 mm is their clearance
 _REACHED = 0.008  # m from the object at which they close
 _HOVER = 0.07  # m above the object
 _SPREAD = 0.008  # m above the object's middle: the height of the grasp varies by that
