@@ -171,14 +171,16 @@ class SawyerClient:
         self._ik.forget()  # a request that still hangs must not be the last one
         if self.ready():
             return
-        state = self._state
+        state = self._enable.state()
         if state.stopped and state.estop_button == state.ESTOP_BUTTON_PRESSED:
             raise RobotError("the emergency stop is pressed", "release it, then re-arm", "sawyer")
-        if state.stopped and self._bounded(self._enable.reset, _SWITCH) is False:
+        if state.error and not state.stopped:  # the client resets only a robot that is stopped
+            self._bounded(self._enable.stop, _SWITCH)
+        if self._enable.state().stopped and self._bounded(self._enable.reset, _SWITCH) is False:
             raise RobotError(
                 "an error is left after the reset", "see the robot's screen; restart it", "sawyer"
             )
-        if not self._state.enabled:
+        if not self._enable.state().enabled:
             self._bounded(self._enable.enable, _SWITCH)
         self._await(lambda: self.ready(), 1.0)
         faults = self.faults()

@@ -255,6 +255,13 @@ def test_rearm_resets_and_enables_and_aims_at_where_the_arm_was_moved_to(arm, ro
     assert np.abs(moved - robot.joints).max() < 1e-6, "it does not spring back"
 
 
+def test_an_error_of_a_robot_that_is_not_stopped_is_cleared(arm, robot):
+    robot.error = True
+    until(lambda: reasons(arm) == [StopReason.MOTOR_ERROR])
+    arm.rearm()
+    assert robot.calls == ["stop", "reset", "enable"] and reasons(arm) == []
+
+
 def test_an_error_that_survives_the_reset_is_said(arm, robot):
     robot.press()
     robot.unpress()
