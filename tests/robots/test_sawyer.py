@@ -322,6 +322,7 @@ def test_empty_velocities_are_tolerated(arm, robot):
     assert len(arm.state().joint_positions) == 7
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("topic", ["/robot/joint_states", "/robot/limb/right/tip_states"])
 def test_a_silent_robot_is_noticed_by_the_age_of_its_state(arm, robot, topic):
     monitor = StateMonitor(arm.health_limits, arm.joint_names, arm.timing.max_state_age)
@@ -381,6 +382,7 @@ def test_the_gripper_moves_off_the_control_thread_and_only_on_a_change(arm, robo
     assert robot.gripper_commands == [0.0]
 
 
+@pytest.mark.slow
 def test_a_gripper_that_does_not_acknowledge_is_reported_while_it_waits(arm, robot):
     robot.acknowledges = False
     arm.command(setpoint(arm, (0.001, 0.0, 0.0), gripper=0.0))
@@ -393,6 +395,7 @@ def test_a_gripper_that_does_not_acknowledge_is_reported_while_it_waits(arm, rob
 # -- start pose
 
 
+@pytest.mark.slow
 def test_home_opens_the_gripper_rises_and_goes_to_the_start_pose(build, robot):
     arm = build(home_speed=0.5, start_joints=(NEUTRAL + 0.1).tolist())
     robot.calibrated = False
@@ -406,6 +409,7 @@ def test_home_opens_the_gripper_rises_and_goes_to_the_start_pose(build, robot):
     assert (speeds < 2.0 * 0.5 * SPEEDS).all()
 
 
+@pytest.mark.slow
 def test_home_names_the_joint_that_does_not_arrive(build, robot, monkeypatch):
     monkeypatch.setattr("ofrl_robot.robots.sawyer._SETTLE", 0.2)
     arm = build(home_speed=0.5, lift=0.0, start_joints=(NEUTRAL + 0.1).tolist())
@@ -415,6 +419,7 @@ def test_home_names_the_joint_that_does_not_arrive(build, robot, monkeypatch):
     assert np.abs(arm._stream.goal() - robot.joints).max() < 1e-6, "it does not go on pushing"
 
 
+@pytest.mark.slow
 def test_a_stop_ends_the_way_to_the_start_pose(build, robot):
     arm = build(home_speed=0.05, lift=0.0, start_joints=(NEUTRAL + 0.5).tolist())
     threading.Timer(0.3, arm.stop).start()
