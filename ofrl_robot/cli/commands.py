@@ -58,8 +58,8 @@ def verbs(words: Sequence[str]) -> Any:
         (Evaluate, "evaluate", "Run trials in simulation and print k/n."),
         (Sweep[settings], "sweep", "Train for every combination of settings."),  # type: ignore[valid-type]
         (Launch, "launch", "Collect or deploy over ROS, with an honest exit code."),
-        (Sim, "sim", "Compare the simulator with the real roboverse."),
         (Rehearse, "rehearse", "Play every fault over ROS and measure until the arm stops."),
+        (Sim, "sim", "Compare the simulator with the real roboverse."),
         (Info, "info", "Print versions and hardware for a bug report."),
     )
     # `ofrl --help` shows one line of each verb, `ofrl VERB --help` its whole docstring

@@ -34,7 +34,7 @@ def record(folder, label, abort="", actor="policy", finish=True, **meta):
     )
     image, action = np.zeros((8, 8, 3), np.uint8), np.zeros(WIDOWX_ACTION.size)
     writer.observe(Tick(1, 0, {"image": image}, np.zeros(10)))
-    writer.act(AppliedAction(1, action, action, actor))
+    writer.act(AppliedAction(1, action, action, "policy"))
     writer.observe(Tick(2, 1, {"image": image}, np.zeros(10), truncated=True))
     return writer.finish(label, "simulator", abort) if finish else writer
 
