@@ -465,7 +465,7 @@ def test_a_missing_client_is_one_line_that_names_the_documentation(robot, monkey
 def test_messages_that_come_late_at_first_are_no_clock_that_differs(build, robot):
     robot.skew = -3.0
     threading.Timer(0.1, lambda: setattr(robot, "skew", 0.0)).start()
-    assert abs(time.time_ns() - build().state().stamp_ns) < 0.1e9
+    assert abs(time.time_ns() - build().state().stamp_ns) < 1e9
 
 
 def test_a_clock_that_differs_is_refused_or_arrivals_are_used(build, robot, monkeypatch):
