@@ -9,7 +9,7 @@ RUN := env -u ROS_PACKAGE_PATH -u ROS_MASTER_URI -u ROS_HOSTNAME -u ROS_DISTRO -
 	-u CMAKE_PREFIX_PATH -u PYTHONPATH -u PYTHONHOME ROS_IP=127.0.0.1 \
 	bash -c '. scripts/env.sh && "$$@"' run
 
-.PHONY: help setup test test-fast test-py38 lint format demo experiments gallery bench clean
+.PHONY: help setup test test-fast test-py38 lint format demo rehearse experiments gallery bench clean
 
 help:  ## list the targets
 	@grep -E '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -41,6 +41,9 @@ format: setup  ## sort imports and format the code
 
 demo: setup  ## collect, train, diagnose and deploy in simulation, through ROS
 	@$(RUN) python scripts/demo.py $(ARGS)
+
+rehearse: setup  ## play every fault over the real nodes: rehearsal/rehearsal.html
+	@$(RUN) ofrl rehearse $(ARGS)
 
 experiments: setup  ## reproduce the tables of the experiments page
 	@$(RUN) python scripts/experiments.py $(ARGS)

@@ -22,7 +22,11 @@ setup(
     description="Offline RL for robot arms: collect, train, diagnose, deploy",
     license="Apache-2.0",
     python_requires=">=3.8",
-    packages=[*find_packages(include=["ofrl_robot", "ofrl_robot.*"]), "ofrl_ros"],
+    packages=[
+        *find_packages(include=["ofrl_robot", "ofrl_robot.*"]),
+        "ofrl_ros",
+        "ofrl_ros.rehearsal",
+    ],
     package_dir={"ofrl_ros": "ros/ofrl_ros"},  # what the ROS nodes share
     package_data={
         "ofrl_robot.sim": ["assets/*", "assets/**/*"],

@@ -12,9 +12,12 @@ lives on. After a stop only ``reset`` moves the arm.
 
 import ofrl_ros.prelude  # noqa: F401, I001 (first: quiet Ctrl-C while the rest is imported)
 
+import collections
 import threading
 import time
+from typing import Deque
 
+import numpy as np
 import rospy
 from diagnostic_msgs.msg import DiagnosticStatus
 from ofrl_ros import messages
@@ -34,9 +37,12 @@ from ofrl_robot.control.loop import ControlLoop
 from ofrl_robot.control.pacing import Pacer
 from ofrl_robot.control.stops import StopReason
 from ofrl_robot.errors import CameraStoppedError, OfrlError
+from ofrl_robot.robots.rehearsed import complaint
 
 WAITING, PAUSED = "waiting", "paused"  # states on robot/status beside armed and stopped
 LATE_TOLERANCE = 0.005  # s after the action latency before an action counts as late
+SIMULATED = ("sim", "rehearsal")  # arms that need no rehearsal
+ANSWERS = 100_000  # whose times of arrival are kept for the summary
 BUSY_TIMEOUT = 5.0  # s that rearm waits for a call of the driver to return
 
 
@@ -63,6 +69,7 @@ class RobotNode:
         self._scene_ready = False
         self._request = ""  # what a person is asked to do before the episode starts
         self._info = messages.TickInfo(seed=0, episode=0)
+        self._answers: Deque[float] = collections.deque(maxlen=ANSWERS)  # ms after their ticks
 
         self._topics = RigTopics(self._rig, self._latency or 0.0)
         self._speakers = {
@@ -78,13 +85,18 @@ class RobotNode:
         trigger_service("pause", lambda: self._on_pause(True))
         trigger_service("resume", lambda: self._on_pause(False))
         watch_session().on_lost(lambda lost: self._stop(StopReason.MASTER_LOST, lost))
+        if arm.name not in SIMULATED and complaint(arm.name):
+            rospy.logwarn("%s; run `ofrl rehearse --robot %s`", complaint(arm.name), arm.name)
         Diagnostics("ofrl/robot", self._describe)
         self._publish_status()
 
     # -- callbacks (rospy threads) -------------------------------------------------------
 
     def _on_action(self, message: Joy, source: str) -> None:
+        arrived = time.time_ns()
         with self._changed:
+            if not self._lockstep:
+                self._answers.append((arrived - message.header.stamp.to_nsec()) * 1e-6)
             self._loop.offer(messages.command_from(message, source))
             self._changed.notify_all()
 
@@ -175,6 +187,9 @@ class RobotNode:
             # after a shutdown the publishers are gone; to hold still is what matters
             self._loop.stop(StopReason.SHUTDOWN)
             self._rig.close()
+            if self._answers:
+                p50, p95, p99 = np.percentile(self._answers, (50, 95, 99))
+                print(f"robot: {len(self._answers)} answers ms: {p50:.1f} {p95:.1f} {p99:.1f}")
 
     def _reset_and_run(self, seed: int) -> None:
         """Carry out a reset and the episode after it; whatever the driver raises stops the arm."""
@@ -330,6 +345,9 @@ class RobotNode:
             level, text = DiagnosticStatus.WARN, f"{PAUSED}; call resume"
         values = dict(self._loop.diagnostics(), overruns=self._pacer.late)
         values.update(self._watchdogs.values())
+        if self._answers:
+            p50, p99 = np.percentile(list(self._answers)[-1000:], (50, 99))
+            values.update(answer_p50_ms=f"{p50:.1f}", answer_p99_ms=f"{p99:.1f}")
         return level, text, {**values, **refused_nodes(self._speakers)}
 
     def _publish_status(self) -> None:

@@ -159,7 +159,8 @@ def test_help_lists_the_verbs_in_the_order_of_the_path_on_one_line_each(ofrl):
     _, out, _ = ofrl("--help")
     rows = [line.strip("│ ").split() for line in out.splitlines() if "•" in line]
     assert [row[1] for row in rows] == [
-        "collect", "data", "train", "diagnose", "report", "evaluate", "sweep", "sim", "info",
+        "collect", "data", "train", "diagnose", "report", "evaluate", "sweep", "launch",
+        "rehearse", "sim", "info",
     ]  # fmt: skip
     assert all(row[-1].endswith(".") for row in rows)
 

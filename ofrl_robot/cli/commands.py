@@ -32,6 +32,7 @@ from ofrl_robot.cli.launch import Launch, prepare_launch
 from ofrl_robot.cli.learning import Diagnose, Report, Train, algorithm
 from ofrl_robot.cli.output import PIPE_CLOSED, PipeClosed, checked_output, complain, escaped_output
 from ofrl_robot.cli.parsing import UsageError, parse, parse_quietly, print_usage_error
+from ofrl_robot.cli.rehearse import Rehearse
 from ofrl_robot.cli.simulation import Collect, Evaluate, Sim
 from ofrl_robot.cli.sweep import Sweep
 from ofrl_robot.cli.train_words import prepare_train
@@ -57,6 +58,7 @@ def verbs(words: Sequence[str]) -> Any:
         (Evaluate, "evaluate", "Run trials in simulation and print k/n."),
         (Sweep[settings], "sweep", "Train for every combination of settings."),  # type: ignore[valid-type]
         (Launch, "launch", "Collect or deploy over ROS, with an honest exit code."),
+        (Rehearse, "rehearse", "Play every fault over ROS and measure until the arm stops."),
         (Sim, "sim", "Compare the simulator with the real roboverse."),
         (Info, "info", "Print versions and hardware for a bug report."),
     )

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import Any, Generic, Literal, TypeVar, Union
+from typing import Generic, Literal, TypeVar, Union
 
 import tyro
 from typing_extensions import Annotated
 
 from ofrl_robot.cli.progress import file_bar
+from ofrl_robot.cli.ros import ros_module
 from ofrl_robot.data.convert.options import (
     BridgeImport,
     D4rlExport,
@@ -20,7 +21,6 @@ from ofrl_robot.data.convert.options import (
     RobomimicImport,
     RoboverseImport,
 )
-from ofrl_robot.errors import ConfigError
 
 Positional = tyro.conf.Positional
 subcommand = tyro.conf.subcommand
@@ -63,7 +63,7 @@ class RosbagImport:
 
     def run(self) -> None:
         """Convert, and print what was left out and how many episodes were written."""
-        bag = _bag_module()
+        bag = ros_module("ofrl_ros.bag")
         with file_bar("messages") as on_message:
             made = bag.import_bag(self.source, self.out, self.namespace, on_message)
         for line in made.left_out:
@@ -127,7 +127,7 @@ class RosbagExport:
 
     def run(self) -> None:
         """Export, and print how many episodes were written."""
-        bag = _bag_module()
+        bag = ros_module("ofrl_ros.bag")
         with file_bar("exporting") as on_episode:
             count = bag.export_bag(
                 self.dataset, self.out, self.namespace, self.compression, on_episode
@@ -151,27 +151,3 @@ class DataExport:
     def run(self) -> None:
         """Run the chosen format's command."""
         self.command.run()
-
-
-def _bag_module() -> Any:
-    """Import the module for ROS bags.
-
-    Raises:
-        ConfigError: it cannot be imported; the message names the import that failed.
-    """
-    try:
-        import ofrl_ros.bag
-    except ImportError as error:
-        package = (error.name or "").partition(".")[0]
-        if package == "ofrl_robot":
-            raise  # a defect of this package
-        if package == "ofrl_ros":
-            raise ConfigError(
-                f"the package ofrl_ros cannot be imported ({error})",
-                "install ofrl_robot again: pip install . in its clone",
-            ) from error
-        raise ConfigError(
-            f"ROS cannot be imported ({error})",
-            "source it first, for example . scripts/env.sh",
-        ) from error
-    return ofrl_ros.bag

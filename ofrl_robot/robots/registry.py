@@ -12,7 +12,16 @@ from ofrl_robot.robots.config import ArmConfig
 
 # An entry is a factory: ArmConfig -> Arm. A simulated arm may bring cameras and a task of its own
 # as attributes `cameras` and `task`; a real arm gets those that it is given.
-ARMS = Registry("robot", "ofrl_robot.arms", {"sim": "ofrl_robot.robots.sim:SimArm"})
+ARMS = Registry(
+    "robot",
+    "ofrl_robot.arms",
+    {
+        "sim": "ofrl_robot.robots.sim:SimArm",
+        "rehearsal": "ofrl_robot.robots.rehearsal:RehearsalArm",
+        "widowx": "ofrl_robot.robots.widowx:WidowXArm",
+        "sawyer": "ofrl_robot.robots.sawyer:SawyerArm",
+    },
+)
 
 
 def make_rig(

@@ -16,6 +16,11 @@ TOGGLE_SUBSTEPS = 75  # the fingers need longer than one control step
 NEUTRAL_SUBSTEPS = 75
 
 
+def task_camera() -> Camera:
+    """Return the camera of every task, in front of the robot and above the table."""
+    return Camera((0.6, 0.2, -0.28), distance=0.29, yaw_deg=180.0, pitch_deg=-40.0)
+
+
 class Simulation(Protocol):
     """Physics of one arm, one table and one task. Spaces and horizon belong to the environment."""
 
@@ -84,7 +89,7 @@ class EmbeddedSimulation:
         self._neutral_after: Optional[int] = None  # substeps until a neutral action takes effect
         self._world: Optional[World] = None
         self._arm: Optional[WidowXArm] = None
-        self._camera = Camera((0.6, 0.2, -0.28), distance=0.29, yaw_deg=180.0, pitch_deg=-40.0)
+        self._camera = task_camera()
         self._scale = np.array(specs.WIDOWX_ACTION.scale)
         self._threshold = specs.WIDOWX_ACTION.gripper_threshold
 

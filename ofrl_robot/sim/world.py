@@ -124,6 +124,10 @@ class World:
             physicsClientId=self.client,
         )
 
+    def remove(self, body: int) -> None:
+        """Take a body out of the world."""
+        pybullet.removeBody(body, physicsClientId=self.client)
+
     def step(self, substeps: int) -> None:
         """Advance physics by ``substeps`` of 1/240 s."""
         for _ in range(substeps):

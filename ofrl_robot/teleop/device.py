@@ -53,7 +53,11 @@ class TeleopDevice(Protocol):
 DEVICES = Registry(
     "teleoperation device",
     "ofrl_robot.teleop",
-    {"scripted": "ofrl_robot.teleop.scripted:make"},
+    {
+        "scripted": "ofrl_robot.teleop.scripted:make",
+        "reach_grasp": "ofrl_robot.teleop.reach_grasp:make",
+        "replay": "ofrl_robot.teleop.replay:make",
+    },
 )
 
 

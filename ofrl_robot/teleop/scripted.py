@@ -10,6 +10,7 @@ import numpy as np
 from ofrl_robot.control.signals import HUMAN, Tick
 from ofrl_robot.errors import ConfigError, RobotError
 from ofrl_robot.sim.scripted import make_scripted
+from ofrl_robot.specs import WIDOWX_ACTION, ActionSpec
 from ofrl_robot.teleop.device import DeviceConfig
 
 
@@ -22,12 +23,29 @@ class ScriptedDevice:
         task: simulator task id.
         noise: standard deviation of the action noise (1 = full scale).
         policy: name of the scripted policy; empty for the one that solves the task.
+        spec: what an action is on the robot. It may leave entries out (the neutral action, a
+            rotation) and have other scales: the arm then approaches in smaller steps.
+
+    Raises:
+        ConfigError: an entry of ``spec`` is none of the simulator's.
     """
 
     source = HUMAN
     needs_ground_truth = True
 
-    def __init__(self, task: str, noise: float = 0.1, policy: str = "") -> None:
+    def __init__(
+        self,
+        task: str,
+        noise: float = 0.1,
+        policy: str = "",
+        spec: ActionSpec = WIDOWX_ACTION,
+    ) -> None:
+        foreign = [name for name in spec.names if name not in WIDOWX_ACTION.names]
+        if foreign:
+            raise ConfigError(
+                f"scripted teleoperation has no entry {foreign[0]!r}", "use another device"
+            )
+        self._entries = [WIDOWX_ACTION.names.index(name) for name in spec.names]
         self._policy = make_scripted(task, noise, policy)
         self.settings: Dict[str, Any] = {"policy": self._policy.name, "noise": self._policy.noise}
 
@@ -41,7 +59,7 @@ class ScriptedDevice:
             raise RobotError(
                 "the tick carries no ground truth", "use scripted teleoperation in simulation only"
             )
-        return self._policy.act(tick.ground_truth)
+        return self._policy.act(tick.ground_truth)[self._entries]
 
 
 def make(config: DeviceConfig) -> ScriptedDevice:
@@ -56,4 +74,5 @@ def make(config: DeviceConfig) -> ScriptedDevice:
     number = isinstance(noise, (int, float)) and not isinstance(noise, bool)
     if not (number and math.isfinite(noise) and noise >= 0):
         raise ConfigError(f"noise is {noise!r}", "use 0 or more")
-    return ScriptedDevice(config.task, float(noise), "" if policy == "auto" else policy)
+    name = "" if policy == "auto" else policy
+    return ScriptedDevice(config.task, float(noise), name, config.action_spec)

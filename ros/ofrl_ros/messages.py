@@ -6,7 +6,7 @@ The topics are described in docs/ros_interface.md.
 from __future__ import annotations
 
 import json
-from typing import Dict, NamedTuple, Tuple
+from typing import Dict, List, NamedTuple, Tuple
 
 import numpy as np
 import rospy
@@ -248,9 +248,17 @@ def saved_from(message: String) -> Tuple[EpisodeMeta, int, int]:
 
 def ground_truth_message(tick: Tick) -> JointState:
     """Convert a tick's ground truth: entry i of array ``name`` becomes ``name/i``."""
-    values = {
-        f"{name}/{i}": entry
-        for name, array in tick.ground_truth.items()
-        for i, entry in enumerate(array)
-    }
-    return named_values(values, tick.stamp_ns, WORLD)
+    return named_values(array_values(tick.ground_truth), tick.stamp_ns, WORLD)
+
+
+def array_values(arrays: Dict[str, np.ndarray]) -> Dict[str, float]:
+    """Return the entries of named arrays by name: entry i of ``name`` is ``name/i``."""
+    return {f"{name}/{i}": entry for name, array in arrays.items() for i, entry in enumerate(array)}
+
+
+def arrays_of(message: JointState) -> Dict[str, np.ndarray]:
+    """Convert back what :func:`array_values` named; a plain name becomes an array of one."""
+    arrays: Dict[str, List[float]] = {}
+    for name, value in values_of(message).items():
+        arrays.setdefault(name.rsplit("/", 1)[0], []).append(value)
+    return {name: np.array(entries) for name, entries in arrays.items()}

@@ -13,6 +13,7 @@ from ofrl_robot.errors import ConfigError
 from ofrl_robot.robots.config import ArmConfig, load_arm_file
 from ofrl_robot.robots.operator_task import OperatorTask
 from ofrl_robot.robots.registry import make_rig
+from ofrl_ros import twin_rig
 from ofrl_ros.params import bool_param, dict_param, int_param, path_param
 from ofrl_ros.topic_cameras import TopicCameras
 
@@ -44,12 +45,15 @@ def rig_from_params() -> Rig:
     """
     robot = str(rospy.get_param("~robot", "sim"))
     task_name = str(rospy.get_param("~task", ""))
+    twin = bool_param("twin", False)
+    limits = twin_rig.limits_of(robot) if twin else robot
+    defaults = twin_rig.DRIVER_SETTINGS.get(robot, {}) if twin else {}
     config = ArmConfig(
         name=robot,
         task=task_name,
-        file=load_arm_file(robot, path_param("limits"), bool_param("widen_limits", False)),
+        file=load_arm_file(limits, path_param("limits"), bool_param("widen_limits", False)),
         lockstep=lockstep_param(),
-        settings=_with_rate(dict_param("settings")),
+        settings=_with_rate({**defaults, **dict_param("settings")}),
     )
     for name in config.file.widened:
         rospy.logwarn("limit %s is wider than the one shipped for robot %s", name, robot)
@@ -62,10 +66,14 @@ def rig_from_params() -> Rig:
             max_ages={c.name: c.stale_after / c.fps + CAMERA_GRACE for c in found},
         )
     horizon = int_param("horizon", 0, low=0)
+    text = str(rospy.get_param("~instruction", "auto"))
+    instruction = "" if text == "auto" else text
     task: Optional[Task] = None
-    if horizon:
-        text = str(rospy.get_param("~instruction", "auto"))
-        task = OperatorTask(task_name, horizon, "" if text == "auto" else text)
+    if twin:
+        size = int_param("image_size", 48, low=1, high=1024)
+        cameras, task = twin_rig.parts(task_name, horizon, instruction, size)
+    elif horizon:
+        task = OperatorTask(task_name, horizon, instruction)
     return make_rig(config, cameras, task)
 
 

@@ -13,13 +13,19 @@ from ofrl_robot.control import limiter
 from ofrl_robot.control.limiter import (
     CHANGE,
     JOINT,
+    LIMIT_NAMES,
     NOT_FINITE,
     RANGE,
+    ROTATION,
     SHAPE,
     STEP,
     WORKSPACE,
     Limits,
+    limit_bits,
+    limit_names,
+    refused_joints,
 )
+from ofrl_robot.control.pose import Pose, rotation_from, rotation_vector, turned
 from ofrl_robot.control.signals import ArmState
 from ofrl_robot.specs import WIDOWX_ACTION, ActionSpec
 
@@ -237,3 +243,89 @@ def test_a_measured_joint_outside_its_range_holds_the_arm(joints, reason):
     state = state_at(HERE, joints)
     limited = limiter.limit(command, None, None, state, 0.2, WIDOWX_ACTION, limits)
     assert limited.reasons == reason and limited.action.any() == (not reason)
+
+
+# -- the rotation box ----------------------------------------------------------------------------
+
+ROTATING = ActionSpec(
+    ("x", "y", "z", "rot_x", "rot_y", "rot_z"), ("m",) * 3 + ("deg",) * 3,
+    (0.05,) * 3 + (20.0,) * 3, "base",
+)  # fmt: skip
+DOWN = np.array([0.0, 2**-0.5, 0.0, 2**-0.5])  # a gripper that points down
+BOX = dataclasses.replace(
+    WIDE, upright=tuple(DOWN), rotation_low=(-30.0, -30.0, -90.0), rotation_high=(30.0, 30.0, 90.0)
+)
+
+
+def turned_from(pose, origin=DOWN):
+    """Rotation vector (3,) deg of an orientation, from the upright one."""
+    return rotation_vector(pose.orientation, rotation_from(origin))
+
+
+def rotate(start, turn, limits=BOX):
+    """Limit a turn (3,) deg asked for at the orientation ``start``."""
+    command = np.concatenate([np.zeros(3), np.asarray(turn) / 20.0])
+    pose = Pose(np.zeros(3), start)
+    return limiter.limit(command, None, pose, state_at(np.zeros(3)), 0.2, ROTATING, limits)
+
+
+@pytest.mark.slow
+@properties
+@given(
+    st.tuples(st.floats(-60, 60), st.floats(-60, 60), st.floats(-100, 100)),
+    st.tuples(*(st.floats(-20, 20),) * 3),
+)
+def test_a_turn_never_leaves_the_rotation_box_nor_drives(start, turn):
+    begin = turned(DOWN, np.array(start))
+    limited = rotate(begin, turn)
+    low, high = np.array(BOX.rotation_low), np.array(BOX.rotation_high)
+    before = turned_from(Pose(np.zeros(3), begin))
+    after = turned_from(limited.target)
+    assert (after >= np.minimum(low, before) - 1e-3).all()
+    assert (after <= np.maximum(high, before) + 1e-3).all()
+    applied = limited.action[3:] * 20.0
+    assert (np.abs(applied) <= np.abs(turn) + 1e-9).all() and (applied * turn >= 0).all()
+    assert (ROTATION in limited.reasons) == (not np.allclose(applied, turn, atol=1e-9))
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_a_turn_stops_at_the_wall_of_the_box_and_goes_on_along_it(axis):
+    pose, high = DOWN, BOX.rotation_high[axis]
+    for _ in range(8):
+        turn = np.zeros(3)
+        turn[axis] = 20.0
+        pose = rotate(pose, turn).target.orientation
+    found = turned_from(Pose(np.zeros(3), pose))
+    assert found[axis] == pytest.approx(high, abs=0.01)
+    assert np.allclose(np.delete(found, axis), 0.0, atol=1e-6)
+
+
+def test_the_target_is_where_the_action_leads():
+    command = np.array([0.5, 0, 0, 0, 0, 0.5])
+    limited = limiter.limit(
+        command, None, Pose(np.ones(3), DOWN), state_at(np.zeros(3)), 0.2, ROTATING, WIDE
+    )
+    assert np.allclose(limited.target.position, [1.025, 1.0, 1.0])
+    assert np.allclose(turned_from(limited.target), [0, 0, 10.0])
+
+
+# -- names of limits, and what a driver refuses ----------------------------------------------------
+
+
+@given(st.sets(st.sampled_from(LIMIT_NAMES)))
+def test_names_of_limits_survive_as_bits(names):
+    assert set(limit_names(limit_bits(tuple(names)))) == names
+
+
+def test_a_limit_of_a_stranger_is_recorded_as_other():
+    assert limit_names(limit_bits(["cable_too_short"])) == ("other",)
+
+
+@pytest.mark.parametrize(
+    ("target", "reason"),
+    [(0.5, ""), (1.1, "joint_limit"), (np.nan, "joint_limit"), (0.9, "joint_speed")],
+)
+def test_joint_targets_beyond_limits_are_refused(target, reason):
+    limits = dataclasses.replace(WIDE, joints={"elbow": (-1, 1)}, joint_speeds={"elbow": 4.0})
+    assert refused_joints({"elbow": target}, {"elbow": 0.0}, 0.2, limits) == reason
+    assert refused_joints({"wrist": 50.0}, {}, 0.2, limits) == "", "no limit is known for it"

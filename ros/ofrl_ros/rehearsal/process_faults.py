@@ -1,0 +1,169 @@
+"""Faults of processes: nodes that die or hang, the master, a full session beside them."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import time
+from pathlib import Path
+from typing import Callable, List, Optional, Tuple
+
+from ofrl_robot.control.stops import StopReason
+from ofrl_robot.data.episodes.reader import read_meta
+from ofrl_robot.data.episodes.schema import episode_paths
+from ofrl_ros.rehearsal.scenario import Outcome, Scenario, stops
+from ofrl_ros.rehearsal.stage import Stage
+
+GROUP = "Nodes and session"
+
+
+def _recorder_silent(stage: Stage) -> Outcome:
+    with stage.recorder():
+        stage.run(3)
+    return stops(stage, time.time(), StopReason.RECORDER_SILENT, 1.5)
+
+
+def _session(stage: Stage) -> subprocess.Popen:
+    """Start a real recorder and a scripted person; wait until an episode runs."""
+    stage.answer = lambda tick: []
+    stage.start("teleop_node.py", device="scripted")
+    recorder = stage.start(
+        "episode_node.py", actor="teleop", device="scripted", episodes=50,
+        out=stage.folder / "episodes", after_stop="wait",
+    )  # fmt: skip
+    before = len(stage.applied)
+    stage.wait(lambda: len(stage.applied) >= before + 5, "the session's first steps", 90.0)
+    return recorder
+
+
+def _recorder_dies(number: int, bound: float) -> Callable[[Stage], Outcome]:
+    def play(stage: Stage) -> Outcome:
+        recorder = _session(stage)
+        since = time.time()
+        recorder.send_signal(number)
+        return stops(stage, since, StopReason.RECORDER_SILENT, bound)
+
+    return play
+
+
+def _robot_dies(number: int) -> Callable[[Stage], Outcome]:
+    def play(stage: Stage) -> Outcome:
+        _session(stage)
+        since = time.time()
+        os.kill(stage.robot_pid, number)
+        reasons = _abort_reasons_soon(stage)
+        seconds = time.time() - since
+        kept = len(reasons) == 1 and "robot node" in reasons[0]
+        return Outcome(kept, seconds, f"saved as aborted: {', '.join(reasons) or 'nothing'}")
+
+    return play
+
+
+def _actor_dies(stage: Stage) -> Outcome:
+    _session(stage)
+    actor = stage.processes[1]
+    since = time.time()
+    actor.send_signal(signal.SIGKILL)
+    outcome = stops(stage, since, StopReason.ACTOR_SILENT, 0.6)
+    reasons = _abort_reasons_soon(stage)
+    kept = outcome.kept and len(reasons) == 1
+    return Outcome(kept, outcome.seconds, f"{outcome.text}; aborted: {', '.join(reasons)}")
+
+
+def _parent_dies(stage: Stage) -> Outcome:
+    """Kill the process that started the robot node, as kill -9 of roslaunch does."""
+    stage.run(3)
+    child = stage.robot_pid
+    since = time.time()
+    stage.parent.send_signal(signal.SIGKILL)
+    stage.parent.wait()
+    stage.wait(lambda: not _alive(child), "the robot node to end", 15.0)
+    stopped = stage.first_stop(since)
+    if stopped is None:
+        return Outcome(False, None, "the node ended, the driver was not stopped")
+    moved = stage.motions(stopped)
+    text = f"stopped after {stopped - since:.2f} s, then the node ended"
+    return Outcome(stopped - since <= 1.0 and not moved, stopped - since, text)
+
+
+def _camera(number: int) -> Callable[[Stage], Outcome]:
+    def play(stage: Stage) -> Outcome:
+        stage.run(3)
+        since = time.time()
+        stage.camera.send_signal(number)
+        return stops(stage, since, StopReason.CAMERA, 1.0)
+
+    return play
+
+
+def _master_dies(stage: Stage) -> Outcome:
+    stage.run(2)
+    child = stage.robot_pid
+    since = time.time()
+    assert stage.master is not None, "the stage has no master of its own"
+    stage.master.kill()
+    stage.wait(lambda: not _alive(child), "the robot node to end", 30.0)
+    stopped = stage.first_stop(since)
+    if stopped is None:
+        return Outcome(False, None, "the node ended, the driver was not stopped")
+    text = f"stopped after {stopped - since:.2f} s, ended after {time.time() - since:.1f} s"
+    kept = stopped - since <= 4.0 and not stage.motions(stopped)
+    return Outcome(kept, stopped - since, text)
+
+
+def _second_session(stage: Stage) -> Outcome:
+    stage.run(2)
+    second = stage.start("robot_node.py", robot="sim", task=stage.cast.task)
+    code = second.wait(30.0)
+    log = next(stage.folder.glob("robot_node.py.*.log")).read_text()
+    stage.run(2)
+    said = "another session" in log
+    return Outcome(code == 2 and said, None, "refused with exit code 2; the first goes on")
+
+
+def _alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def _abort_reasons(folder: Path) -> List[str]:
+    reasons = [read_meta(path)[0].abort_reason for path in episode_paths(folder)]
+    return [reason for reason in reasons if reason]
+
+
+def _abort_reasons_soon(stage: Stage) -> List[str]:
+    folder = stage.folder / "episodes"
+    stage.wait(lambda: bool(_abort_reasons(folder)), "the aborted episode", 15.0)
+    return _abort_reasons(folder)
+
+
+def scenarios() -> List[Scenario]:
+    """Return the faults of this group."""
+    unrecorded = "the arm does not go on unrecorded"
+    saved = "the episode is saved as aborted, with the reason"
+    blind = "the arm does not move on what was seen before"
+    second = "is refused; the first goes on"
+    ends = "the robot node stops the arm and ends"
+    table: List[Tuple[str, str, Optional[float], Callable[[Stage], Outcome]]] = [
+        ("recorder's heartbeat stops", unrecorded, 1.5, _recorder_silent),
+        ("kill -9 of the recorder", unrecorded, 1.5, _recorder_dies(signal.SIGKILL, 1.5)),
+        ("recorder hangs (SIGSTOP)", unrecorded, 1.5, _recorder_dies(signal.SIGSTOP, 1.5)),
+        ("kill -9 of the robot node", saved, None, _robot_dies(signal.SIGKILL)),
+        ("robot node hangs (SIGSTOP)", saved, None, _robot_dies(signal.SIGSTOP)),
+        ("kill -9 of the actor", f"hold, stop; {saved}", 0.6, _actor_dies),
+        ("a second session in the namespace", second, None, _second_session),
+        ("kill -9 of roslaunch", ends, 1.0, _parent_dies),
+    ]
+    cameras: List[Tuple[str, str, Optional[float], Callable[[Stage], Outcome]]] = [
+        ("kill -9 of the camera node", blind, 1.0, _camera(signal.SIGKILL)),
+        ("camera node hangs (SIGSTOP)", blind, 1.0, _camera(signal.SIGSTOP)),
+    ]
+    return [
+        *(Scenario(n, GROUP, p, b, play, own_stage=True) for n, p, b, play in table),
+        *(Scenario(n, GROUP, p, b, play, True, True) for n, p, b, play in cameras),
+        # the last one: nothing can be played without a master
+        Scenario("kill -9 of the ROS master", GROUP, ends, 4.0, _master_dies, own_stage=True),
+    ]
