@@ -236,7 +236,7 @@ class EpisodeNode:
                 end = self._run(recorder, reset, seed)
             except rospy.ROSInterruptException:
                 # the session ends, by Ctrl-C or because a node died: what was recorded is kept
-                self._save(recorder, self._early(self._input.lost() or SESSION_ENDED))
+                self._save(recorder, self._early(self._why_interrupted()))
                 raise
             if not end.discarded:
                 self._save(recorder, end)
@@ -264,6 +264,12 @@ class EpisodeNode:
         if not (recorder.complete or end.aborted):
             self._end_episode()
         return end
+
+    def _why_interrupted(self) -> str:
+        lost = self._input.lost()
+        if lost:
+            session_log.note(error=f"episode: {lost}")
+        return lost or SESSION_ENDED
 
     def _end_episode(self) -> None:
         """End the robot's episode, so that nobody moves the arm while nothing is recorded."""

@@ -12,6 +12,7 @@ import pytest
 
 from ofrl_robot import __version__
 from ofrl_robot.cli import info, main
+from ofrl_robot.robots import rehearsed
 
 SETUP = Path(__file__).resolve().parent.parent / "setup.py"
 
@@ -23,7 +24,7 @@ def test_every_line_of_the_block(capsys):
     rows = dict(line.split(None, 1) for line in lines)
     assert list(rows) == [
         "ofrl_robot", "python", "os", "cpu", "memory", "gpu", "ros", "packages", "optional",
-        "cameras", "disk",
+        "arms", "rehearsed", "cameras", "disk",
     ]  # fmt: skip
     assert rows["ofrl_robot"].startswith(__version__)
     assert sys.version.split()[0] in rows["python"] and "cores" in rows["cpu"]
@@ -40,7 +41,16 @@ def test_a_probe_that_fails_costs_its_own_line_only(monkeypatch, capsys):
     assert main(["info"]) == 0
     out = capsys.readouterr().out
     assert "cameras     unknown (PermissionError: not for you)\n" in out
-    assert "python      3." in out and len(out.splitlines()) == 11
+    assert "python      3." in out and len(out.splitlines()) == 13
+
+
+def test_vendor_packages_and_rehearsals_are_said(monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    monkeypatch.setattr(info, "ARM_PACKAGES", {"one": ("json",), "two": ("json", "no_such_module")})
+    assert info._arms() == "one: packages found; two: lacks no_such_module"
+    assert info._rehearsed() == "nothing (ofrl rehearse)"
+    rehearsed.remember("widowx", dict(code="old", kept=1, results=[1], when="in May"))
+    assert info._rehearsed().startswith("widowx: the code has changed")
 
 
 def test_it_names_every_dependency_of_the_package():

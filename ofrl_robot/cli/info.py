@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Callable, Dict, List, Tuple
 
 from ofrl_robot import __version__
+from ofrl_robot.robots.rehearsed import complaint, records
 
 # What setup.py requires, and the drivers of arms and cameras.
 DEPENDENCIES = (
@@ -37,6 +38,10 @@ DEPENDENCIES = (
     "PyYAML",
 )
 OPTIONAL = ("minari", "ray", "wandb", "roboverse", "pyrealsense2", "d3rlpy")
+ARM_PACKAGES = {  # from the vendors' own workspaces: docs/widowx.md, docs/sawyer.md
+    "widowx": ("interbotix_xs_modules", "interbotix_xs_msgs", "modern_robotics"),
+    "sawyer": ("intera_interface", "intera_core_msgs"),
+}
 CPU_FLAGS = ("avx2", "avx512f", "avx512_bf16", "amx_bf16", "asimd")  # bfloat16 decides the speed
 LIMIT_S = 2.5  # longest wait for another process
 VIDEO_DEVICES = Path("/sys/class/video4linux")
@@ -70,6 +75,8 @@ def describe() -> List[str]:
         "ros": _ros,
         "packages": _packages,
         "optional": _optional,
+        "arms": _arms,
+        "rehearsed": _rehearsed,
         "cameras": _cameras,
         "disk": _disk,
     }
@@ -98,6 +105,22 @@ def _commit(root: Path) -> str:
     commit = _ask(*git, "rev-parse", "--short=10", "HEAD")
     changed = _ask(*git, "status", "--porcelain", "--untracked-files=no")
     return f"{commit} with changes" if changed else commit
+
+
+def _arms() -> str:
+    """Say which of the vendors' Python packages are found; nothing is imported."""
+    found = []
+    for arm, modules in ARM_PACKAGES.items():
+        missing = [name for name in modules if importlib.util.find_spec(name) is None]
+        found.append(f"{arm}: {'lacks ' + ', '.join(missing) if missing else 'packages found'}")
+    return "; ".join(found)
+
+
+def _rehearsed() -> str:
+    """Say of which arms the faults were rehearsed, and whether that still counts."""
+    arms = sorted(path.stem.partition("-")[2] for path in records())
+    said = [f"{arm}: {complaint(arm) or 'all promises kept, with this code'}" for arm in arms]
+    return "; ".join(said) or "nothing (ofrl rehearse)"
 
 
 def _python() -> str:

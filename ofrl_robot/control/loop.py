@@ -152,8 +152,8 @@ class ControlLoop:
             if self.stopped:  # it came while the driver was sending, so the last word is a stop
                 self.arm.stop()
         if latency is not None and not applied.held:
-            late = applied.applied_ns - tick.stamp_ns > latency * 1e9
-            applied = dataclasses.replace(applied, late=late)
+            left_ns = tick.stamp_ns if applied.applied_ns is None else applied.applied_ns
+            applied = dataclasses.replace(applied, late=left_ns - tick.stamp_ns > latency * 1e9)
         self._count(applied)
         return applied
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, Sequence
+from typing import Any, Sequence, Union
 
 import numpy as np
 from scipy.spatial.transform import Rotation
+
+Quaternion = Union[np.ndarray, Sequence[float]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -17,18 +19,18 @@ class Pose:
     orientation: np.ndarray
 
 
-def rotation_from(quaternion: Sequence[float]) -> Any:
+def rotation_from(quaternion: Quaternion) -> Any:
     """Return a scipy Rotation of a quaternion xyzw (4,)."""
     return Rotation.from_quat(np.asarray(quaternion, np.float64))
 
 
-def turned(quaternion: Sequence[float], degrees: np.ndarray) -> np.ndarray:
+def turned(quaternion: Quaternion, degrees: np.ndarray) -> np.ndarray:
     """Turn an orientation by a rotation vector (3,) deg about the axes of the frame."""
     turn = Rotation.from_rotvec(np.radians(degrees))
     return np.asarray((turn * rotation_from(quaternion)).as_quat())
 
 
-def rotation_vector(quaternion: Sequence[float], origin: Any) -> np.ndarray:
+def rotation_vector(quaternion: Quaternion, origin: Any) -> np.ndarray:
     """Return the rotation (3,) deg, about the axes of the frame, that leads from ``origin``."""
     return np.degrees((rotation_from(quaternion) * origin.inv()).as_rotvec())
 

@@ -1,4 +1,4 @@
-"""Success rates: k of n with a Wilson interval; aborts and missing labels are counted apart.
+"""Success rates: k of n with a Wilson interval; aborts, help and missing labels are counted apart.
 
 Every number is read from episode files on disk, so that the same code counts simulated,
 ROS and hand-labelled trials, and counts only what was saved.
@@ -14,7 +14,8 @@ from typing import Any, Dict, List, Tuple
 from scipy.stats import binomtest
 
 from ofrl_robot.data.datasets.dataset import open_dataset
-from ofrl_robot.data.episodes.schema import LABEL_NAMES, SUCCESS, UNKNOWN
+from ofrl_robot.data.episodes.reader import read_episode
+from ofrl_robot.data.episodes.schema import LABEL_NAMES, SUCCESS, UNKNOWN, EpisodeMeta
 from ofrl_robot.policy.choice import recorded_choice
 
 
@@ -23,21 +24,27 @@ class TrialReport:
     """The outcome of a set of trials.
 
     Attributes:
-        successes: k; unlabelled and aborted trials are not in it.
-        trials: n; all episodes of the folder.
-        unknown: trials without a label.
-        aborted: trials that ended by a stop.
+        successes: k; the policy's own: without an intervention.
+        trials: n; all episodes of the folder that were not aborted.
+        unknown: trials without a label; they are in n.
+        aborted: episodes that a stop or the end of the session cut short; not in n, since nobody
+            knows how they would have ended.
+        helped: trials in which a human overrode the policy at least once; in n.
+        helped_successes: those of them that succeeded; not in k.
         policy: identity of the policy, empty without one, ``{"mixed": count}`` for several.
         actor: who acted; several are joined by commas.
         task: of the first trial.
         robot: of the first trial.
-        rows: one dict per trial: file, seed, label, steps, abort_reason.
+        rows: one dict per episode, aborted ones too: file, seed, label, steps, abort_reason,
+            interventions (steps in which a human overrode the policy).
     """
 
     successes: int
     trials: int
     unknown: int
     aborted: int
+    helped: int
+    helped_successes: int
     policy: Dict[str, Any]
     actor: str
     task: str
@@ -50,12 +57,14 @@ class TrialReport:
         return wilson(self.successes, self.trials)
 
     def line(self) -> str:
-        """Return k/n with its interval, and the unlabelled and aborted trials, in one line."""
+        """Return k/n with its interval and, apart, all other trials, in one line."""
         text = rate_text(self.successes, self.trials)
+        if self.helped:
+            text += f" without help, {self.helped_successes} of {self.helped} with help"
         if self.unknown:
             text += f", {self.unknown} without a label"
         if self.aborted:
-            text += f", {self.aborted} aborted"
+            text += f", {self.aborted} aborted (not counted)"
         return text
 
     def to_json(self) -> str:
@@ -63,6 +72,13 @@ class TrialReport:
         low, high = self.interval
         data = {**dataclasses.asdict(self), "wilson_low": low, "wilson_high": high}
         return f"{json.dumps(data, indent=2)}\n"
+
+
+def _interventions(path: Path, meta: EpisodeMeta) -> int:
+    """Count the steps in which a human overrode a policy; without a policy nobody could."""
+    if not meta.policy:
+        return 0
+    return int(read_episode(path, cameras=()).intervention.sum())
 
 
 def wilson(successes: int, trials: int) -> Tuple[float, float]:
@@ -99,17 +115,23 @@ def report_trials(folder: Path) -> TrialReport:
             "label": LABEL_NAMES.get(meta.success, "unknown"),
             "steps": steps,
             "abort_reason": meta.abort_reason,
+            "interventions": _interventions(path, meta),
         }
         for path, meta, steps in zip(dataset.paths, dataset.metas, dataset.lengths)
     ]
+    counted = [row for row in rows if not row["abort_reason"]]
+    helped = [row for row in counted if row["interventions"]]
+    won = LABEL_NAMES[SUCCESS]
     first = dataset.metas[0]
     # A policy is identified by its hash, not its path; sampled and deterministic are two policies.
     policies = {(m.policy.get("sha256"), recorded_choice(m.policy)) for m in dataset.metas}
     return TrialReport(
-        successes=sum(m.success == SUCCESS and not m.abort_reason for m in dataset.metas),
-        trials=len(rows),
-        unknown=sum(m.success == UNKNOWN for m in dataset.metas),
-        aborted=sum(bool(m.abort_reason) for m in dataset.metas),
+        successes=sum(row["label"] == won and not row["interventions"] for row in counted),
+        trials=len(counted),
+        unknown=sum(row["label"] == LABEL_NAMES[UNKNOWN] for row in counted),
+        aborted=len(rows) - len(counted),
+        helped=len(helped),
+        helped_successes=sum(row["label"] == won for row in helped),
         policy=first.policy if len(policies) == 1 else {"mixed": len(policies)},
         actor=", ".join(sorted({m.actor for m in dataset.metas})),
         task=first.task,

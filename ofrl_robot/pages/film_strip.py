@@ -131,5 +131,5 @@ def _fit(frame: np.ndarray, height: int) -> np.ndarray:
 
 
 def _succeeded(label: str, abort_reason: str) -> bool:
-    """Return whether a trial is a success as ``report_trials`` counts: aborted ones are not."""
+    """Return whether a trial succeeded, with or without help; an aborted one did not."""
     return label == "success" and not abort_reason

@@ -77,8 +77,8 @@ class Trials:
 
     @property
     def rate(self) -> float:
-        """Success rate, 0 to 1."""
-        return self.report.successes / self.report.trials
+        """Success rate, 0 to 1; 0 when every trial was aborted."""
+        return self.report.successes / max(1, self.report.trials)
 
 
 def write_report(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from pathlib import Path
-from typing import Any, Dict, Optional, Tuple
+from typing import Any, Dict, Optional, Tuple, Type
 
 from ofrl_robot.config import CONFIG
 from ofrl_robot.control.health import HealthLimits
@@ -161,11 +161,12 @@ def _read(path: Path) -> ArmFile:
         raise ConfigError("has one side of the rotation box", "give both or none", path)
     if "rotation_low" in values:
         _require_box("rotation", "deg", values["rotation_low"], values["rotation_high"], path)
-    chosen = [
-        part(**{f.name: values[f.name] for f in dataclasses.fields(part) if f.name in values})
-        for part in parts
-    ]
-    return ArmFile(*chosen)
+
+    def part(kind: Type[Any]) -> Any:
+        names = [field.name for field in dataclasses.fields(kind)]
+        return kind(**{name: values[name] for name in names if name in values})
+
+    return ArmFile(part(Limits), part(Timing), part(HealthLimits))
 
 
 def _has_no_default(field: "dataclasses.Field[Any]") -> bool:

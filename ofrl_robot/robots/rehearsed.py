@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 from pathlib import Path
-from typing import Any, Dict
+from typing import Any, Dict, List
 
 from ofrl_robot.files import make_folder, write_whole
 
@@ -30,6 +30,11 @@ def record_path(arm: str) -> Path:
     """Return the file in which the newest rehearsal of an arm is remembered."""
     state = os.environ.get("XDG_STATE_HOME") or str(Path.home() / ".local" / "state")
     return Path(state) / "ofrl_robot" / f"rehearsal-{arm}.json"
+
+
+def records() -> List[Path]:
+    """Return the files of all rehearsals on this computer."""
+    return sorted(record_path("any").parent.glob("rehearsal-*.json"))
 
 
 def remember(arm: str, data: Dict[str, Any]) -> Path:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import signal
 import threading
 import time
-from typing import Callable, Dict, NamedTuple, Optional
+from typing import Any, Callable, Dict, NamedTuple, Optional
 
 import rospy
 from diagnostic_msgs.msg import DiagnosticStatus
@@ -102,6 +103,7 @@ class EpisodeInput:
         self._episode_number = 0  # of the newest reset whose ticks were received
         self._seed = 0
         self._nodes: Dict[str, Speaker] = {}
+        self._gone_before = ""  # which node was gone when this one was interrupted
         self._robot_alive = Heartbeat(StopReason.ROBOT_FAULT, "robot node", ROBOT_TIMEOUT)
         self._beaten = 0.0
 
@@ -126,6 +128,7 @@ class EpisodeInput:
         for camera in self._robot.camera_nodes:
             self._nodes[f"camera node of {camera}"] = speakers[camera]
         self._nodes[f"{self._actor} node"] = self._wait_for_actor()
+        self._rospy_handler = signal.signal(signal.SIGINT, self._on_interrupt)
         threading.Thread(target=self._watch_nodes, name="nodes", daemon=True).start()
 
     def say(self, verb: str, label: int = schema.UNKNOWN) -> None:
@@ -222,8 +225,8 @@ class EpisodeInput:
 
     def lost(self) -> str:
         """Return what the session has lost, as far as was heard; empty when all is there."""
-        heard = (str(what) for kind, what in self.events.drain() if kind == "lost")
-        return watch_session().lost or next(heard, "")
+        heard = next((str(what) for kind, what in self.events.drain() if kind == "lost"), "")
+        return heard or self._gone_before or watch_session().find_loss()
 
     def _take_tick(self, recorder: EpisodeRecorder, payload: Dict, before: int) -> None:
         tick, info = self.assembler.assemble(payload)
@@ -282,6 +285,16 @@ class EpisodeInput:
                 self.events.put("lost", gone)
                 return
             wait(0.05)
+
+    def _on_interrupt(self, number: int, frame: Any) -> None:
+        """Look who is gone before rospy closes all connections.
+
+        roslaunch ends the session up to 0.1 s after a node has died; the reason is that node. Only
+        a field is set: the main thread may hold the lock of the queue.
+        """
+        self._gone_before = self._gone() or ""
+        if callable(self._rospy_handler):
+            self._rospy_handler(number, frame)
 
     def _gone(self) -> Optional[str]:
         for name, speaker in self._nodes.items():

@@ -20,7 +20,8 @@ from ofrl_robot.sessions import session_log
 
 PERIOD = 0.25  # s between two looks
 MASTER_TIMEOUT = 1.0  # s for an answer of the master
-MASTER_TRIES = 2  # unanswered calls in a row after which it is gone
+MASTER_TRIES = 3  # unanswered calls in a row after which it is gone
+MASTER_GONE = "the ROS master is gone"
 PATIENCE = 10.0  # s for the node to end by itself, then it is ended
 
 
@@ -49,6 +50,13 @@ class SessionWatch:
         """Call ``callback`` with what is gone, before the node shuts down."""
         self._callbacks.append(callback)
 
+    def find_loss(self) -> str:
+        """Return what is gone; asks the master at once, when it has not been missed yet.
+
+        When roslaunch ends a session because its master died, nodes hear of the end first.
+        """
+        return self.lost or ("" if self._master_answers() else MASTER_GONE)
+
     def _run(self) -> None:
         failures = 0
         while not rospy.is_shutdown():
@@ -57,7 +65,7 @@ class SessionWatch:
                 return
             failures = 0 if self._master_answers() else failures + 1
             if failures == MASTER_TRIES:
-                self._end("the ROS master is gone")
+                self._end(MASTER_GONE)
                 return
             time.sleep(PERIOD)
 

@@ -26,15 +26,15 @@ POLICY = {
 }
 
 
-def record(folder, label, abort="", actor="policy", finish=True, **meta):
-    """A one-step episode through the real writer."""
+def record(folder, label, abort="", actor="policy", finish=True, helped=False, **meta):
+    """A one-step episode through the real writer; ``helped``: a human overrode the policy."""
     folder.mkdir(exist_ok=True)
     writer = EpisodeWriter(
         folder, EpisodeMeta("sim", "Task-v0", WIDOWX_ACTION, OBSERVATION, 5.0, actor=actor, **meta)
     )
     image, action = np.zeros((8, 8, 3), np.uint8), np.zeros(WIDOWX_ACTION.size)
     writer.observe(Tick(1, 0, {"image": image}, np.zeros(10)))
-    writer.act(AppliedAction(1, action, action, "policy"))
+    writer.act(AppliedAction(1, action, action, "human", intervention=helped))
     writer.observe(Tick(2, 1, {"image": image}, np.zeros(10), truncated=True))
     return writer.finish(label, "simulator", abort) if finish else writer
 
@@ -80,18 +80,39 @@ def test_rates_in_words():
 # -- counting ---------------------------------------------------------------------------------
 
 
-def test_unlabelled_and_aborted_trials_count_as_tried_never_as_successes(tmp_path):
+def test_unlabelled_trials_count_as_tried_and_aborted_ones_not_at_all(tmp_path):
     record(tmp_path, SUCCESS, seed=3)
     record(tmp_path, FAILURE)
     record(tmp_path, UNKNOWN)
-    record(tmp_path, FAILURE, abort="watchdog")
+    record(tmp_path, UNKNOWN, abort="watchdog")
     record(tmp_path, SUCCESS, abort="operator")  # stopped after the label: not a clean success
     found = report_trials(tmp_path)
-    assert (found.successes, found.trials, found.unknown, found.aborted) == (1, 5, 1, 2)
-    assert found.line() == "1/5 = 20 % (Wilson 95 %: 4-62 %), 1 without a label, 2 aborted"
+    assert (found.successes, found.trials, found.unknown, found.aborted) == (1, 3, 1, 2)
+    assert found.line() == (
+        "1/3 = 33 % (Wilson 95 %: 6-79 %), 1 without a label, 2 aborted (not counted)"
+    )
     assert found.rows[0] == {"file": "episode_000000.h5", "seed": 3, "label": "success",
-                             "steps": 1, "abort_reason": ""}  # fmt: skip
+                             "steps": 1, "abort_reason": "", "interventions": 0}  # fmt: skip
     assert [row["abort_reason"] for row in found.rows[3:]] == ["watchdog", "operator"]
+
+
+def test_a_success_with_help_is_not_the_policys(tmp_path):
+    for label, helped, abort in (
+        (SUCCESS, False, ""), (SUCCESS, True, ""), (FAILURE, True, ""), (SUCCESS, True, "operator"),
+    ):  # fmt: skip
+        record(tmp_path, label, abort, helped=helped, policy=POLICY)
+    found = report_trials(tmp_path)
+    assert (found.successes, found.trials, found.helped, found.helped_successes) == (1, 3, 2, 1)
+    assert found.line().startswith("1/3 = 33 %")
+    assert found.line().endswith("without help, 1 of 2 with help, 1 aborted (not counted)")
+    data = json.loads(found.to_json())
+    assert data["helped"] == 2 and [row["interventions"] for row in data["rows"]] == [0, 1, 1, 1]
+
+
+def test_when_every_trial_was_aborted_nothing_was_measured(tmp_path):
+    record(tmp_path, UNKNOWN, "operator")
+    found = report_trials(tmp_path)
+    assert found.line() == "0/0, 1 aborted (not counted)" and found.interval == (0.0, 1.0)
 
 
 def test_only_what_is_on_disk_counts(tmp_path):

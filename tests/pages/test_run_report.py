@@ -86,8 +86,8 @@ def test_the_page_says_what_the_files_say(run, record, tmp_path):
     assert "No rollout entered the verdict" in page.text
     assert "thresholds are this project’s own" in page.text
     assert "CQL step 2,500, deterministic" in page.text
-    assert "5/9 56 %" in page.text
-    assert "27–81 % 1 1" in page.text  # interval, one without a label, one aborted
+    assert "5/8 62 %" in page.text
+    assert "31–86 % – 1 1" in page.text  # interval, no help, one without a label, one aborted
     assert "aborted: watchdog" in page.text
     strips = page.images("Frames at steps")
     assert len(strips) == MOST_SUCCESSES + 4

@@ -329,7 +329,8 @@ def test_a_second_launch_is_refused_and_kill_9_of_roslaunch_leaves_no_node(launc
     wait_for(lambda: not first.pids("_node.py"), "the nodes to end", timeout=15)
     metas = [read_episode(path).meta for path in episode_paths(out)]
     assert {m.abort_reason for m in metas[:-1]} == {""}
-    assert metas[-1].abort_reason in ("", "the process that started this node is gone")
+    gone = "the process that started this node is gone"
+    assert metas[-1].abort_reason in ("", "master_lost", gone), "the robot may say it first"
     assert not list(out.glob("*.partial")) and "Traceback" not in first.output
 
 
@@ -343,7 +344,8 @@ def test_a_master_that_dies_ends_the_session_and_saves_the_episode(launch, tmp_p
     assert not list(out.glob("*.partial"))
     metas = [read_episode(path).meta for path in episode_paths(out)]
     assert {m.abort_reason for m in metas[:-1]} == {""}
-    assert f"{len(metas)}" in text and "master" in text.splitlines()[-1]
+    assert metas[-1].abort_reason in ("", "master_lost", "the ROS master is gone")
+    assert "the ROS master is gone" in text.splitlines()[-1]
 
 
 def test_kill_9_of_ofrl_launch_leaves_no_node(launch, tmp_path):
