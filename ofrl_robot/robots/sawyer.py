@@ -318,15 +318,15 @@ class SawyerArm:
         duration = self._home_time(joints)
         if not self._stream.move(joints, duration, holds, smooth=True):
             raise RobotError("it was stopped on its way to the start pose", "re-arm it", self.name)
-        deadline = time.monotonic() + duration + _SETTLE
-        while time.monotonic() < deadline:
+        due = time.monotonic() + duration
+        while time.monotonic() < due + _SETTLE:
             if self._stream.holds != holds:
                 self._require_ready()
                 raise RobotError(
                     "it was stopped on its way to the start pose", "re-arm it", self.name
                 )
             far = np.abs(self._measured() - joints)
-            if (far < _ARRIVED).all():
+            if (far < _ARRIVED).all() and time.monotonic() > due:
                 return
             time.sleep(0.02)
         worst = int(far.argmax())
