@@ -72,7 +72,7 @@ class WidowXArm:
             # a stop must not be followed by an older target; re-entrant, since a signal handler
             # may close the arm in the middle of a command of the same thread
             self._sending = threading.RLock()
-            self._stopped = self._closed = False
+            self._stopped = self._closed = self._released = False
             self._targets = np.zeros(len(self._client.joint_names))
             self._hold: Optional[np.ndarray] = None  # what a stop told the joints
             finger = self._client.newest().positions.get(LEFT_FINGER, 0.0)
@@ -137,6 +137,8 @@ class WidowXArm:
         """
         self._stopped = True
         with self._sending:
+            if self._released:
+                return
             if self._hold is None:
                 newest = self._client.newest()
                 joints = self._joints_of(newest)
@@ -173,8 +175,8 @@ class WidowXArm:
     def close(self) -> None:
         """Move to the sleep pose and switch the torque off, when ``sleep_on_close`` says so.
 
-        An arm that is not well, or that this process can no longer command, keeps its torque and
-        holds still: without torque it would fall. Calling it again does nothing.
+        An arm that was stopped or is not well, or that this process can no longer command, keeps
+        its torque and holds still: without torque it would fall. Calling it again does nothing.
         """
         if self._closed:
             return
@@ -185,14 +187,15 @@ class WidowXArm:
         except OfrlError as error:
             self._client.warn(f"{error}; the arm keeps its torque and holds still")
         finally:
+            self._released = True
             self._gripper.close()
             self._client.close()
 
     def _sleep(self) -> None:
+        self._require_armed("the way to the sleep pose")
         faults = self.health().faults
         if faults:
             raise RobotError(f"no sleep pose: {faults[0]}", where=self.name)
-        self.rearm()
         self._move(self._client.sleep_joints)
         self._client.set_torque(False)
 
@@ -201,7 +204,8 @@ class WidowXArm:
 
         A single long motion of the motors would go on after a stop by a part of its length.
         """
-        begin = self._measured()
+        # an arm at rest may sag a little past a limit, where the client refuses every target
+        begin = np.clip(self._measured(), self._client.lower, self._client.upper)
         seconds = float(np.abs(goal - begin).max()) * 1.5 / self._settings.move_speed
         started = time.monotonic()
         share = 0.0
