@@ -128,7 +128,7 @@ class EpisodeInput:
         for camera in self._robot.camera_nodes:
             self._nodes[f"camera node of {camera}"] = speakers[camera]
         self._nodes[f"{self._actor} node"] = self._wait_for_actor()
-        self._rospy_handler = signal.signal(signal.SIGINT, self._on_interrupt)
+        self._handler = signal.signal(signal.SIGINT, self._on_interrupt)
         threading.Thread(target=self._watch_nodes, name="nodes", daemon=True).start()
 
     def say(self, verb: str, label: int = schema.UNKNOWN) -> None:
@@ -152,7 +152,7 @@ class EpisodeInput:
         self._seed = seed
         self._attempt += 1
         before = self._episode_number  # ticks of earlier resets may still be on their way
-        while True:
+        while not self.stopped_by:
             kind, payload = self.events.get(TICK_TIMEOUT)
             if kind is None and self._paused:
                 continue
@@ -173,13 +173,12 @@ class EpisodeInput:
                 return End(payload[1], schema.LABEL_FROM_OPERATOR)
             elif kind == "tick":
                 self._take_tick(recorder, payload, before)
-            if self.stopped_by:
-                return _aborted(self._reason(self.stopped_by))
             if recorder.complete:
                 if not self._robot.rewards_known:
                     return End(schema.UNKNOWN, schema.NO_LABEL_SOURCE)
                 label = schema.simulator_label(recorder.last_tick)
                 return End(label, schema.LABEL_FROM_SIMULATOR)
+        return _aborted(self._reason(self.stopped_by))
 
     def wait(self, ready: Callable[[], bool]) -> None:
         """Wait, hearing what comes, until ``ready``.
@@ -293,8 +292,8 @@ class EpisodeInput:
         a field is set: the main thread may hold the lock of the queue.
         """
         self._gone_before = self._gone() or ""
-        if callable(self._rospy_handler):
-            self._rospy_handler(number, frame)
+        if callable(self._handler):
+            self._handler(number, frame)
 
     def _gone(self) -> Optional[str]:
         for name, speaker in self._nodes.items():

