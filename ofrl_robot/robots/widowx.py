@@ -73,6 +73,7 @@ class WidowXArm:
             # may close the arm in the middle of a command of the same thread
             self._sending = threading.RLock()
             self._stopped = self._closed = self._released = False
+            self._moves = 0  # begun so far: closing takes the arm out of a homing move
             self._targets = np.zeros(len(self._client.joint_names))
             self._hold: Optional[np.ndarray] = None  # what a stop told the joints
             finger = self._client.newest().positions.get(LEFT_FINGER, 0.0)
@@ -115,6 +116,8 @@ class WidowXArm:
     def command(self, setpoint: Setpoint) -> Sent:
         """Send the joint targets of a pose; 3 ms. A target that is refused moves nothing."""
         self._gripper.require_alive()
+        if self._closed:
+            return Sent(refused=OTHER)
         joints = self._inverse(setpoint)
         if joints is None:
             return Sent(refused=NO_IK)
@@ -203,14 +206,21 @@ class WidowXArm:
         """Move the joints along a straight line, in small targets, and wait until they are there.
 
         A single long motion of the motors would go on after a stop by a part of its length.
+
+        Raises:
+            RobotError: a joint does not arrive, the arm was stopped, another thread began a move.
         """
         # an arm at rest may sag a little past a limit, where the client refuses every target
         begin = np.clip(self._measured(), self._client.lower, self._client.upper)
+        self._moves += 1
+        this = self._moves
         seconds = float(np.abs(goal - begin).max()) * 1.5 / self._settings.move_speed
         started = time.monotonic()
         share = 0.0
         while share < 1.0:
             time.sleep(MOVE_PERIOD)
+            if this != self._moves:
+                raise RobotError("another move has begun", "wait for its end", self.name)
             share = min(1.0, (time.monotonic() - started) / max(seconds, MOVE_PERIOD))
             smooth = share * share * (3.0 - 2.0 * share)  # at most 1.5 times the mean speed
             if not self._send(begin + smooth * (goal - begin)):

@@ -444,6 +444,28 @@ def test_close_goes_to_sleep_and_lets_go(make, driver):
     assert len(driver.commands) == sent, "a late stop does not command an arm without torque"
 
 
+def test_closing_takes_the_arm_out_of_a_homing_move(make, driver):
+    driver.positions.update(zip(fake_interbotix.ARM, fake_interbotix.SLEEP))
+    start = np.array(fake_interbotix.SLEEP) + [1.0, 0, 0, 0, 0, 0]
+    arm = make(start_joints=start.tolist(), move_speed=1.0, sleep_on_close=True)
+    errors = []
+
+    def home():
+        try:
+            arm.home()
+        except RobotError as error:
+            errors.append(str(error))
+
+    thread = threading.Thread(target=home)
+    thread.start()
+    wait_until(lambda: driver.joints()[0] > 0.05)
+    arm.close()
+    thread.join(5.0)
+    assert "another move has begun" in errors[0]
+    assert driver.joints() == pytest.approx(fake_interbotix.SLEEP)
+    assert arm.command(here(arm)).refused, "an arm that is closed stays"
+
+
 def test_a_stopped_arm_does_not_move_when_it_is_closed(make, driver):
     arm = make(sleep_on_close=True)
     arm.stop()
