@@ -27,13 +27,15 @@ from std_srvs.srv import Trigger
 from ofrl_robot.control.health import StateMonitor, judge_health
 from ofrl_robot.control.signals import Setpoint
 from ofrl_robot.control.stops import StopReason
+from ofrl_robot.data.episodes.reader import read_episode
+from ofrl_robot.data.episodes.schema import episode_paths
 from ofrl_robot.errors import RobotError
 from ofrl_robot.robots.config import ArmConfig, load_arm_file
 from ofrl_robot.robots.registry import ARMS
 from ofrl_robot.robots.widowx_settings import START_POSES
 from tests.robots import arm_contract
 from tests.robots.fake_interbotix import ARM, SLEEP
-from tests.ros.conftest import ROOT, master  # noqa: F401 (a fixture)
+from tests.ros.conftest import ROOT, launch, master  # noqa: F401 (fixtures)
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("ros")]
 TWIN = "wx_twin"  # robot_name, and namespace of the scene
@@ -337,6 +339,18 @@ def test_at_ctrl_c_a_stopped_arm_stays_where_it_is(robot_node):
     assert rospy.ServiceProxy(f"/{TWIN}/stop", Trigger)().success
     joints, torque = interrupted(robot_node)
     assert joints == pytest.approx(START_POSES["roboverse"], abs=0.05) and torque == [1] * 6
+
+
+def test_a_session_is_collected_through_the_twin(launch, tmp_path):  # noqa: F811 (the fixture)
+    out = tmp_path / "data"
+    text = launch(
+        "collect.launch", robot="widowx", twin=True, horizon=30, episodes=2, out=out, image_size=32
+    ).wait(100.0)
+    assert len(episode_paths(out)) == 2, text[-2000:]
+    episode = read_episode(episode_paths(out)[0])
+    assert episode.meta.robot == "widowx" and episode.meta.environment["twin"] is True
+    assert episode.meta.success == 1, "the scripted policy grasps through the vendor's client"
+    assert episode.actions.shape == (30, 7)
 
 
 # -- the vendor's simulated node -------------------------------------------------------------
