@@ -250,16 +250,15 @@ def _motors(request: Any) -> Tuple[str, ...]:
 
 
 def _vendor_messages() -> Tuple[Any, Any]:
+    """Return the vendor's messages and services, from wherever they are installed."""
     try:
-        return tuple(importlib.import_module(f"interbotix_xs_msgs.{kind}") for kind in _KINDS)
+        messages = importlib.import_module("interbotix_xs_msgs.msg")
+        return messages, importlib.import_module("interbotix_xs_msgs.srv")
     except ImportError as error:
         raise ConfigError(
             f"the vendor's messages cannot be imported ({error})",
             "install interbotix_xs_msgs as docs/widowx.md says, and source its workspace",
         ) from error
-
-
-_KINDS = ("msg", "srv")
 
 
 if __name__ == "__main__":

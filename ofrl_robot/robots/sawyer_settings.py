@@ -41,7 +41,7 @@ class SawyerSettings:
     lift: float = 0.1
     tip: str = "right_hand"
     gripper: bool = True
-    ik_timeout: float = 0.1
+    ik_timeout: float = 0.15
     stamps: str = HEADER
     disable_on_close: bool = True
 

@@ -34,7 +34,7 @@ class ScrewChain:
     def inverse(self, target: np.ndarray, guess: np.ndarray) -> Optional[np.ndarray]:
         """Return joints (n,) rad that reach a pose, or None when none are found from ``guess``.
 
-        Damped least squares; bounded in time (1 ms for a pose a step away, at most 8 ms). Joint
+        Damped least squares; bounded in time (2 ms for a pose a step away, at most 16 ms). Joint
         limits are not looked at.
 
         Args:

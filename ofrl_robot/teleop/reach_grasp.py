@@ -18,13 +18,13 @@ from ofrl_robot.teleop.device import DeviceConfig
 
 _NEEDS = ("grip_position", "object_position", "gripper_opening")
 _GAIN = 0.7  # of the error that a step asks for: measured poses lag, and 1 would overshoot
-_ALIGNED = 0.012  # m beside the object from which the fingers go down
+_ALIGNED = 0.005  # m beside the object from which the fingers go down: 6 mm is their clearance
 _REACHED = 0.008  # m from the object at which they close
 _HOVER = 0.07  # m above the object
 _SPREAD = 0.008  # m above the object's middle: the height of the grasp varies by that
 _CLOSED_STILL = 0.0005  # m per step: fingers that move less have closed
 _CLOSING_STEPS = 2  # at least
-_FULL_NOISE = 0.04  # m from the goal; nearer, the noise is less, or the grasp would be luck
+_FULL_NOISE = 0.04  # m beside the goal; nearer, the noise is less, or the grasp would be luck
 _LEAST_NOISE = 0.25  # of it
 _LIMIT = 0.95  # largest entry of an action
 _SETTINGS = {"noise": 0.1, "lift": 0.12}
@@ -98,7 +98,7 @@ class ReachGrasp:
 
     def _action(self, error: np.ndarray) -> np.ndarray:
         action = np.zeros(self._size)
-        share = float(np.clip(np.linalg.norm(error) / _FULL_NOISE, _LEAST_NOISE, 1.0))
+        share = float(np.clip(np.linalg.norm(error[:2]) / _FULL_NOISE, _LEAST_NOISE, 1.0))
         noise = share * self._rng.normal(0.0, self._noise, 3)
         if 0 < self._closing <= 10 * _CLOSING_STEPS:
             noise[:] = 0.0  # the fingers must not move while they close

@@ -7,7 +7,7 @@ from typing import Dict, NamedTuple, Optional, Tuple
 import numpy as np
 from scipy.spatial.transform import Rotation
 
-from ofrl_robot.sim.items import catalogue
+from ofrl_robot.sim.items import PALETTE, Item, Part
 from ofrl_robot.sim.world import TIME_STEP_S, Camera, World
 from ofrl_ros.sawyer_model import (
     HAND,
@@ -22,7 +22,9 @@ from ofrl_ros.sawyer_model import (
 TABLE = (0.75, 0.0, -0.10)  # centre of the table's upper face, m, base frame
 SPAWN_LOW, SPAWN_HIGH = (0.46, 0.02), (0.62, 0.26)  # where objects are placed, m
 LIFTED = 0.05  # m above where it lay: grasped
-_ITEMS = 10
+# Objects are 20 mm wide along the way of the fingers, which open by 41 mm: 10 mm on either side.
+_SHAPES = (("box", (0.020, 0.040, 0.040)), ("cylinder", (0.010, 0.040)))
+_COLORS = ("red", "blue", "green", "yellow", "purple")
 _SETTLE = 60  # substeps that an object falls
 
 
@@ -69,14 +71,14 @@ class SawyerScene:
         self._item = -1
         self._rest = 0.0
         self._camera = Camera(
-            (0.55, 0.12, -0.06), distance=0.55, yaw_deg=90.0, pitch_deg=-50.0, far=3.0
+            (0.54, 0.14, -0.09), distance=0.40, yaw_deg=90.0, pitch_deg=-50.0, fov_deg=50.0
         )
         self.arrange(0)
 
     def arrange(self, seed: int) -> None:
         """Put another object on the table; the arm stays where it is."""
         rng = np.random.default_rng(seed)
-        item = catalogue(_ITEMS)[int(rng.integers(_ITEMS))]
+        item = _item(rng)
         x, y = rng.uniform(SPAWN_LOW, SPAWN_HIGH)
         if self._item >= 0:
             self._world.remove(self._item)
@@ -130,3 +132,10 @@ class SawyerScene:
     def close(self) -> None:
         """End the physics."""
         self._world.close()
+
+
+def _item(rng: np.random.Generator) -> Item:
+    shape, size = _SHAPES[int(rng.integers(len(_SHAPES)))]
+    color = _COLORS[int(rng.integers(len(_COLORS)))]
+    part = Part(shape, size, (0.0, 0.0, 0.0), PALETTE[color])
+    return Item(f"{color} {shape}", (part,))

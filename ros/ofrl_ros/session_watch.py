@@ -20,7 +20,7 @@ from ofrl_robot.sessions import session_log
 
 PERIOD = 0.25  # s between two looks
 MASTER_TIMEOUT = 1.0  # s for an answer of the master
-MASTER_TRIES = 2  # unanswered calls in a row after which it is gone
+MASTER_TRIES = 3  # unanswered calls in a row after which it is gone
 PARENT_GONE = "the process that started this node is gone"
 MASTER_GONE = "the ROS master is gone"
 PATIENCE = 10.0  # s for the node to end by itself, then it is ended
@@ -59,7 +59,9 @@ class SessionWatch:
         """
         if not self.lost and os.getppid() != self._parent:
             return PARENT_GONE
-        return self.lost or ("" if self._master_answers() else MASTER_GONE)
+        if not self.lost and not any(self._master_answers() for _ in range(MASTER_TRIES)):
+            return MASTER_GONE
+        return self.lost
 
     def _run(self) -> None:
         failures = 0

@@ -190,6 +190,9 @@ class RobotEnable:
     def __init__(self, robot):
         self._robot = robot
 
+    def state(self):
+        return self._robot.state()
+
     def enable(self):
         if self._robot.stopped:
             self.reset()
@@ -199,6 +202,10 @@ class RobotEnable:
     def disable(self):
         self._robot.calls.append("disable")
         self._robot.enabled = False
+
+    def stop(self):
+        self._robot.calls.append("stop")
+        self._robot.stopped, self._robot.enabled = True, False
 
     def reset(self):
         robot = self._robot

@@ -9,6 +9,7 @@ import yaml
 
 from ofrl_robot.pages.rehearsal import Result, broken, report, write_rehearsal
 from ofrl_ros.rehearsal import run
+from ofrl_ros.rehearsal.scenario import within
 from ofrl_ros.rehearsal.stage import Cast, Stage
 
 SCENARIOS = run.all_scenarios()
@@ -60,7 +61,7 @@ def test_a_broken_promise_is_told(master, tmp_path):
 
     stage = Careless(tmp_path, master, Cast())
     try:
-        result = run.play(scenario._replace(bound=0.1), stage)
+        result = run.play(scenario._replace(bound=within(0.1)), stage)
     finally:
         stage.close()
     assert not result.kept and "instead of recorder_silent" in result.seen

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
+from xml.etree import ElementTree
+
 import numpy as np
 import pytest
 
@@ -11,7 +14,7 @@ from ofrl_robot.robots.widowx_settings import START_POSES
 from ofrl_robot.sim.arm import BASE_POSITION
 from ofrl_robot.sim.engine import pybullet
 from ofrl_robot.sim.world import World
-from tests.robots.fake_interbotix import HOME, LOWER, SCREWS, UPPER
+from tests.robots.fake_interbotix import ARM, HOME, LOWER, SCREWS, UPPER
 
 pytest.importorskip("rospy", reason="ROS 1 is not installed")
 
@@ -129,6 +132,20 @@ def test_the_gripper_goes_past_both_limits_of_the_client(twin):
     assert twin.gripper_open
     twin.advance(HZ)
     assert twin.joint_state()[0]["left_finger"] >= 0.037
+
+
+def test_the_description_has_the_vendors_signs(monkeypatch):
+    params = {}
+    node = importlib.import_module("twin_widowx")
+    monkeypatch.setattr(node.rospy, "set_param", params.__setitem__)
+    limits = node.describe("wx250s")
+    for name, low, high in zip(ARM, LOWER, UPPER):
+        assert limits[name][:2] == pytest.approx((low, high), abs=1e-3), name
+    assert limits["left_finger"][:2] == (0.015, 0.037)
+    root = ElementTree.fromstring(params["/wx250s/robot_description"])
+    axes = {j.get("name"): j.find("axis") for j in root.findall("joint")}
+    assert axes["elbow"].get("xyz").split() == ["-0", "-1", "-0"]
+    assert axes["shoulder"].get("xyz").split() == ["0", "1", "0"]
 
 
 # -- registers -------------------------------------------------------------------------------

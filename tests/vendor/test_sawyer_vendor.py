@@ -258,9 +258,6 @@ def test_a_fault_is_found_and_a_rearm_recovers(arm, text, reason, seconds):
     assert took < seconds
     arm.stop()
     fault("none")
-    if text == "error":
-        fault("estop")  # only a reset clears it, and the robot resets only when it is stopped
-        fault("none")
     until(lambda: _rearmed(arm), "it can be re-armed", 8.0)
     _, sent = step(arm, (0.01, 0.0, 0.0))
     assert sent.refused == ""

@@ -10,7 +10,7 @@ from sensor_msgs.msg import JointState, Joy
 
 from ofrl_robot.control.stops import StopReason
 from ofrl_ros import messages
-from ofrl_ros.rehearsal.scenario import Outcome, Scenario, stops
+from ofrl_ros.rehearsal.scenario import Outcome, Scenario, stops, within
 from ofrl_ros.rehearsal.stage import Stage
 
 GROUP = "Commands"
@@ -43,8 +43,8 @@ def _falls_silent(stage: Stage, change: Callable[[Stage], Any], bound: float) ->
     return stops(stage, since, StopReason.ACTOR_SILENT, bound)
 
 
-def _silent(change: Callable[[Stage], Any]) -> Callable[[Stage], Outcome]:
-    return lambda stage: _falls_silent(stage, change, 0.6)
+def _silent(change: Callable[[Stage], Any]) -> Callable[[Stage, float], Outcome]:
+    return lambda stage, bound: _falls_silent(stage, change, bound)
 
 
 def _nothing(stage: Stage) -> None:
@@ -60,7 +60,7 @@ def _wrong_size(stage: Stage) -> None:
     stage.answer = answer
 
 
-def _excess(stage: Stage) -> Outcome:
+def _excess(stage: Stage, _bound: float) -> Outcome:
     sign = [1.0]
 
     def answer(tick: JointState) -> List[Joy]:
@@ -75,7 +75,7 @@ def _excess(stage: Stage) -> Outcome:
     return Outcome(largest <= 1.0 and named, None, f"largest entry at the driver {largest:.2f}")
 
 
-def _duplicate(stage: Stage) -> Outcome:
+def _duplicate(stage: Stage, _bound: float) -> Outcome:
     stage.answer = lambda tick: [stage.joy(tick, [0.05]), stage.joy(tick, [-0.05])]
     stage.run(8)
     actions = [c.action for c in stage.calls() if c.action]
@@ -83,7 +83,7 @@ def _duplicate(stage: Stage) -> Outcome:
     return Outcome(turned == 0, None, f"{turned} of {len(actions)} steps turned round")
 
 
-def _foreign_publisher(stage: Stage) -> Outcome:
+def _foreign_publisher(stage: Stage, _bound: float) -> Outcome:
     stage.run(2)
     script = stage.folder / "foreigner.py"
     script.write_text(FOREIGN)
@@ -104,7 +104,7 @@ def _foreign_publisher(stage: Stage) -> Outcome:
     return Outcome(refused() and not turned, None, f"refused and said; {turned} steps from it")
 
 
-def _human_takes_over(stage: Stage) -> Outcome:
+def _human_takes_over(stage: Stage, _bound: float) -> Outcome:
     """Let a person take over for some steps, be late for one, and hand back."""
     human: Dict[str, Any] = {"mode": "off"}
 
@@ -139,14 +139,14 @@ def _human_takes_over(stage: Stage) -> Outcome:
     return Outcome(kept, None, " ".join(sources))
 
 
-def _operator_stop(stage: Stage) -> Outcome:
+def _operator_stop(stage: Stage, bound: float) -> Outcome:
     stage.run(3)
     since = time.time()
     stage.call("stop")
-    return stops(stage, since, StopReason.OPERATOR, 0.1)
+    return stops(stage, since, StopReason.OPERATOR, bound)
 
 
-def _pause(stage: Stage) -> Outcome:
+def _pause(stage: Stage, _bound: float) -> Outcome:
     stage.run(3)
     stage.call("pause")
     count = len(stage.applied)
@@ -161,14 +161,15 @@ def _pause(stage: Stage) -> Outcome:
 def scenarios() -> List[Scenario]:
     """Return the faults of this group."""
     second = 1_000_000_000
-    silent = "no usable action: hold at once, stop after max_silence (0.2 s)"
+    silent = "no usable action: hold at once, stop after max_silence"
+    soon = within(0.4, "max_silence")
     return [
-        Scenario("actor falls silent", GROUP, silent, 0.6, _silent(_nothing)),
-        Scenario("NaN actions", GROUP, silent, 0.6, _silent(_answers([math.nan]))),
-        Scenario("infinite actions", GROUP, silent, 0.6, _silent(_answers([math.inf]))),
-        Scenario("actions of a wrong size", GROUP, silent, 0.6, _silent(_wrong_size)),
-        Scenario("stale stamps", GROUP, silent, 0.6, _silent(_answers([0.05], -second))),
-        Scenario("stamps of the future", GROUP, silent, 0.6, _silent(_answers([0.05], second))),
+        Scenario("actor falls silent", GROUP, silent, soon, _silent(_nothing)),
+        Scenario("NaN actions", GROUP, silent, soon, _silent(_answers([math.nan]))),
+        Scenario("infinite actions", GROUP, silent, soon, _silent(_answers([math.inf]))),
+        Scenario("actions of a wrong size", GROUP, silent, soon, _silent(_wrong_size)),
+        Scenario("stale stamps", GROUP, silent, soon, _silent(_answers([0.05], -second))),
+        Scenario("stamps of the future", GROUP, silent, soon, _silent(_answers([0.05], second))),
         Scenario("commands beyond the limits", GROUP, "are cut and named", None, _excess),
         Scenario("two answers to a tick", GROUP, "the first counts", None, _duplicate),
         Scenario("a second policy", GROUP, "is refused, and said", None, _foreign_publisher),
@@ -177,6 +178,6 @@ def scenarios() -> List[Scenario]:
             "keeps the arm until the hand-back; while late, the arm holds", None,
             _human_takes_over,
         ),
-        Scenario("stop service", GROUP, "the arm is stopped", 0.1, _operator_stop),
+        Scenario("stop service", GROUP, "the arm is stopped", within(0.1), _operator_stop),
         Scenario("pause and resume", GROUP, "no step while paused, no jump after", None, _pause),
     ]  # fmt: skip

@@ -4,34 +4,70 @@ from __future__ import annotations
 
 import functools
 import time
-from typing import List, Tuple
+from typing import Callable, List, Tuple
 
 from ofrl_robot.control.stops import StopReason
+from ofrl_robot.control.timing import Timing
 from ofrl_robot.robots import rehearsal as faults
-from ofrl_ros.rehearsal.scenario import Outcome, Scenario, stops
+from ofrl_ros.rehearsal.scenario import Outcome, Scenario, stops, within
 from ofrl_ros.rehearsal.stage import Stage
 
 GROUP = "Arm and driver"
 # fault, reason, bound in s, what is promised
-_TABLE: Tuple[Tuple[str, StopReason, float, str], ...] = (
-    (faults.RAISES, StopReason.ROBOT_FAULT, 0.3, "an error of the driver stops the arm"),
-    (faults.EXITS, StopReason.ROBOT_FAULT, 0.3, "SystemExit of a vendor's client too"),
-    (faults.BLOCKS, StopReason.ARM_BLOCKED, 1.0, "a call that does not return stops the arm"),
-    (faults.STALE, StopReason.STATE_STALE, 0.6, "an arm that reports nothing new is stopped"),
-    (faults.NAN_JOINTS, StopReason.STATE_INVALID, 0.3, "NaN in the joints stops the arm"),
-    (faults.MISSING_JOINT, StopReason.STATE_INVALID, 0.3, "a missing joint stops the arm"),
-    (faults.JUMP, StopReason.STATE_INVALID, 0.4, "a joint that jumps stops the arm"),
-    (faults.EFFORT, StopReason.EFFORT, 0.8, "an effort beyond its limit for 0.3 s stops the arm"),
-    (faults.STUCK, StopReason.STUCK, 1.5, "a joint far from its target for 1 s stops the arm"),
-    (faults.HOT, StopReason.OVERHEATED, 1.5, "a motor that is too hot stops the arm"),
-    (faults.MOTOR_ERROR, StopReason.MOTOR_ERROR, 1.5, "an error bit of a motor stops the arm"),
-    (faults.TORQUE_OFF, StopReason.TORQUE_OFF, 1.5, "a motor without torque stops the arm"),
-    (faults.MOTOR_SILENT, StopReason.MOTOR_SILENT, 1.5, "a motor that is silent stops the arm"),
-    (faults.HEALTH_HANGS, StopReason.MOTOR_SILENT, 6.5, "motors that cannot be asked stop the arm"),
+_TABLE: Tuple[Tuple[str, StopReason, Callable[[Timing], float], str], ...] = (
+    (faults.RAISES, StopReason.ROBOT_FAULT, within(0.3), "an error of the driver stops the arm"),
+    (faults.EXITS, StopReason.ROBOT_FAULT, within(0.3), "SystemExit of a vendor's client too"),
+    (
+        faults.BLOCKS,
+        StopReason.ARM_BLOCKED,
+        within(0.5, "max_call"),
+        "a call that does not return stops the arm",
+    ),
+    (
+        faults.STALE,
+        StopReason.STATE_STALE,
+        within(0.4, "max_state_age"),
+        "an arm that reports nothing new is stopped",
+    ),
+    (faults.NAN_JOINTS, StopReason.STATE_INVALID, within(0.3), "NaN in the joints stops the arm"),
+    (faults.MISSING_JOINT, StopReason.STATE_INVALID, within(0.3), "a missing joint stops the arm"),
+    (faults.JUMP, StopReason.STATE_INVALID, within(0.4), "a joint that jumps stops the arm"),
+    (
+        faults.EFFORT,
+        StopReason.EFFORT,
+        within(0.8),
+        "an effort beyond its limit for 0.3 s stops the arm",
+    ),
+    (
+        faults.STUCK,
+        StopReason.STUCK,
+        within(1.5),
+        "a joint far from its target for 1 s stops the arm",
+    ),
+    (faults.HOT, StopReason.OVERHEATED, within(1.5), "a motor that is too hot stops the arm"),
+    (
+        faults.MOTOR_ERROR,
+        StopReason.MOTOR_ERROR,
+        within(1.5),
+        "an error bit of a motor stops the arm",
+    ),
+    (faults.TORQUE_OFF, StopReason.TORQUE_OFF, within(1.5), "a motor without torque stops the arm"),
+    (
+        faults.MOTOR_SILENT,
+        StopReason.MOTOR_SILENT,
+        within(1.5),
+        "a motor that is silent stops the arm",
+    ),
+    (
+        faults.HEALTH_HANGS,
+        StopReason.MOTOR_SILENT,
+        within(6.5),
+        "motors that cannot be asked stop the arm",
+    ),
 )
 
 
-def _stops(stage: Stage, fault: str, reason: StopReason, bound: float) -> Outcome:
+def _stops(stage: Stage, bound: float, fault: str, reason: StopReason) -> Outcome:
     stage.run(3)
     since = stage.break_with(fault)
     outcome = stops(stage, since, reason, bound)
@@ -39,7 +75,7 @@ def _stops(stage: Stage, fault: str, reason: StopReason, bound: float) -> Outcom
     return outcome
 
 
-def _refused(stage: Stage) -> Outcome:
+def _refused(stage: Stage, _bound: float) -> Outcome:
     stage.run(3)
     stage.break_with(faults.REFUSES)
     before = len(stage.applied)
@@ -50,7 +86,7 @@ def _refused(stage: Stage) -> Outcome:
     return Outcome(kept, None, "recorded as no motion, with the reason; the episode goes on")
 
 
-def _stop_while_blocked(stage: Stage) -> Outcome:
+def _stop_while_blocked(stage: Stage, bound: float) -> Outcome:
     """Call stop while the driver blocks: it must not wait for the driver."""
     stage.run(3)
     stage.break_with(faults.BLOCKS)
@@ -59,9 +95,9 @@ def _stop_while_blocked(stage: Stage) -> Outcome:
     since = time.time()
     stage.call("stop")
     answered = time.time() - since
-    outcome = stops(stage, since, StopReason.OPERATOR, 0.1, faults.BLOCK_SECONDS + 0.5)
+    outcome = stops(stage, since, StopReason.OPERATOR, bound, faults.BLOCK_SECONDS + 0.5)
     last = [c.call for c in stage.calls()][-1]
-    kept = outcome.kept or (outcome.seconds is not None and outcome.seconds <= 0.1)
+    kept = outcome.kept or (outcome.seconds is not None and outcome.seconds <= bound)
     stage.mend()
     return Outcome(
         kept and answered < 0.5 and last == "stop", outcome.seconds,
@@ -69,7 +105,7 @@ def _stop_while_blocked(stage: Stage) -> Outcome:
     )  # fmt: skip
 
 
-def _rearm(stage: Stage) -> Outcome:
+def _rearm(stage: Stage, _bound: float) -> Outcome:
     stage.run(3)
     since = stage.break_with(faults.MOTOR_ERROR)
     outcome = stops(stage, since, StopReason.MOTOR_ERROR, 1.5)
@@ -90,7 +126,7 @@ def scenarios() -> List[Scenario]:
     table = [
         Scenario(
             fault, GROUP, promise, bound,
-            functools.partial(_stops, fault=fault, reason=reason, bound=bound),
+            functools.partial(_stops, fault=fault, reason=reason),
         )
         for fault, reason, bound, promise in _TABLE
     ]  # fmt: skip
@@ -102,7 +138,7 @@ def scenarios() -> List[Scenario]:
         ),
         Scenario(
             "stop while the driver blocks", GROUP,
-            "the stop does not wait for the driver, and has the last word", 0.1,
+            "the stop does not wait for the driver, and has the last word", within(0.1),
             _stop_while_blocked,
         ),
         Scenario(

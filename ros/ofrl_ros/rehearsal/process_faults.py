@@ -10,18 +10,21 @@ from pathlib import Path
 from typing import Callable, List, Optional, Tuple
 
 from ofrl_robot.control.stops import StopReason
+from ofrl_robot.control.timing import Timing
 from ofrl_robot.data.episodes.reader import read_meta
 from ofrl_robot.data.episodes.schema import episode_paths
-from ofrl_ros.rehearsal.scenario import Outcome, Scenario, stops
+from ofrl_ros.rehearsal.scenario import Outcome, Scenario, stops, within
 from ofrl_ros.rehearsal.stage import Stage
 
 GROUP = "Nodes and session"
+_Play = Callable[[Stage, float], Outcome]
+_Row = Tuple[str, str, Optional[Callable[[Timing], float]], _Play]
 
 
-def _recorder_silent(stage: Stage) -> Outcome:
+def _recorder_silent(stage: Stage, bound: float) -> Outcome:
     with stage.recorder():
         stage.run(3)
-    return stops(stage, time.time(), StopReason.RECORDER_SILENT, 1.5)
+    return stops(stage, time.time(), StopReason.RECORDER_SILENT, bound)
 
 
 def _session(stage: Stage) -> subprocess.Popen:
@@ -37,8 +40,8 @@ def _session(stage: Stage) -> subprocess.Popen:
     return recorder
 
 
-def _recorder_dies(number: int, bound: float) -> Callable[[Stage], Outcome]:
-    def play(stage: Stage) -> Outcome:
+def _recorder_dies(number: int) -> _Play:
+    def play(stage: Stage, bound: float) -> Outcome:
         recorder = _session(stage)
         since = time.time()
         recorder.send_signal(number)
@@ -47,8 +50,8 @@ def _recorder_dies(number: int, bound: float) -> Callable[[Stage], Outcome]:
     return play
 
 
-def _robot_dies(number: int) -> Callable[[Stage], Outcome]:
-    def play(stage: Stage) -> Outcome:
+def _robot_dies(number: int) -> _Play:
+    def play(stage: Stage, _bound: float) -> Outcome:
         _session(stage)
         since = time.time()
         os.kill(stage.robot_pid, number)
@@ -60,18 +63,18 @@ def _robot_dies(number: int) -> Callable[[Stage], Outcome]:
     return play
 
 
-def _actor_dies(stage: Stage) -> Outcome:
+def _actor_dies(stage: Stage, bound: float) -> Outcome:
     _session(stage)
     actor = stage.processes[1]
     since = time.time()
     actor.send_signal(signal.SIGKILL)
-    outcome = stops(stage, since, StopReason.ACTOR_SILENT, 0.6)
+    outcome = stops(stage, since, StopReason.ACTOR_SILENT, bound)
     reasons = _abort_reasons_soon(stage)
     kept = outcome.kept and len(reasons) == 1
     return Outcome(kept, outcome.seconds, f"{outcome.text}; aborted: {', '.join(reasons)}")
 
 
-def _parent_dies(stage: Stage) -> Outcome:
+def _parent_dies(stage: Stage, bound: float) -> Outcome:
     """Kill the process that started the robot node, as kill -9 of roslaunch does."""
     stage.run(3)
     child = stage.robot_pid
@@ -84,20 +87,20 @@ def _parent_dies(stage: Stage) -> Outcome:
         return Outcome(False, None, "the node ended, the driver was not stopped")
     moved = stage.motions(stopped)
     text = f"stopped after {stopped - since:.2f} s, then the node ended"
-    return Outcome(stopped - since <= 1.0 and not moved, stopped - since, text)
+    return Outcome(stopped - since <= bound and not moved, stopped - since, text)
 
 
-def _camera(number: int) -> Callable[[Stage], Outcome]:
-    def play(stage: Stage) -> Outcome:
+def _camera(number: int) -> _Play:
+    def play(stage: Stage, bound: float) -> Outcome:
         stage.run(3)
         since = time.time()
         stage.camera.send_signal(number)
-        return stops(stage, since, StopReason.CAMERA, 1.0)
+        return stops(stage, since, StopReason.CAMERA, bound)
 
     return play
 
 
-def _master_dies(stage: Stage) -> Outcome:
+def _master_dies(stage: Stage, bound: float) -> Outcome:
     stage.run(2)
     child = stage.robot_pid
     since = time.time()
@@ -108,11 +111,11 @@ def _master_dies(stage: Stage) -> Outcome:
     if stopped is None:
         return Outcome(False, None, "the node ended, the driver was not stopped")
     text = f"stopped after {stopped - since:.2f} s, ended after {time.time() - since:.1f} s"
-    kept = stopped - since <= 4.0 and not stage.motions(stopped)
+    kept = stopped - since <= bound and not stage.motions(stopped)
     return Outcome(kept, stopped - since, text)
 
 
-def _second_session(stage: Stage) -> Outcome:
+def _second_session(stage: Stage, _bound: float) -> Outcome:
     stage.run(2)
     second = stage.start("robot_node.py", robot="sim", task=stage.cast.task)
     code = second.wait(30.0)
@@ -142,28 +145,31 @@ def _abort_reasons_soon(stage: Stage) -> List[str]:
 
 def scenarios() -> List[Scenario]:
     """Return the faults of this group."""
+    soon = within(0.5, "max_recorder_silence")
     unrecorded = "the arm does not go on unrecorded"
     saved = "the episode is saved as aborted, with the reason"
     blind = "the arm does not move on what was seen before"
     second = "is refused; the first goes on"
     ends = "the robot node stops the arm and ends"
-    table: List[Tuple[str, str, Optional[float], Callable[[Stage], Outcome]]] = [
-        ("recorder's heartbeat stops", unrecorded, 1.5, _recorder_silent),
-        ("kill -9 of the recorder", unrecorded, 1.5, _recorder_dies(signal.SIGKILL, 1.5)),
-        ("recorder hangs (SIGSTOP)", unrecorded, 1.5, _recorder_dies(signal.SIGSTOP, 1.5)),
+    table: List[_Row] = [
+        ("recorder's heartbeat stops", unrecorded, soon, _recorder_silent),
+        ("kill -9 of the recorder", unrecorded, soon, _recorder_dies(signal.SIGKILL)),
+        ("recorder hangs (SIGSTOP)", unrecorded, soon, _recorder_dies(signal.SIGSTOP)),
         ("kill -9 of the robot node", saved, None, _robot_dies(signal.SIGKILL)),
         ("robot node hangs (SIGSTOP)", saved, None, _robot_dies(signal.SIGSTOP)),
-        ("kill -9 of the actor", f"hold, stop; {saved}", 0.6, _actor_dies),
+        ("kill -9 of the actor", f"hold, stop; {saved}", within(0.4, "max_silence"), _actor_dies),
         ("a second session in the namespace", second, None, _second_session),
-        ("kill -9 of roslaunch", ends, 1.0, _parent_dies),
+        ("kill -9 of roslaunch", ends, within(1.0), _parent_dies),
     ]
-    cameras: List[Tuple[str, str, Optional[float], Callable[[Stage], Outcome]]] = [
-        ("kill -9 of the camera node", blind, 1.0, _camera(signal.SIGKILL)),
-        ("camera node hangs (SIGSTOP)", blind, 1.0, _camera(signal.SIGSTOP)),
+    cameras: List[_Row] = [
+        ("kill -9 of the camera node", blind, within(1.0), _camera(signal.SIGKILL)),
+        ("camera node hangs (SIGSTOP)", blind, within(1.0), _camera(signal.SIGSTOP)),
     ]
     return [
         *(Scenario(n, GROUP, p, b, play, own_stage=True) for n, p, b, play in table),
         *(Scenario(n, GROUP, p, b, play, True, True) for n, p, b, play in cameras),
         # the last one: nothing can be played without a master
-        Scenario("kill -9 of the ROS master", GROUP, ends, 4.0, _master_dies, own_stage=True),
+        Scenario(
+            "kill -9 of the ROS master", GROUP, ends, within(4.0), _master_dies, own_stage=True
+        ),
     ]

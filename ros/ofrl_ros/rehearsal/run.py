@@ -44,8 +44,8 @@ def choose(names: Sequence[str], own_frames: bool = True) -> List[Scenario]:
     unknown = [name for name in names if name not in known]
     if unknown:
         raise ConfigError(f"no fault is called {unknown[0]!r}", f"use one of: {', '.join(known)}")
-    if names:
-        return [known[name] for name in names]
+    if names:  # in our order: after the last one nothing can be played
+        return [scenario for name, scenario in known.items() if name in names]
     return [s for s in known.values() if own_frames or not s.with_camera]
 
 
@@ -82,14 +82,15 @@ def play(scenario: Scenario, stage: Stage) -> Result:
 
     A scenario that cannot be played counts as a promise that was not kept.
     """
+    bound = None if scenario.bound is None else scenario.bound(stage.timing)
     try:
         stage.wait_ready()
         stage.make_ready()
-        outcome = scenario.play(stage)
+        outcome = scenario.play(stage, bound or 0.0)
     except (OfrlError, rospy.ROSException, rospy.ServiceException) as error:
         outcome = Outcome(False, None, str(error))
     return Result(
-        scenario.name, scenario.group, scenario.promise, scenario.bound, outcome.kept,
+        scenario.name, scenario.group, scenario.promise, bound, outcome.kept,
         outcome.seconds, outcome.text,
     )  # fmt: skip
 

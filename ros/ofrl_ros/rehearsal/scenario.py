@@ -6,6 +6,7 @@ import time
 from typing import Callable, NamedTuple, Optional
 
 from ofrl_robot.control.stops import StopReason
+from ofrl_robot.control.timing import Timing
 from ofrl_robot.errors import RobotError
 from ofrl_ros.rehearsal.stage import Stage
 
@@ -34,8 +35,8 @@ class Scenario(NamedTuple):
         name: of the fault.
         group: heading under which it is listed.
         promise: what happens, in a sentence.
-        bound: seconds within which; None where nothing is timed.
-        play: plays it on a stage that is armed.
+        bound: seconds within which, from the arm's deadlines; None where nothing is timed.
+        play: plays it on a stage that is armed; its second argument is the bound, 0 without one.
         own_stage: whether it needs nodes of its own, since it kills some.
         with_camera: whether it needs a camera node; only for arms that bring their own frames.
     """
@@ -43,10 +44,19 @@ class Scenario(NamedTuple):
     name: str
     group: str
     promise: str
-    bound: Optional[float]
-    play: Callable[[Stage], Outcome]
+    bound: Optional[Callable[[Timing], float]]
+    play: Callable[[Stage, float], Outcome]
     own_stage: bool = False
     with_camera: bool = False
+
+
+def within(seconds: float, deadline: str = "") -> Callable[[Timing], float]:
+    """Return a bound: a deadline of the arm's limits file, and ``seconds`` more."""
+
+    def bound(timing: Timing) -> float:
+        return seconds + (float(getattr(timing, deadline)) if deadline else 0.0)
+
+    return bound
 
 
 def stops(

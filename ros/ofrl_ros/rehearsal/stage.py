@@ -25,6 +25,7 @@ from std_srvs.srv import Trigger, TriggerResponse
 
 from ofrl_robot.config import CONFIG
 from ofrl_robot.errors import RobotError
+from ofrl_robot.robots.config import load_arm_file
 from ofrl_ros import messages
 from ofrl_ros.diagnostics import status_reason
 from ofrl_ros.watchdogs import RECORDER_HEARTBEAT
@@ -101,9 +102,11 @@ class Stage:
             "arm": cast.arm, "arm_settings": cast.settings,
             "control": str(self.control), "log": str(self.log),
         }  # fmt: skip
+        limits = self._limits()
+        self.timing = load_arm_file("rehearsal", limits).timing
         values = dict(
             robot="rehearsal", task=cast.task, rate=cast.rate, settings=json.dumps(settings),
-            limits=self._limits(), lockstep=False, **params,
+            limits=limits, lockstep=False, **params,
         )  # fmt: skip
         self._child = folder / "robot.pid"
         script = folder / "parent.py"
