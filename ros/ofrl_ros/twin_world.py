@@ -106,6 +106,7 @@ class TwinWorld:
             return TriggerResponse(False, f"{NEXT_SEED} is {seed!r}; use 0 or more")
         try:
             self._arrange(seed)
+            self._show()  # or tick 0 would show the scene before
         except OfrlError as error:
             return TriggerResponse(False, str(error))
         return TriggerResponse(True, "")
