@@ -35,7 +35,7 @@ _ACCEPTED = 0.02  # rad that a joint may be off at the start pose
 _STRETCH = 2.0  # control periods that a step may take
 _SETTLE = 2.0  # s after the move within which the arm arrives
 _GRIPPER = 3.0  # s: to open
-_UNANSWERED = 3  # requests in a row that the service did not answer in time: it is broken
+_UNANSWERED = 1.0  # s without an answer of the service: it is broken
 _DOUBTED = 10  # refusals in a row after which the service itself is examined
 # Half-turn about the axis between x and y: the tip pointing down. q and -q are the same rotation;
 # the one that is nearer to this is reported, so that the sign never flips.
@@ -87,7 +87,8 @@ class SawyerArm:
         self._gripper = SawyerGripper(self._client.gripper) if self._client.gripper else None
         self._goal: Optional[Setpoint] = None  # last one that was sent
         self._collision = self._stopped = False
-        self._refusals = self._unanswered = 0  # by the service, in a row
+        self._refusals = 0  # by the service, in a row
+        self._unanswered: Optional[float] = None  # since when, monotonic s
         self._ik_fault: Optional[Fault] = None
         self._closing = threading.Lock()
         self._closed = False
@@ -181,7 +182,7 @@ class SawyerArm:
         holds = self._stream.holds
         measured = self._measured()
         self._collision, self._ik_fault, self._goal = False, None, None
-        self._refusals = self._unanswered = 0
+        self._refusals, self._unanswered = 0, None
         self._stopped = False
         if not self._stream.move(measured, 0.0, holds):
             self._stopped = True
@@ -259,14 +260,15 @@ class SawyerArm:
         )
 
     def _solve(self, setpoint: Setpoint, seed: np.ndarray) -> Optional[np.ndarray]:
+        asked = time.monotonic()
         try:
             joints = self._client.solve(setpoint.position, setpoint.orientation, seed)
         except RobotError as error:
-            self._unanswered += 1
-            if self._unanswered >= _UNANSWERED:
+            self._unanswered = self._unanswered or asked
+            if time.monotonic() - self._unanswered > _UNANSWERED:
                 self._ik_fault = Fault(StopReason.ROBOT_FAULT, str(error))
             return None
-        self._unanswered = 0
+        self._unanswered = None
         self._refusals = self._refusals + 1 if joints is None else 0
         if self._refusals == _DOUBTED:
             self._examine(seed)

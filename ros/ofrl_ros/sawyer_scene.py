@@ -71,7 +71,7 @@ class SawyerScene:
         self._item = -1
         self._rest = 0.0
         self._camera = Camera(
-            (0.55, 0.12, -0.06), distance=0.55, yaw_deg=90.0, pitch_deg=-50.0, far=3.0
+            (0.54, 0.14, -0.09), distance=0.40, yaw_deg=90.0, pitch_deg=-50.0, fov_deg=50.0
         )
         self.arrange(0)
 
