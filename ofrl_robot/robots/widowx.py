@@ -16,7 +16,7 @@ import numpy as np
 from scipy.spatial.transform import Rotation
 
 from ofrl_robot.control.health import Health
-from ofrl_robot.control.limiter import NO_IK, OTHER, refused_joints
+from ofrl_robot.control.limiter import NO_IK, OTHER, Limits, refused_joints
 from ofrl_robot.control.signals import ArmState, Sent, Setpoint
 from ofrl_robot.errors import OfrlError, RobotError
 from ofrl_robot.robots.config import ArmConfig
@@ -64,11 +64,7 @@ class WidowXArm:
         try:
             self._motors = Motors(self._client)
             self.joint_names = (*self._client.joint_names, LEFT_FINGER)
-            self.limits = dataclasses.replace(
-                config.limits,
-                joints={**self._joint_limits(), **config.limits.joints},
-                joint_speeds={**self._speed_limits(), **config.limits.joint_speeds},
-            )
+            self.limits = self._narrowed(config.limits)
             # a stop must not be followed by an older target; re-entrant, since a signal handler
             # may close the arm in the middle of a command of the same thread
             self._sending = threading.RLock()
@@ -310,9 +306,14 @@ class WidowXArm:
     def _named(self, joints: np.ndarray) -> Dict[str, float]:
         return dict(zip(self._client.joint_names, map(float, joints)))
 
-    def _joint_limits(self) -> Dict[str, Tuple[float, float]]:
-        low, high = self._client.lower.tolist(), self._client.upper.tolist()
-        return dict(zip(self._client.joint_names, zip(low, high)))
-
-    def _speed_limits(self) -> Dict[str, float]:
-        return self._named(self._client.speeds)
+    def _narrowed(self, limits: Limits) -> Limits:
+        """Return limits within those that the robot itself gives for its joints."""
+        joints, speeds = dict(limits.joints), dict(limits.joint_speeds)
+        client = self._client
+        for name, low, high, speed in zip(
+            client.joint_names, client.lower.tolist(), client.upper.tolist(), client.speeds.tolist()
+        ):
+            narrow = joints.get(name, (low, high))
+            joints[name] = (max(low, narrow[0]), min(high, narrow[1]))
+            speeds[name] = min(speed, speeds.get(name, speed))
+        return dataclasses.replace(limits, joints=joints, joint_speeds=speeds)

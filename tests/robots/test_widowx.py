@@ -115,13 +115,19 @@ def test_an_unknown_model_and_a_wrong_setting_are_named(driver, make):
         make(rate=5)
 
 
-def test_joint_limits_come_from_the_robot_and_the_file_may_narrow_them(driver):
+def test_joint_limits_come_from_the_robot_and_the_file_can_only_narrow_them(driver):
     file = load_arm_file("widowx")
-    limits = dataclasses.replace(file.limits, joints={"waist": (-1.0, 1.0)})
+    limits = dataclasses.replace(
+        file.limits,
+        joints={"waist": (-1.0, 9.0)},
+        joint_speeds={"waist": 1.0, "shoulder": 99.0},
+    )
     config = ArmConfig("widowx", "reach", dataclasses.replace(file, limits=limits))
     arm = ARMS.load("widowx")(dataclasses.replace(config, settings={"sleep_on_close": False}))
-    assert arm.limits.joints["waist"] == (-1.0, 1.0)
+    assert arm.limits.joints["waist"] == pytest.approx((-1.0, 3.14158))
     assert arm.limits.joints["elbow"] == pytest.approx((-2.14675, 1.60570))
+    assert arm.limits.joint_speeds["waist"] == 1.0
+    assert arm.limits.joint_speeds["shoulder"] == pytest.approx(np.pi)
     arm.close()
 
 
