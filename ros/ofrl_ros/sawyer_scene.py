@@ -20,7 +20,7 @@ from ofrl_ros.sawyer_model import (
 )
 
 TABLE = (0.75, 0.0, -0.10)  # centre of the table's upper face, m, base frame
-SPAWN_LOW, SPAWN_HIGH = (0.46, 0.02), (0.62, 0.26)  # where objects are placed, m
+SPAWN_LOW, SPAWN_HIGH = (0.50, 0.10), (0.57, 0.20)  # where objects are placed, m
 LIFTED = 0.05  # m above where it lay: grasped
 # Objects are 20 mm wide along the way of the fingers, which open by 41 mm: 10 mm on either side.
 _SHAPES = (("box", (0.020, 0.040, 0.040)), ("cylinder", (0.010, 0.040)))
@@ -71,7 +71,7 @@ class SawyerScene:
         self._item = -1
         self._rest = 0.0
         self._camera = Camera(
-            (0.54, 0.14, -0.09), distance=0.40, yaw_deg=90.0, pitch_deg=-50.0, fov_deg=50.0
+            (0.52, 0.15, -0.05), distance=0.36, yaw_deg=90.0, pitch_deg=-50.0, fov_deg=50.0
         )
         self.arrange(0)
 

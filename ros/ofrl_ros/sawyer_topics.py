@@ -60,6 +60,7 @@ class SawyerTopics:
         self._core = core = vendor("intera_core_msgs.msg")
         self._services = vendor("intera_core_msgs.srv")
         self._faults: Set[str] = set()
+        self._switching = threading.RLock()  # several topics and faults change the robot's state
         self._kept: Optional[JointState] = None  # last message before a fault of joint_states
         self._released = threading.Event()  # ends what hangs
         self._snapshot: Optional[Snapshot] = None
@@ -183,36 +184,40 @@ class SawyerTopics:
     # -- enable, reset, stop -------------------------------------------------------------
 
     def _on_enable(self, message: Bool) -> None:
-        if not self._state.stopped:
-            self._switch(bool(message.data))
+        with self._switching:
+            if not self._state.stopped:
+                self._switch(bool(message.data))
 
     def _on_reset(self, _message: Empty) -> None:
-        core = self._core.RobotAssemblyState
-        if self._state.estop_button == core.ESTOP_BUTTON_PRESSED:
-            return
-        self._state.stopped = False
-        self._state.estop_button = core.ESTOP_BUTTON_UNPRESSED
-        self._state.estop_source = core.ESTOP_SOURCE_NONE
-        self._state.error = "error_survives" in self._faults
-        self._switch(False)
+        core, state = self._core.RobotAssemblyState, self._state
+        with self._switching:
+            if state.estop_button == core.ESTOP_BUTTON_PRESSED or not state.stopped:
+                return
+            state.stopped = False
+            state.estop_button = core.ESTOP_BUTTON_UNPRESSED
+            state.estop_source = core.ESTOP_SOURCE_NONE
+            state.error = "error_survives" in self._faults
+            self._switch(False)
 
     def _on_stop(self, _message: Empty) -> None:
         core = self._core.RobotAssemblyState
         self._stop(core.ESTOP_BUTTON_UNPRESSED, core.ESTOP_SOURCE_UNKNOWN)
 
     def _stop(self, button: int, source: int) -> None:
-        self._switch(False)
-        self._state.stopped, self._state.estop_button = True, button
-        self._state.estop_source = source
+        with self._switching:
+            self._switch(False)
+            self._state.stopped, self._state.estop_button = True, button
+            self._state.estop_source = source
 
     def _switch(self, enabled: bool) -> None:
         """Enable or disable; either way the arm stays where it is."""
-        if enabled != self._state.enabled:
-            with self._lock:
-                positions = self._scene.body.joints()[0]
-            self._scene.controller.hold(positions)
-        self._state.enabled = self._state.ready = enabled
-        self._scene.controller.enabled = enabled
+        with self._switching:
+            if enabled != self._state.enabled:
+                with self._lock:
+                    positions = self._scene.body.joints()[0]
+                self._scene.controller.hold(positions)
+            self._state.enabled = self._state.ready = enabled
+            self._scene.controller.enabled = enabled
 
     # -- kinematics ----------------------------------------------------------------------
 

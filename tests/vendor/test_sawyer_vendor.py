@@ -72,12 +72,13 @@ def fault(text):
 def arm(twin):
     config = ArmConfig("sawyer", "task", load_arm_file("sawyer_twin"), settings={"home_speed": 0.3})
     arm = ARMS.load("sawyer")(config)
-    arm.rearm()  # the one before disabled the robot
-    arm.home()
-    yield arm
-    fault("none")
-    arm.rearm()
-    arm.close()
+    try:
+        arm.rearm()  # the one before disabled the robot
+        arm.home()
+        yield arm
+    finally:  # one that is left open goes on sending
+        fault("none")
+        arm.close()
 
 
 class Witness:
@@ -296,7 +297,6 @@ def test_it_is_disabled_at_the_end(arm):
     arm.close()
     state = rospy.wait_for_message("/robot/state", type(arm._client._state), 2.0)
     assert not state.enabled
-    arm._closed = False  # the fixture closes it again
 
 
 def test_home_comes_back_to_the_start_pose(arm):
