@@ -9,7 +9,7 @@ RUN := env -u ROS_PACKAGE_PATH -u ROS_MASTER_URI -u ROS_HOSTNAME -u ROS_DISTRO -
 	-u CMAKE_PREFIX_PATH -u PYTHONPATH -u PYTHONHOME ROS_IP=127.0.0.1 \
 	bash -c '. scripts/env.sh && "$$@"' run
 
-.PHONY: help setup test test-fast test-py38 lint format demo rehearse experiments gallery bench clean
+.PHONY: help setup test test-fast test-vendor test-py38 lint format demo rehearse experiments gallery bench clean
 
 help:  ## list the targets
 	@grep -E '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -29,6 +29,9 @@ test: setup  ## lint, then run the tests (no robot needed)
 # One process per core; each starts torch, so it pays only where there are tests enough for it.
 test-fast: setup  ## the tests without ROS, Ray and whatever is slow: under a minute
 	@$(RUN) python -m pytest -q -m "not slow" -n auto --dist worksteal --ignore tests/ros $(ARGS)
+
+test-vendor: setup  ## the drivers on the vendors' own clients, where these can be imported
+	@$(RUN) python -m pytest tests/vendor $(ARGS)
 
 test-py38:  ## what needs no torch, under a real Python 3.8 (python3.8, or PYTHON38=PATH)
 	@scripts/test_py38.sh $(ARGS)

@@ -55,7 +55,7 @@ class PointArm:
         self.limits, self.timing = config.limits, config.timing
         self.health_limits = config.health
         self.control_rate_hz = float(config.settings.get("rate", 20.0))
-        self.settings = {**config.settings, **config.stored()}
+        self.settings = dict(config.settings)
         self._position, self._gripper_open = HOME.copy(), 1.0
 
     def now_ns(self) -> int:

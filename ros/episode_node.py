@@ -73,6 +73,9 @@ class EpisodeNode:
         self._after_stop = choice_param("after_stop", (WAIT, END))
         self._first_seed = int_param("seed", 0, low=0)
         self._jpeg_quality = int_param("jpeg_quality", 0, low=0, high=100)
+        # read once: to ask the master in the middle of a session is one more way to fail
+        self._device = str(rospy.get_param("~device", ""))
+        self._operator = str(rospy.get_param("~operator", ""))
         self._robot = wait_for_description()
         self._policy: Dict[str, Any] = {}
         self._environment = dict(self._robot.environment)
@@ -206,11 +209,10 @@ class EpisodeNode:
 
     def _meta(self, seed: int) -> EpisodeMeta:
         robot = self._robot
-        device = str(rospy.get_param("~device", ""))
         return EpisodeMeta(
             robot=robot.robot,
             task=robot.task,
-            actor=device if self._actor == "teleop" else self._actor,
+            actor=self._device if self._actor == "teleop" else self._actor,
             action_spec=robot.action_spec,
             observation_spec=robot.observation_spec,
             control_rate_hz=robot.control_rate_hz,
@@ -218,7 +220,7 @@ class EpisodeNode:
             policy=self._policy,
             environment=self._environment,
             seed=seed,
-            operator=str(rospy.get_param("~operator", "")),
+            operator=self._operator,
         )
 
     def _episode(self, reset: Callable[[], str], seed: int) -> End:

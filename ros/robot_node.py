@@ -84,6 +84,7 @@ class RobotNode:
         trigger_service("scene_ready", self._on_scene_ready)
         trigger_service("pause", lambda: self._on_pause(True))
         trigger_service("resume", lambda: self._on_pause(False))
+        rospy.on_shutdown(self._end)
         watch_session().on_lost(lambda lost: self._stop(StopReason.MASTER_LOST, lost))
         if arm.name not in SIMULATED and complaint(arm.name):
             rospy.logwarn("%s; run `ofrl rehearse --robot %s`", complaint(arm.name), arm.name)
@@ -317,6 +318,18 @@ class RobotNode:
             if not self._lockstep:
                 self._pacer.tick(time.monotonic())
             return not self._ended()
+
+    def _end(self) -> None:
+        """Put the arm to rest while messages still get out: once ROS is shut down they do not.
+
+        In a thread or a signal handler of rospy, before the shutdown. An arm that is stopped is
+        only let go.
+        """
+        with self._changed:
+            self._over = True
+            self._changed.notify_all()
+        self._watchdogs.end()
+        self._rig.close()
 
     def _ended(self) -> bool:
         return self._over or self._loop.stopped or rospy.is_shutdown()

@@ -58,7 +58,9 @@ class Rehearse:
                 f"{self.robot} would move", "clear its reach, then add --arm-is-clear"
             )
         module = ros_module("ofrl_ros.rehearsal.run")
-        scenarios = module.choose(self.fault, own_frames=self.robot == "sim")
+        scenarios = module.choose(
+            self.fault, own_frames=self.robot == "sim", twin_of=self.robot if self.twin else ""
+        )
         cast = module.cast_for(
             self.robot, self.twin, self.task, self._settings(), self.cameras, self.rate
         )

@@ -37,6 +37,7 @@ def make_rig(
         ConfigError: the name is unknown, a setting is impossible, or cameras or task are missing.
     """
     arm: Any = ARMS.load(config.name)(config)
+    arm.settings = {**arm.settings, **config.stored()}
     try:
         cameras = cameras or getattr(arm, "cameras", None)
         task = task or getattr(arm, "task", None)

@@ -300,7 +300,7 @@ class SimArm:
         self.control_rate_hz = float(env.control_rate_hz)
         self.limits, self.timing = config.limits, config.timing
         self.health_limits = config.health
-        self.settings: Dict[str, Any] = config.stored()
+        self.settings: Dict[str, Any] = {}
         self.cameras = SimCameras(self._world)
         self.task = SimTask(self._world, options.to_dict())
 

@@ -16,7 +16,7 @@ import numpy as np
 from scipy.spatial.transform import Rotation
 
 from ofrl_robot.control.health import Health
-from ofrl_robot.control.limiter import NO_IK, OTHER, refused_joints
+from ofrl_robot.control.limiter import NO_IK, OTHER, Limits, refused_joints
 from ofrl_robot.control.signals import ArmState, Sent, Setpoint
 from ofrl_robot.errors import OfrlError, RobotError
 from ofrl_robot.robots.config import ArmConfig
@@ -64,15 +64,12 @@ class WidowXArm:
         try:
             self._motors = Motors(self._client)
             self.joint_names = (*self._client.joint_names, LEFT_FINGER)
-            self.limits = dataclasses.replace(
-                config.limits,
-                joints={**self._joint_limits(), **config.limits.joints},
-                joint_speeds={**self._speed_limits(), **config.limits.joint_speeds},
-            )
+            self.limits = self._narrowed(config.limits)
             # a stop must not be followed by an older target; re-entrant, since a signal handler
             # may close the arm in the middle of a command of the same thread
             self._sending = threading.RLock()
-            self._stopped = self._closed = False
+            self._stopped = self._closed = self._released = False
+            self._moves = 0  # begun so far: closing takes the arm out of a homing move
             self._targets = np.zeros(len(self._client.joint_names))
             self._hold: Optional[np.ndarray] = None  # what a stop told the joints
             finger = self._client.newest().positions.get(LEFT_FINGER, 0.0)
@@ -115,6 +112,8 @@ class WidowXArm:
     def command(self, setpoint: Setpoint) -> Sent:
         """Send the joint targets of a pose; 3 ms. A target that is refused moves nothing."""
         self._gripper.require_alive()
+        if self._closed:
+            return Sent(refused=OTHER)
         joints = self._inverse(setpoint)
         if joints is None:
             return Sent(refused=NO_IK)
@@ -137,6 +136,8 @@ class WidowXArm:
         """
         self._stopped = True
         with self._sending:
+            if self._released:
+                return
             if self._hold is None:
                 newest = self._client.newest()
                 joints = self._joints_of(newest)
@@ -173,8 +174,8 @@ class WidowXArm:
     def close(self) -> None:
         """Move to the sleep pose and switch the torque off, when ``sleep_on_close`` says so.
 
-        An arm that is not well, or that this process can no longer command, keeps its torque and
-        holds still: without torque it would fall. Calling it again does nothing.
+        An arm that was stopped or is not well, or that this process can no longer command, keeps
+        its torque and holds still: without torque it would fall. Calling it again does nothing.
         """
         if self._closed:
             return
@@ -185,14 +186,15 @@ class WidowXArm:
         except OfrlError as error:
             self._client.warn(f"{error}; the arm keeps its torque and holds still")
         finally:
+            self._released = True
             self._gripper.close()
             self._client.close()
 
     def _sleep(self) -> None:
+        self._require_armed("the way to the sleep pose")
         faults = self.health().faults
         if faults:
             raise RobotError(f"no sleep pose: {faults[0]}", where=self.name)
-        self.rearm()
         self._move(self._client.sleep_joints)
         self._client.set_torque(False)
 
@@ -200,13 +202,21 @@ class WidowXArm:
         """Move the joints along a straight line, in small targets, and wait until they are there.
 
         A single long motion of the motors would go on after a stop by a part of its length.
+
+        Raises:
+            RobotError: a joint does not arrive, the arm was stopped, another thread began a move.
         """
-        begin = self._measured()
+        # an arm at rest may sag a little past a limit, where the client refuses every target
+        begin = np.clip(self._measured(), self._client.lower, self._client.upper)
+        self._moves += 1
+        this = self._moves
         seconds = float(np.abs(goal - begin).max()) * 1.5 / self._settings.move_speed
         started = time.monotonic()
         share = 0.0
         while share < 1.0:
             time.sleep(MOVE_PERIOD)
+            if this != self._moves:
+                raise RobotError("another move has begun", "wait for its end", self.name)
             share = min(1.0, (time.monotonic() - started) / max(seconds, MOVE_PERIOD))
             smooth = share * share * (3.0 - 2.0 * share)  # at most 1.5 times the mean speed
             if not self._send(begin + smooth * (goal - begin)):
@@ -296,9 +306,14 @@ class WidowXArm:
     def _named(self, joints: np.ndarray) -> Dict[str, float]:
         return dict(zip(self._client.joint_names, map(float, joints)))
 
-    def _joint_limits(self) -> Dict[str, Tuple[float, float]]:
-        low, high = self._client.lower.tolist(), self._client.upper.tolist()
-        return dict(zip(self._client.joint_names, zip(low, high)))
-
-    def _speed_limits(self) -> Dict[str, float]:
-        return self._named(self._client.speeds)
+    def _narrowed(self, limits: Limits) -> Limits:
+        """Return limits within those that the robot itself gives for its joints."""
+        joints, speeds = dict(limits.joints), dict(limits.joint_speeds)
+        client = self._client
+        for name, low, high, speed in zip(
+            client.joint_names, client.lower.tolist(), client.upper.tolist(), client.speeds.tolist()
+        ):
+            narrow = joints.get(name, (low, high))
+            joints[name] = (max(low, narrow[0]), min(high, narrow[1]))
+            speeds[name] = min(speed, speeds.get(name, speed))
+        return dataclasses.replace(limits, joints=joints, joint_speeds=speeds)

@@ -225,7 +225,7 @@ class EpisodeInput:
     def lost(self) -> str:
         """Return what the session has lost, as far as was heard; empty when all is there."""
         heard = next((str(what) for kind, what in self.events.drain() if kind == "lost"), "")
-        return heard or self._gone_before or watch_session().find_loss()
+        return watch_session().find_loss() or heard or self._gone_before
 
     def _take_tick(self, recorder: EpisodeRecorder, payload: Dict, before: int) -> None:
         tick, info = self.assembler.assemble(payload)
@@ -281,7 +281,7 @@ class EpisodeInput:
             gone = self._gone()
             # asked after: a shutdown of this node closes its own connections, one by one
             if gone is not None and not rospy.core.is_shutdown_requested():
-                self.events.put("lost", gone)
+                self.events.put("lost", watch_session().find_loss() or gone)
                 return
             wait(0.05)
 

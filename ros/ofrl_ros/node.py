@@ -9,7 +9,7 @@ import sys
 import threading
 import time
 from http.client import HTTPException
-from typing import Any, Callable, List, Optional, TextIO
+from typing import Any, Callable, List, NoReturn, Optional, TextIO
 
 import rospy
 from std_srvs.srv import Trigger, TriggerResponse
@@ -61,10 +61,12 @@ def run_node(name: str, main: Callable[[], None]) -> None:
         watch_session()
         main()
     except OfrlError as error:
-        text = f"{name}: {error}"
-        if not session_log.note(error=text):  # else whoever started the session prints it
-            print(text, file=sys.stderr, flush=True)
-        sys.exit(2)
+        _end_with(f"{name}: {error}")
+    except (OSError, HTTPException) as error:
+        lost = watch_session().find_loss()
+        if not lost:
+            raise
+        _end_with(f"{name}: {lost} ({error})")
     except rospy.ROSInterruptException:
         pass  # Ctrl-C, or roslaunch stopped the node while it waited
     except rospy.exceptions.ROSInitException:
@@ -74,6 +76,13 @@ def run_node(name: str, main: Callable[[], None]) -> None:
         end_if_lost()
         if shutdown is not None and rospy.core.is_shutdown_requested():
             shutdown.join(SHUTDOWN_PATIENCE)
+
+
+def _end_with(text: str) -> NoReturn:
+    """Say why the node ends; whoever started the session prints it, or else this does."""
+    if not session_log.note(error=text):
+        print(text, file=sys.stderr, flush=True)
+    sys.exit(2)
 
 
 def _shut_down_in_a_thread() -> threading.Thread:

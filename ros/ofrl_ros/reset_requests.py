@@ -58,8 +58,12 @@ class ResetRequests:
             return None if self._running is None else self._running.seed
 
     def answer(self, success: bool, text: str) -> None:
-        """Answer the request that :meth:`wait` returned."""
+        """Answer the request that :meth:`wait` returned; only the first answer counts.
+
+        A service thread may wake up so late that the episode is over by then (measured at a load
+        of 29): its answer is still that of the reset.
+        """
         with self._changed:
-            if self._running is not None:
+            if self._running is not None and self._running.answer is None:
                 self._running.answer = (success, text)
             self._changed.notify_all()

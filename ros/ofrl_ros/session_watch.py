@@ -21,6 +21,7 @@ from ofrl_robot.sessions import session_log
 PERIOD = 0.25  # s between two looks
 MASTER_TIMEOUT = 1.0  # s for an answer of the master
 MASTER_TRIES = 3  # unanswered calls in a row after which it is gone
+PARENT_GONE = "the process that started this node is gone"
 MASTER_GONE = "the ROS master is gone"
 PATIENCE = 10.0  # s for the node to end by itself, then it is ended
 
@@ -51,17 +52,22 @@ class SessionWatch:
         self._callbacks.append(callback)
 
     def find_loss(self) -> str:
-        """Return what is gone; asks the master at once, when it has not been missed yet.
+        """Return what is gone; looks at once, also at what has not been missed yet.
 
-        When roslaunch ends a session because its master died, nodes hear of the end first.
+        The other nodes look too, so one of them may have ended first; and when roslaunch ends a
+        session because its master died, nodes hear of the end before they miss the master.
         """
-        return self.lost or ("" if self._master_answers() else MASTER_GONE)
+        if not self.lost and os.getppid() != self._parent:
+            return PARENT_GONE
+        if not self.lost and not any(self._master_answers() for _ in range(MASTER_TRIES)):
+            return MASTER_GONE
+        return self.lost
 
     def _run(self) -> None:
         failures = 0
         while not rospy.is_shutdown():
             if os.getppid() != self._parent:
-                self._end("the process that started this node is gone")
+                self._end(PARENT_GONE)
                 return
             failures = 0 if self._master_answers() else failures + 1
             if failures == MASTER_TRIES:

@@ -41,7 +41,7 @@ class TwinTask:
             self.settings["instruction"] = instruction
         self._changed = threading.Condition()
         self._newest: Dict[str, np.ndarray] = {}
-        self._received = 0.0
+        self._received, self._stamp_ns = 0.0, 0
         self._arrange = service(ARRANGE)
         self._subscriber = rospy.Subscriber(
             GROUND_TRUTH, JointState, self._on_truth, queue_size=1, tcp_nodelay=True
@@ -55,9 +55,10 @@ class TwinTask:
         """
         rospy.set_param(NEXT_SEED, int(seed))
         self._arrange()
-        deadline = time.monotonic() + 5.0
+        answered, deadline = time.time_ns(), time.monotonic() + 5.0
         with self._changed:
-            while self._value(ARRANGED) != float(seed):
+            # what was sent before the answer, a frame of the new scene too, has then arrived
+            while self._value(ARRANGED) != float(seed) or self._stamp_ns <= answered:
                 raise_on_shutdown()
                 if time.monotonic() > deadline:
                     raise RobotError("the twin does not show the new scene", "see what it prints")
@@ -82,6 +83,7 @@ class TwinTask:
     def _on_truth(self, message: JointState) -> None:
         with self._changed:
             self._newest, self._received = messages.arrays_of(message), time.monotonic()
+            self._stamp_ns = message.header.stamp.to_nsec()
             self._changed.notify_all()
 
     def _value(self, name: str) -> float:

@@ -14,6 +14,7 @@ from ofrl_robot.control.health import Health, hot_motors, judge_health
 from ofrl_robot.control.protocols import Arm
 from ofrl_robot.control.stops import Fault, StopReason
 from ofrl_robot.control.watchdog import CallWatch, Heartbeat
+from ofrl_ros.speakers import Speaker
 
 POLL = 0.02  # s between two looks: how late a watchdog can be
 HEALTH_PERIOD = 1.0  # s between two looks at the motors: each is a read on their bus
@@ -48,7 +49,7 @@ class Watchdogs:
         self._raised: Optional[Fault] = None  # not again until clear()
         self._health = Health()
         self._alive = rospy.Publisher(ROBOT_HEARTBEAT, Empty, queue_size=1, tcp_nodelay=True)
-        rospy.Subscriber(RECORDER_HEARTBEAT, Empty, self._on_recorder, tcp_nodelay=True)
+        Speaker(RECORDER_HEARTBEAT, Empty, self._on_recorder)
         for loop in (self._watch, self._ask_motors):
             threading.Thread(target=loop, name=loop.__name__, daemon=True).start()
 

@@ -6,7 +6,7 @@ import json
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ofrl_robot.control.signals import AppliedAction, Tick
@@ -63,6 +63,7 @@ def test_wilson_against_published_values(successes, trials, low, high):
 
 
 @pytest.mark.slow
+@settings(deadline=None)
 @given(st.integers(1, 500).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))))
 def test_wilson_holds_the_rate_and_mirrors(pair):
     successes, trials = pair

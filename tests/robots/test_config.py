@@ -7,7 +7,7 @@ import yaml
 
 from ofrl_robot.config import CONFIG
 from ofrl_robot.errors import ConfigError
-from ofrl_robot.robots.config import ArmConfig, load_arm_file
+from ofrl_robot.robots.config import ArmConfig, load_arm_file, wider_limits
 from ofrl_robot.robots.registry import ARMS, make_rig
 from ofrl_robot.sim import arm
 from ofrl_robot.specs import WIDOWX_ACTION, WORLD
@@ -83,3 +83,46 @@ def test_an_arm_that_brings_no_cameras_or_task_needs_them(fake_robot):
     with pytest.raises(ConfigError, match="no task of its own"):
         make_rig(config, cameras=fake_robot)
     assert closed == [True, True], "what was opened is closed again"
+
+
+def test_a_file_may_narrow_the_shipped_limits_and_widen_them_only_when_told(tmp_path):
+    narrow = write(tmp_path, max_translation=0.1, workspace_high=[0.7, 0.4, -0.1])
+    assert load_arm_file("sim", narrow).widened == ()
+    wide = write(tmp_path, max_translation=0.5, workspace_low=[0.3, -0.2, -0.34])
+    with pytest.raises(ConfigError, match="workspace_low, max_translation.*widen_limits:=true"):
+        load_arm_file("sim", wide)
+    file = load_arm_file("sim", wide, widen=True)
+    assert set(file.widened) == {"workspace_low", "max_translation"}
+    rig = make_rig(ArmConfig("sim", "Widow250SingleObjGrasp-v0", file, settings={"image_size": 8}))
+    assert rig.environment["limits_widened"] == ["workspace_low", "max_translation"]
+    rig.close()
+
+
+@pytest.mark.parametrize(
+    ("shipped", "given", "wider"),
+    [
+        ({"max_speed": 0.5}, {"max_speed": 0.4}, ()),
+        ({"max_speed": 0.5}, {}, ("max_speed",)),
+        ({}, {"max_speed": 9.0}, ()),
+        ({"efforts": {"elbow": 100}}, {"efforts": {"elbow": 90, "waist": 5}}, ()),
+        ({"efforts": {"elbow": 100}}, {"efforts": {"waist": 5}}, ("efforts",)),
+        ({"joints": {"elbow": [-1, 1]}}, {"joints": {"elbow": [-1, 2]}}, ("joints",)),
+        ({"action_latency": 0.02}, {"action_latency": 0.06}, ()),
+        ({"max_silence": 0.2}, {"max_silence": 0.3}, ("max_silence",)),
+    ],
+)
+def test_what_counts_as_wider(tmp_path, shipped, given, wider):
+    folders = [tmp_path / "a", tmp_path / "b"]
+    for folder in folders:
+        folder.mkdir()
+    files = [load_arm_file("any", write(f, **v)) for f, v in zip(folders, (shipped, given))]
+    assert wider_limits(files[1], files[0]) == wider
+
+
+def test_one_side_of_a_rotation_box_or_a_crooked_quaternion_is_refused(tmp_path):
+    with pytest.raises(ConfigError, match="one side of the rotation box"):
+        load_arm_file("any", write(tmp_path, rotation_low=[-1, -1, -1]))
+    with pytest.raises(ConfigError, match="upright .*length 1"):
+        load_arm_file("any", write(tmp_path, upright=[1, 1, 0, 0]))
+    with pytest.raises(ConfigError, match="rotation is empty along y"):
+        load_arm_file("any", write(tmp_path, rotation_low=[-1, 1, -1], rotation_high=[1, 1, 1]))

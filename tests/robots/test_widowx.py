@@ -115,13 +115,19 @@ def test_an_unknown_model_and_a_wrong_setting_are_named(driver, make):
         make(rate=5)
 
 
-def test_joint_limits_come_from_the_robot_and_the_file_may_narrow_them(driver):
+def test_joint_limits_come_from_the_robot_and_the_file_can_only_narrow_them(driver):
     file = load_arm_file("widowx")
-    limits = dataclasses.replace(file.limits, joints={"waist": (-1.0, 1.0)})
+    limits = dataclasses.replace(
+        file.limits,
+        joints={"waist": (-1.0, 9.0)},
+        joint_speeds={"waist": 1.0, "shoulder": 99.0},
+    )
     config = ArmConfig("widowx", "reach", dataclasses.replace(file, limits=limits))
     arm = ARMS.load("widowx")(dataclasses.replace(config, settings={"sleep_on_close": False}))
-    assert arm.limits.joints["waist"] == (-1.0, 1.0)
+    assert arm.limits.joints["waist"] == pytest.approx((-1.0, 3.14158))
     assert arm.limits.joints["elbow"] == pytest.approx((-2.14675, 1.60570))
+    assert arm.limits.joint_speeds["waist"] == 1.0
+    assert arm.limits.joint_speeds["shoulder"] == pytest.approx(np.pi)
     arm.close()
 
 
@@ -393,6 +399,13 @@ def test_home_names_the_joint_that_does_not_arrive(make, driver, monkeypatch):
         arm.home()
 
 
+def test_home_comes_back_from_a_little_past_a_joint_limit(make, driver):
+    driver.positions["elbow"] = fake_interbotix.UPPER[2] + 0.05
+    arm = make(start_joints=[*fake_interbotix.NEUTRAL[:2], 1.4, *fake_interbotix.NEUTRAL[3:]])
+    arm.home()
+    assert driver.positions["elbow"] == pytest.approx(1.4)
+
+
 def test_home_refuses_to_go_on_blindly(make, driver):
     arm = make(start_joints=(np.array(fake_interbotix.NEUTRAL) + 0.2).tolist())
     driver.publishing = False
@@ -429,10 +442,44 @@ def test_a_gripper_that_blocks_does_not_block_the_arm(arm, driver):
 def test_close_goes_to_sleep_and_lets_go(make, driver):
     driver.positions.update(zip(fake_interbotix.ARM, np.array(fake_interbotix.SLEEP) + 0.2))
     arm = make(sleep_on_close=True)
-    arm.stop()
     arm.close()
     assert driver.joints() == pytest.approx(fake_interbotix.SLEEP)
     assert driver.registers["Torque_Enable"]["shoulder"] == 0
+    sent = len(driver.commands)
+    arm.stop()
+    assert len(driver.commands) == sent, "a late stop does not command an arm without torque"
+
+
+def test_closing_takes_the_arm_out_of_a_homing_move(make, driver):
+    driver.positions.update(zip(fake_interbotix.ARM, fake_interbotix.SLEEP))
+    start = np.array(fake_interbotix.SLEEP) + [1.0, 0, 0, 0, 0, 0]
+    arm = make(start_joints=start.tolist(), move_speed=1.0, sleep_on_close=True)
+    errors = []
+
+    def home():
+        try:
+            arm.home()
+        except RobotError as error:
+            errors.append(str(error))
+
+    thread = threading.Thread(target=home)
+    thread.start()
+    wait_until(lambda: driver.joints()[0] > 0.05)
+    arm.close()
+    thread.join(5.0)
+    assert "another move has begun" in errors[0]
+    assert driver.joints() == pytest.approx(fake_interbotix.SLEEP)
+    assert arm.command(here(arm)).refused, "an arm that is closed stays"
+
+
+def test_a_stopped_arm_does_not_move_when_it_is_closed(make, driver):
+    arm = make(sleep_on_close=True)
+    arm.stop()
+    before = driver.joints()
+    arm.close()
+    assert driver.joints() == pytest.approx(before)
+    assert driver.registers["Torque_Enable"]["shoulder"] == 1
+    assert "was stopped" in driver.warnings[-1] and "keeps its torque" in driver.warnings[-1]
 
 
 def test_an_arm_that_is_not_well_keeps_its_torque(make, driver):

@@ -165,7 +165,7 @@ def test_trials_go_on_beside_an_unfinished_episode_but_not_beside_finished_ones(
 ):
     node = episode_node.EpisodeNode.__new__(episode_node.EpisodeNode)
     node._actor, node._folder, node._robot = "policy", tmp_path, robot
-    node._policy, node._environment = {}, {}
+    node._policy, node._environment, node._device, node._operator = {}, {}, "", ""
     partial_path(tmp_path, 4).write_bytes(b"of a dead recorder")
     with contextlib.ExitStack() as node._held:
         assert node._prepare() == 5

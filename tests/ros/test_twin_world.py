@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 
 import numpy as np
 import pytest
@@ -25,12 +26,12 @@ class StubScene:
     """An object whose place is its seed; seed 13 does not fit."""
 
     def __init__(self):
-        self.seed, self.succeeds, self.frames = -1, False, 0
+        self.seed, self.succeeds, self.frames, self.arranged_ns = -1, False, 0, 0
 
     def arrange(self, seed):
         if seed == 13:
             raise ConfigError("no free place", "choose another seed")
-        self.seed = seed
+        self.seed, self.arranged_ns = seed, time.time_ns()
 
     def image(self):
         self.frames += 1
@@ -63,6 +64,17 @@ def test_a_task_arranges_and_tells_through_the_topics(scene):
     scene.succeeds = True
     wait_for(lambda: task.outcome(1).reward == 1.0, "the success")
     assert task.outcome(3).truncated and not task.outcome(3).terminated
+
+
+def test_the_first_tick_shows_the_new_scene(scene):
+    cameras = TopicCameras([CameraSpec("image", 4, 4)])
+    task = TwinTask("grasp", 3)
+    for seed in range(20, 30):
+        asked = time.time_ns()
+        task.arrange(seed)
+        assert scene.arranged_ns > asked
+        assert cameras.newest()["image"].stamp_ns > scene.arranged_ns
+    cameras.close()
 
 
 def test_a_scene_that_cannot_be_arranged_is_an_error(scene):

@@ -6,6 +6,7 @@ Skipped where the vendor's packages are not installed; docs/widowx.md says which
 from __future__ import annotations
 
 import importlib
+import signal
 import subprocess
 import sys
 import threading
@@ -26,11 +27,15 @@ from std_srvs.srv import Trigger
 from ofrl_robot.control.health import StateMonitor, judge_health
 from ofrl_robot.control.signals import Setpoint
 from ofrl_robot.control.stops import StopReason
+from ofrl_robot.data.episodes.reader import read_episode
+from ofrl_robot.data.episodes.schema import episode_paths
 from ofrl_robot.errors import RobotError
 from ofrl_robot.robots.config import ArmConfig, load_arm_file
 from ofrl_robot.robots.registry import ARMS
+from ofrl_robot.robots.widowx_settings import START_POSES
 from tests.robots import arm_contract
-from tests.ros.conftest import ROOT, master  # noqa: F401 (a fixture)
+from tests.robots.fake_interbotix import ARM, SLEEP
+from tests.ros.conftest import ROOT, launch, master  # noqa: F401 (fixtures)
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("ros")]
 TWIN = "wx_twin"  # robot_name, and namespace of the scene
@@ -290,6 +295,62 @@ def test_the_gripper_closes_and_opens(arm):
     for value, low, high in ((0.0, 0.0, 0.0155), (1.0, 0.0365, 0.04)):
         arm.command(Setpoint(np.zeros(7), begin.position, begin.orientation, value))
         wait(lambda low=low, high=high: low < arm.state().vector[7] < high, f"gripper {value}")
+
+
+# -- the end of the robot node -----------------------------------------------------------------
+
+
+@pytest.fixture
+def robot_node(twin, master, tmp_path):  # noqa: F811 (the fixture)
+    settings = f"{{robot_name: {TWIN}, sleep_on_close: true, move_speed: 1.5}}"
+    words = [sys.executable, str(ROOT / "ros" / "robot_node.py"), "_robot:=widowx", "_twin:=true",
+             "_task:=Widow250SingleObjGrasp-v0", "_horizon:=30", "_image_size:=16",
+             f"_settings:={settings}"]  # fmt: skip
+    process = start(words, f"/{TWIN}", master, tmp_path / "log", tmp_path)
+    try:
+        rospy.wait_for_service(f"/{TWIN}/stop", 30.0)
+    except rospy.ROSException:
+        end(process)
+        pytest.fail((tmp_path / "log").read_text())
+    yield process
+    if process.poll() is None:
+        end(process)
+
+
+def interrupted(process):
+    """Ctrl-C; return the joints and the torque of the arm that is left behind."""
+    process.send_signal(signal.SIGINT)
+    process.wait(14.0)  # roslaunch kills after 15 s
+    arm = make_arm(TWIN)
+    joints = np.array([arm.state().joint_positions[name] for name in ARM])
+    torque = arm._client.registers("Torque_Enable")[:6]
+    arm.rearm()
+    arm.home()
+    arm.close()
+    return joints, torque
+
+
+def test_at_ctrl_c_the_arm_goes_to_sleep_and_lets_go(robot_node):
+    joints, torque = interrupted(robot_node)
+    assert joints == pytest.approx(SLEEP, abs=0.3) and torque == [0] * 6
+
+
+def test_at_ctrl_c_a_stopped_arm_stays_where_it_is(robot_node):
+    assert rospy.ServiceProxy(f"/{TWIN}/stop", Trigger)().success
+    joints, torque = interrupted(robot_node)
+    assert joints == pytest.approx(START_POSES["roboverse"], abs=0.05) and torque == [1] * 6
+
+
+def test_a_session_is_collected_through_the_twin(launch, tmp_path):  # noqa: F811 (the fixture)
+    out = tmp_path / "data"
+    text = launch(
+        "collect.launch", robot="widowx", twin=True, horizon=30, episodes=2, out=out, image_size=32
+    ).wait(100.0)
+    assert len(episode_paths(out)) == 2, text[-2000:]
+    episode = read_episode(episode_paths(out)[0])
+    assert episode.meta.robot == "widowx" and episode.meta.environment["twin"] is True
+    assert episode.meta.success == 1, "the scripted policy grasps through the vendor's client"
+    assert episode.actions.shape == (30, 7)
 
 
 # -- the vendor's simulated node -------------------------------------------------------------

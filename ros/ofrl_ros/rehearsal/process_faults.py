@@ -27,22 +27,22 @@ def _recorder_silent(stage: Stage, bound: float) -> Outcome:
     return stops(stage, time.time(), StopReason.RECORDER_SILENT, bound)
 
 
-def _session(stage: Stage) -> subprocess.Popen:
-    """Start a real recorder and a scripted person; wait until an episode runs."""
+def _session(stage: Stage) -> Tuple[subprocess.Popen, subprocess.Popen]:
+    """Start a scripted person and a real recorder, wait until an episode runs; return the two."""
     stage.answer = lambda tick: []
-    stage.start("teleop_node.py", device="scripted")
+    actor = stage.start("teleop_node.py", device="scripted")
     recorder = stage.start(
         "episode_node.py", actor="teleop", device="scripted", episodes=50,
         out=stage.folder / "episodes", after_stop="wait",
     )  # fmt: skip
     before = len(stage.applied)
     stage.wait(lambda: len(stage.applied) >= before + 5, "the session's first steps", 90.0)
-    return recorder
+    return actor, recorder
 
 
 def _recorder_dies(number: int) -> _Play:
     def play(stage: Stage, bound: float) -> Outcome:
-        recorder = _session(stage)
+        _, recorder = _session(stage)
         since = time.time()
         recorder.send_signal(number)
         return stops(stage, since, StopReason.RECORDER_SILENT, bound)
@@ -64,8 +64,7 @@ def _robot_dies(number: int) -> _Play:
 
 
 def _actor_dies(stage: Stage, bound: float) -> Outcome:
-    _session(stage)
-    actor = stage.processes[1]
+    actor, _ = _session(stage)
     since = time.time()
     actor.send_signal(signal.SIGKILL)
     outcome = stops(stage, since, StopReason.ACTOR_SILENT, bound)

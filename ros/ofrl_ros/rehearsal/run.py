@@ -16,31 +16,37 @@ import rospy
 from ofrl_robot.errors import ConfigError, OfrlError
 from ofrl_robot.pages.rehearsal import Result
 from ofrl_ros import twin_rig
-from ofrl_ros.rehearsal import actor_faults, driver_faults, process_faults
+from ofrl_ros.rehearsal import actor_faults, driver_faults, process_faults, twin_faults
 from ofrl_ros.rehearsal.scenario import Outcome, Scenario
 from ofrl_ros.rehearsal.stage import NODES, Cast, Stage, ros_environment
 
-HORIZON = 25  # steps of an episode on an arm without a task of its own
+HORIZON = 100  # steps of an episode: it must outlast every deadline
 MASTER_TIMEOUT = 15.0  # s for a ROS master to start
 
 
-def all_scenarios() -> List[Scenario]:
-    """Return every fault that is rehearsed."""
+def all_scenarios(twin_of: str = "") -> List[Scenario]:
+    """Return every fault that is rehearsed.
+
+    Args:
+        twin_of: name of the arm whose twin can be broken too; empty for none.
+    """
     return [
+        *twin_faults.scenarios(twin_of),
         *actor_faults.scenarios(), *driver_faults.scenarios(), *process_faults.scenarios(),
     ]  # fmt: skip
 
 
-def choose(names: Sequence[str], own_frames: bool = True) -> List[Scenario]:
+def choose(names: Sequence[str], own_frames: bool = True, twin_of: str = "") -> List[Scenario]:
     """Return the scenarios of these names, all that fit without any.
 
     Args:
         own_frames: whether the arm brings frames of its own, so that a camera node can be added.
+        twin_of: name of the arm whose twin is rehearsed with; empty for none.
 
     Raises:
         ConfigError: a name is unknown.
     """
-    known = {scenario.name: scenario for scenario in all_scenarios()}
+    known = {scenario.name: scenario for scenario in all_scenarios(twin_of)}
     unknown = [name for name in names if name not in known]
     if unknown:
         raise ConfigError(f"no fault is called {unknown[0]!r}", f"use one of: {', '.join(known)}")
