@@ -26,6 +26,7 @@ setup(
         *find_packages(include=["ofrl_robot", "ofrl_robot.*"]),
         "ofrl_ros",
         "ofrl_ros.rehearsal",
+        "ofrl_ros.twin",
     ],
     package_dir={"ofrl_ros": "ros/ofrl_ros"},  # what the ROS nodes share
     package_data={

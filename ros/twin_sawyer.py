@@ -13,9 +13,9 @@ import time
 import rospy
 from ofrl_ros.node import run_node
 from ofrl_ros.params import int_param
-from ofrl_ros.sawyer_scene import SawyerScene
-from ofrl_ros.sawyer_topics import FAULTS, SawyerTopics
-from ofrl_ros.twin_world import TwinFaults, TwinWorld, run_at
+from ofrl_ros.twin.sawyer_scene import SawyerScene
+from ofrl_ros.twin.sawyer_topics import FAULTS, SawyerTopics
+from ofrl_ros.twin.world import TwinFaults, TwinWorld, run_at
 
 from ofrl_robot.sim.real_time import RealTimePhysics
 

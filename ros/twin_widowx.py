@@ -19,10 +19,10 @@ import rospy
 from ofrl_ros.messages import stamp_of
 from ofrl_ros.node import run_node
 from ofrl_ros.params import int_param
-from ofrl_ros.twin_dynamixel import GRIPPER, GROUPS, MOTOR_FAULTS, MOTORS, Registers
-from ofrl_ros.twin_widowx_arm import ARM_JOINTS, SIGNS, TwinWidowX
-from ofrl_ros.twin_widowx_scene import WidowXScene
-from ofrl_ros.twin_world import TwinFaults, TwinWorld, run_at
+from ofrl_ros.twin.dynamixel import GRIPPER, GROUPS, MOTOR_FAULTS, MOTORS, Registers
+from ofrl_ros.twin.widowx_arm import ARM_JOINTS, SIGNS, TwinWidowX
+from ofrl_ros.twin.widowx_scene import WidowXScene
+from ofrl_ros.twin.world import TwinFaults, TwinWorld, run_at
 from sensor_msgs.msg import JointState
 
 from ofrl_robot.errors import ConfigError

@@ -13,9 +13,9 @@ from ofrl_robot.errors import ConfigError
 from ofrl_robot.robots.config import ArmConfig, load_arm_file
 from ofrl_robot.robots.operator_task import OperatorTask
 from ofrl_robot.robots.registry import make_rig
-from ofrl_ros import twin_rig
 from ofrl_ros.params import bool_param, dict_param, int_param, path_param
 from ofrl_ros.topic_cameras import TopicCameras
+from ofrl_ros.twin import rig as twin_rig
 
 # s after which a camera node that says nothing is not believed any more; it says by itself when a
 # frame is stale

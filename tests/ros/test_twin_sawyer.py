@@ -10,7 +10,7 @@ pytest.importorskip("rospy", reason="ROS 1 is not installed")
 
 from ofrl_robot.sim.engine import pybullet
 from ofrl_robot.sim.world import TIME_STEP_S
-from ofrl_ros.sawyer_model import (
+from ofrl_ros.twin.sawyer_model import (
     HAND,
     JOINTS,
     MAX_OPENING,
@@ -22,7 +22,7 @@ from ofrl_ros.sawyer_model import (
     Kinematics,
     SawyerController,
 )
-from ofrl_ros.sawyer_scene import LIFTED, SawyerScene
+from ofrl_ros.twin.sawyer_scene import LIFTED, SawyerScene
 
 ARM = Kinematics()
 

@@ -18,10 +18,10 @@ from tests.robots.fake_interbotix import ARM, HOME, LOWER, SCREWS, UPPER
 
 pytest.importorskip("rospy", reason="ROS 1 is not installed")
 
-from ofrl_ros import twin_world
-from ofrl_ros.twin_dynamixel import MOTOR_FAULTS, MOTORS, Registers
-from ofrl_ros.twin_widowx_arm import Profile, TwinWidowX
-from ofrl_ros.twin_widowx_scene import WidowXScene
+from ofrl_ros.twin import world as twin_world
+from ofrl_ros.twin.dynamixel import MOTOR_FAULTS, MOTORS, Registers
+from ofrl_ros.twin.widowx_arm import Profile, TwinWidowX
+from ofrl_ros.twin.widowx_scene import WidowXScene
 
 HZ = 240
 START = np.array(START_POSES["roboverse"])

@@ -17,8 +17,8 @@ from ofrl_robot.errors import ConfigError, RobotError
 from ofrl_robot.sim.real_time import RealTimePhysics
 from ofrl_robot.specs import CameraSpec
 from ofrl_ros.topic_cameras import TopicCameras
-from ofrl_ros.twin_task import TwinTask
-from ofrl_ros.twin_world import TwinFaults, TwinWorld, run_at
+from ofrl_ros.twin.task import TwinTask
+from ofrl_ros.twin.world import TwinFaults, TwinWorld, run_at
 from tests.ros.waiting import wait_for
 
 
@@ -85,7 +85,7 @@ def test_a_scene_that_cannot_be_arranged_is_an_error(scene):
 def test_a_silent_twin_is_not_believed(scene, monkeypatch):
     task = TwinTask("grasp", 3)
     task.arrange(1)
-    monkeypatch.setattr("ofrl_ros.twin_task.MAX_AGE", -1.0)
+    monkeypatch.setattr("ofrl_ros.twin.task.MAX_AGE", -1.0)
     with pytest.raises(RobotError, match="nothing on .*twin/ground_truth"):
         task.outcome(1)
 
@@ -117,7 +117,7 @@ def test_a_horizon_must_be_given():
 def test_a_late_job_is_not_made_up_for(monkeypatch):
     closed, times = threading.Event(), []
     clock = iter([0.0, 0.0, 5.0, 5.0, 5.0, 5.05])
-    monkeypatch.setattr("ofrl_ros.twin_world.time.monotonic", lambda: next(clock))
+    monkeypatch.setattr("ofrl_ros.twin.world.time.monotonic", lambda: next(clock))
 
     def job():
         times.append(len(times))

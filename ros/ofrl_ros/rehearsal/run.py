@@ -15,10 +15,10 @@ import rospy
 
 from ofrl_robot.errors import ConfigError, OfrlError
 from ofrl_robot.pages.rehearsal import Result
-from ofrl_ros import twin_rig
 from ofrl_ros.rehearsal import actor_faults, driver_faults, process_faults, twin_faults
 from ofrl_ros.rehearsal.scenario import Outcome, Scenario
 from ofrl_ros.rehearsal.stage import NODES, Cast, Stage, ros_environment
+from ofrl_ros.twin import rig as twin_rig
 
 HORIZON = 100  # steps of an episode: it must outlast every deadline
 MASTER_TIMEOUT = 15.0  # s for a ROS master to start

@@ -14,7 +14,7 @@ from ofrl_robot.control.protocols import Outcome
 from ofrl_robot.errors import ConfigError, RobotError
 from ofrl_ros import messages
 from ofrl_ros.node import raise_on_shutdown, service
-from ofrl_ros.twin_world import ARRANGE, ARRANGED, GROUND_TRUTH, NEXT_SEED, SUCCESS
+from ofrl_ros.twin.world import ARRANGE, ARRANGED, GROUND_TRUTH, NEXT_SEED, SUCCESS
 
 MAX_AGE = 1.0  # s of the ground truth, which comes at 50 Hz
 

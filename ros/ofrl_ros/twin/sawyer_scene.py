@@ -9,7 +9,7 @@ from scipy.spatial.transform import Rotation
 
 from ofrl_robot.sim.items import PALETTE, Item, Part
 from ofrl_robot.sim.world import TIME_STEP_S, Camera, World
-from ofrl_ros.sawyer_model import (
+from ofrl_ros.twin.sawyer_model import (
     HAND,
     MAX_OPENING,
     NEUTRAL,
@@ -46,7 +46,7 @@ class Snapshot(NamedTuple):
 
 
 class SawyerScene:
-    """A Sawyer at a table with one object. Implements :class:`~ofrl_ros.twin_world.Scene`.
+    """A Sawyer at a table with one object. Implements :class:`~ofrl_ros.twin.world.Scene`.
 
     Not thread-safe: what reads or moves the world is called with the physics' lock held.
 

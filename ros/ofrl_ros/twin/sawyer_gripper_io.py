@@ -7,7 +7,7 @@ from typing import Any, Callable, Dict, List, Tuple
 
 import rospy
 
-from ofrl_ros.sawyer_model import MAX_OPENING
+from ofrl_ros.twin.sawyer_model import MAX_OPENING
 
 NAME = "right_gripper"
 _PATH = "/io/end_effector/"

@@ -11,11 +11,11 @@ from ofrl_robot.sim.engine import pybullet
 from ofrl_robot.sim.simulation import task_camera
 from ofrl_robot.sim.tasks import find
 from ofrl_robot.sim.world import World
-from ofrl_ros.twin_widowx_arm import TwinWidowX
+from ofrl_ros.twin.widowx_arm import TwinWidowX
 
 
 class WidowXScene:
-    """Implements :class:`~ofrl_ros.twin_world.Scene` with a task of the simulator.
+    """Implements :class:`~ofrl_ros.twin.world.Scene` with a task of the simulator.
 
     Args:
         world: holds the table and the arm, and nothing else yet.

@@ -18,9 +18,9 @@ from std_msgs.msg import Bool, Empty, Float64
 
 from ofrl_robot.errors import ConfigError
 from ofrl_ros.messages import stamp_of
-from ofrl_ros.sawyer_gripper_io import GripperIO
-from ofrl_ros.sawyer_model import JOINTS, NEUTRAL, POSITION, TORQUE, VELOCITY
-from ofrl_ros.sawyer_scene import SawyerScene, Snapshot
+from ofrl_ros.twin.sawyer_gripper_io import GripperIO
+from ofrl_ros.twin.sawyer_model import JOINTS, NEUTRAL, POSITION, TORQUE, VELOCITY
+from ofrl_ros.twin.sawyer_scene import SawyerScene, Snapshot
 
 LIMB = "/robot/limb/right/"
 KINEMATICS = "/ExternalTools/right/PositionKinematicsNode/"

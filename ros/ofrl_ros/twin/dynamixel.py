@@ -6,8 +6,8 @@ from typing import Dict, List, Tuple
 
 import numpy as np
 
-from ofrl_ros.twin_widowx_arm import ARM_JOINTS, TwinWidowX
-from ofrl_ros.twin_world import TwinFaults
+from ofrl_ros.twin.widowx_arm import ARM_JOINTS, TwinWidowX
+from ofrl_ros.twin.world import TwinFaults
 
 GRIPPER = "gripper"
 MOTORS = (*ARM_JOINTS, GRIPPER)

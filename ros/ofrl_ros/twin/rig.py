@@ -6,7 +6,7 @@ from typing import Any, Dict, Tuple
 
 from ofrl_robot.specs import CameraSpec
 from ofrl_ros.topic_cameras import TopicCameras
-from ofrl_ros.twin_task import TwinTask
+from ofrl_ros.twin.task import TwinTask
 
 CAMERA = "image"  # the simulator's name of its camera
 MAX_FRAME_AGE = 0.3  # s; the twin's camera has 25 frames a second

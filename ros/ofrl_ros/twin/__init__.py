@@ -1,0 +1,1 @@
+"""Twins: simulated arms behind the vendors' own topics and services, for rehearsals."""
