@@ -201,5 +201,10 @@ def run_at(hz: float, job: Callable[[], None], closed: threading.Event) -> None:
     """Call ``job`` at a rate until ``closed``; a late call is not made up for."""
     due = time.monotonic()
     while not closed.wait(max(0.0, due - time.monotonic())) and not rospy.is_shutdown():
-        job()
+        try:
+            job()
+        except rospy.ROSException:  # the topics are closed before the node is
+            if not rospy.core.is_shutdown_requested():
+                raise
+            return
         due = max(due + 1.0 / hz, time.monotonic())
