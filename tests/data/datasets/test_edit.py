@@ -81,7 +81,7 @@ def test_trim_cuts_everything_alike(tmp_path, make, ends):
     assert [(c.first, c.stop) for c in cuts] == [(first, stop)]
     after, new_attrs = datasets_of(path)
     assert set(after) == set(before)
-    assert {"held", "rewards_original", "obs_jpeg/image", "next_obs/image"} < set(after)
+    assert {"source", "rewards_original", "obs_jpeg/image", "next_obs/image"} < set(after)
     for name, rows in before.items():
         per_observation = name.startswith(("obs/", "obs_jpeg/")) or name in (
             "timestamps/obs", "timestamps/state", "timestamps/image"

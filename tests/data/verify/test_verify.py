@@ -11,6 +11,7 @@ import yaml
 from ofrl_robot.cli import main
 from ofrl_robot.data.datasets.dataset import open_dataset
 from ofrl_robot.data.episodes.lock import one_writer
+from ofrl_robot.data.episodes.schema import FORMAT_VERSION
 from ofrl_robot.data.episodes.writer import EpisodeWriter
 from ofrl_robot.data.verify.dataset_check import verify_dataset
 from ofrl_robot.data.verify.episode_check import (
@@ -284,7 +285,7 @@ def spoiled(tmp_path, make):
     shutil.copy(str(paths[3]), str(paths[10]))
     truncate(paths[1])
     foreign(paths[2])
-    attribute(format_version=3)(paths[4])
+    attribute(format_version=FORMAT_VERSION + 1)(paths[4])
     edit(source=put(0, 0))(paths[5])
     edit(obs__state=put((1, 1), np.nan))(paths[6])
     expected.update({
