@@ -190,7 +190,8 @@ class RobotNode:
             self._rig.close()
             if self._answers:
                 p50, p95, p99 = np.percentile(self._answers, (50, 95, 99))
-                print(f"robot: {len(self._answers)} answers ms: {p50:.1f} {p95:.1f} {p99:.1f}")
+                text = f"{len(self._answers)} answers ms: {p50:.1f} {p95:.1f} {p99:.1f}"
+                print(f"robot: {text}", flush=True)
 
     def _reset_and_run(self, seed: int) -> None:
         """Carry out a reset and the episode after it; whatever the driver raises stops the arm."""

@@ -216,7 +216,7 @@ class RealTimeWorld:
             return self.env.ground_truth()
 
     def hold(self) -> None:
-        """Set the motor targets to where the arm is; any thread may call."""
+        """Set the motor targets to where the arm is; any thread may call, also after the end."""
         with self._lock:
             if self._stamps:
                 self.env.real_time_simulation.hold()
@@ -224,7 +224,9 @@ class RealTimeWorld:
     def close(self) -> None:
         """Stop the physics and close the simulator."""
         self._physics.close()
-        self.env.close()
+        with self._lock:
+            self._stamps = []  # there is nothing left to hold
+            self.env.close()
 
 
 class SimCameras:

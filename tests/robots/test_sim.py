@@ -118,6 +118,15 @@ def test_in_real_time_a_gripper_toggle_lasts_longer_than_a_period():
     rig.close()
 
 
+def test_a_stop_after_the_end_does_nothing():
+    """The robot node holds still once more when it ends, also when ROS closed the arm before."""
+    rig = make(lockstep=False)
+    rig.reset(0)
+    rig.close()
+    rig.arm.stop()
+    rig.close()
+
+
 @pytest.mark.parametrize("rate", [5, 10, 20, 24])
 def test_the_control_rate_is_a_setting(rate):
     rig = make(control_rate_hz=rate)
