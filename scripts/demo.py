@@ -159,7 +159,7 @@ class Demo:
     def roslaunch(self, launch: str, **args: Any) -> None:
         """Run a launch file to its end; print the lines of our nodes, and log all lines."""
         words = ["roslaunch", "-p", str(self.port), "ofrl_robot", launch]
-        words += [f"{k}:={v}" for k, v in args.items()]
+        words += [f"{k}:={v}" for k, v in {**args, "after_stop": "end"}.items()]  # nobody waits
         print(f"$ {' '.join(words[:1] + words[3:]).replace(f'{ROOT!s}/', '')}", flush=True)
         self.ros_log.mkdir(parents=True, exist_ok=True)
         log_path = self.ros_log / "roslaunch.log"
