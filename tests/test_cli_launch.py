@@ -16,7 +16,7 @@ from ofrl_robot.cli import main
 
 ROOT = Path(__file__).resolve().parent.parent
 # as roslaunch 1.15 prints it
-NOISE = """... logging to /root/.ros/log/2fa/roslaunch-host-1.log
+NOISE = """... logging to /home/ada/.ros/log/2fa/roslaunch-host-1.log
 \x1b]2;collect.launch\x07
 started roslaunch server http://127.0.0.1:40433/
 
@@ -30,7 +30,7 @@ started core service [/rosout]
 \x1b[31m================================================================================\
 REQUIRED process [sim/episode-4] has died!
 process has finished cleanly
-log file: /root/.ros/log/2fa/sim-episode-4*.log
+log file: /home/ada/.ros/log/2fa/sim-episode-4*.log
 Initiating shutdown!
 ================================================================================\x1b[0m
 [sim/teleop-3] killing on exit

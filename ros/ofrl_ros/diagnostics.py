@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import threading
-import time
 from typing import Any, Callable, Dict, Tuple
 
 import rospy
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
+
+PERIOD = 1.0  # s between two messages on /diagnostics (REP 107)
 
 
 def status_reason(message: DiagnosticStatus) -> str:
@@ -45,9 +46,10 @@ class Diagnostics:
         self._timer.start()
 
     def _run(self) -> None:
+        wait = threading.Event().wait
         while not rospy.is_shutdown():
             level, text, values = self._describe()
             array = DiagnosticArray(status=[status_message(self._name, level, text, values)])
             array.header.stamp = rospy.Time.now()
             self._publisher.publish(array)
-            time.sleep(1.0)
+            wait(PERIOD)
