@@ -30,9 +30,9 @@ def _recorder_silent(stage: Stage, bound: float) -> Outcome:
 def _session(stage: Stage) -> Tuple[subprocess.Popen, subprocess.Popen]:
     """Start a scripted person and a real recorder, wait until an episode runs; return the two."""
     stage.answer = lambda tick: []
-    actor = stage.start("teleop_node.py", device="scripted")
+    actor = stage.start("teleop_node.py", device=stage.cast.device)
     recorder = stage.start(
-        "episode_node.py", actor="teleop", device="scripted", episodes=50,
+        "episode_node.py", actor="teleop", device=stage.cast.device, episodes=50,
         out=stage.folder / "episodes", after_stop="wait",
     )  # fmt: skip
     before = len(stage.applied)

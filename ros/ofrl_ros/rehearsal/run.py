@@ -78,7 +78,9 @@ def cast_for(
             raise ConfigError(f"robot {robot} has no twin", "use widowx or sawyer, or leave it out")
         chosen = {**twin_rig.DRIVER_SETTINGS.get(robot, {}), **settings}
         params = {"twin": True, "horizon": HORIZON}
-        return Cast(robot, task, chosen, params, rate, node, twin_rig.limits_of(robot))
+        device = twin_rig.DEVICES.get(robot, "scripted")
+        limits = twin_rig.limits_of(robot)
+        return Cast(robot, task, chosen, params, rate, node, limits, device)
     params = {"horizon": HORIZON, **({"cameras": str(Path(cameras).resolve())} if cameras else {})}
     return Cast(robot, task, settings, params, rate)
 

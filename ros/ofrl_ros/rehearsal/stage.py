@@ -53,6 +53,7 @@ class Cast(NamedTuple):
         rate: ticks per second.
         twin: node of the arm's twin, empty for none.
         limits: name of the arm's shipped limits file; that of ``arm`` by default.
+        device: teleoperation device that acts in a session.
     """
 
     arm: str = "sim"
@@ -62,6 +63,7 @@ class Cast(NamedTuple):
     rate: int = 10
     twin: str = ""
     limits: str = ""
+    device: str = "scripted"
 
 
 class DriverCall(NamedTuple):

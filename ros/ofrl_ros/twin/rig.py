@@ -22,6 +22,9 @@ DRIVER_SETTINGS: Dict[str, Dict[str, Any]] = {
     },
 }
 
+# Devices that act on a twin by themselves; `scripted` knows the simulator's tasks only.
+DEVICES = {"sawyer": "reach_grasp"}
+
 
 def limits_of(robot: str) -> str:
     """Return the name of the limits of a robot's twin: its scene lies elsewhere."""
