@@ -68,6 +68,7 @@ class RehearsalArm:
         arm: Any = ARMS.load(inner)(changed)
         self._arm: Arm = arm
         self._last: Optional[ArmState] = None
+        self._jumps = 0
         for name in ("cameras", "task"):
             if hasattr(arm, name):
                 setattr(self, name, getattr(arm, name))
@@ -96,7 +97,8 @@ class RehearsalArm:
         elif fault == MISSING_JOINT:
             del joints[first]
         elif fault == JUMP:
-            joints[first] += 100.0 if int(time.monotonic() * 20) % 2 else -100.0
+            self._jumps += 1
+            joints[first] += 1000.0 * self._jumps
         elif fault == EFFORT:
             efforts = {name: 2.0 * most for name, most in self._arm.health_limits.efforts.items()}
             return dataclasses.replace(state, joint_efforts=efforts)
