@@ -96,7 +96,8 @@ def play(scenario: Scenario, stage: Stage) -> Result:
         stage.make_ready()
         outcome = scenario.play(stage, bound or 0.0)
     except (OfrlError, rospy.ROSException, rospy.ServiceException) as error:
-        outcome = Outcome(False, None, str(error))
+        said = (stage.robot_log.strip().splitlines() or ["nothing"])[-1]
+        outcome = Outcome(False, None, f"{error}; the robot node said last: {said}")
     return Result(
         scenario.name, scenario.group, scenario.promise, bound, outcome.kept,
         outcome.seconds, outcome.text,
