@@ -9,7 +9,7 @@ import subprocess
 import tempfile
 import time
 from pathlib import Path
-from typing import Any, Dict, Iterator, List, Sequence
+from typing import Any, Dict, Iterator, List, Optional, Sequence
 
 import rospy
 
@@ -123,18 +123,24 @@ def rehearse(scenarios: Sequence[Scenario], cast: Cast) -> Iterator[Result]:
             _await_port(port)
             _become_node(environment)
             with contextlib.ExitStack() as shared:
-                stage = None
+                stage: Optional[Stage] = None
                 for number, scenario in enumerate(scenarios):
-                    with contextlib.ExitStack() as own:
-                        if scenario.own_stage or stage is None:
-                            folder = Path(home) / f"{number:02d}"
-                            camera = scenario.with_camera
-                            new = Stage(folder, environment, cast, camera, master)
-                            (own if scenario.own_stage else shared).callback(new.close)
-                            stage = stage if scenario.own_stage else new
-                        result = play(scenario, new if scenario.own_stage else stage)
+                    folder = Path(home) / f"{number:02d}"
+                    if scenario.own_stage:
+                        shared.close()  # twins of two stages would share the vendor's topics
+                        stage = None
+                        with contextlib.ExitStack() as own:
+                            mine = Stage(folder, environment, cast, scenario.with_camera, master)
+                            own.callback(mine.close)
+                            yield play(scenario, mine)
+                        continue
+                    if stage is None:
+                        stage = Stage(folder, environment, cast)
+                        shared.callback(stage.close)
+                    result = play(scenario, stage)
                     if not result.kept:
-                        stage = None  # whatever is wrong with it, the next one is not to suffer
+                        shared.close()  # whatever is wrong with it, the next one is not to suffer
+                        stage = None
                     yield result
         finally:
             rospy.signal_shutdown("the rehearsal is over")
