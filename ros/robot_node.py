@@ -23,7 +23,7 @@ from diagnostic_msgs.msg import DiagnosticStatus
 from ofrl_ros import messages
 from ofrl_ros.diagnostics import Diagnostics, status_message
 from ofrl_ros.node import run_node, trigger_service
-from ofrl_ros.params import seconds_param, sources_param
+from ofrl_ros.params import optional_seconds_param, seconds_param, sources_param
 from ofrl_ros.reset_requests import ResetRequests
 from ofrl_ros.rig_params import lockstep_param, rig_from_params
 from ofrl_ros.rig_topics import RigTopics
@@ -54,7 +54,7 @@ class RobotNode:
         self._timeout = seconds_param("action_timeout", 2.0)
         self._rig = rig_from_params()
         arm = self._rig.arm
-        silence = seconds_param("max_silence", arm.timing.max_silence)
+        silence = optional_seconds_param("max_silence")
         sources, awaited = sources_param()
         self._loop = ControlLoop(arm, silence, sources, awaited)
         self._latency = None if self._lockstep else arm.timing.action_latency

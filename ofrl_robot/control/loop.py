@@ -30,6 +30,8 @@ from ofrl_robot.control.targets import TargetMemory
 from ofrl_robot.errors import RobotError
 from ofrl_robot.specs import ActionSpec
 
+# One late answer must not stop an arm at a low rate (measured: a session of 5 Hz ended by one).
+LEAST_SILENT_TICKS = 2
 _TOLERANCE_S = 1e-6  # sums of periods are not exact
 
 
@@ -52,7 +54,8 @@ class ControlLoop:
 
     Args:
         arm: the arm. Its timing says how long the actor may be silent.
-        max_silence: seconds without a usable action after which the arm stops; None for the arm's.
+        max_silence: seconds without a usable action after which the arm stops; None for the arm's,
+            or two control periods if that is longer.
         sources: who may command.
         awaited: whose answers a tick waits for in lockstep; others only once they have spoken.
     """
@@ -65,7 +68,9 @@ class ControlLoop:
         awaited: Iterable[str] = (),
     ) -> None:
         self.arm = arm
-        self.max_silence = arm.timing.max_silence if max_silence is None else max_silence
+        least = LEAST_SILENT_TICKS / arm.control_rate_hz
+        default = max(arm.timing.max_silence, least)
+        self.max_silence = default if max_silence is None else max_silence
         self.counts = LoopCounts()
         self.duration = 0.0  # s that the last step takes, when longer than a control period
         self._monitor = StateMonitor(arm.health_limits, arm.joint_names, arm.timing.max_state_age)

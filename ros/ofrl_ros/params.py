@@ -18,6 +18,13 @@ def seconds_param(name: str, default: float) -> float:
     return _number_param(name, default, float, "use seconds > 0", lambda value: value > 0)
 
 
+def optional_seconds_param(name: str) -> Optional[float]:
+    """Return a positive number of seconds, None for "auto". Raises ConfigError otherwise."""
+    if rospy.get_param("~" + name, "auto") == "auto":
+        return None
+    return seconds_param(name, 0.0)
+
+
 def int_param(name: str, default: int, low: int, high: Optional[int] = None) -> int:
     """Return a whole number from ``low`` to ``high``. Raises ConfigError otherwise."""
     range_text = f"of {low} or more" if high is None else f"from {low} to {high}"

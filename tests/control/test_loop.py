@@ -11,6 +11,7 @@ from ofrl_robot.control.limiter import NO_IK, NOT_FINITE, RESYNC, SHAPE, STEP, W
 from ofrl_robot.control.loop import ControlLoop
 from ofrl_robot.control.signals import HOLD, HUMAN, POLICY, AppliedAction, Command, Sent, Tick
 from ofrl_robot.control.stops import Fault, StopReason
+from ofrl_robot.control.timing import Timing
 from ofrl_robot.errors import RobotError
 
 
@@ -303,3 +304,13 @@ def test_reset_forgets_commands_counts_and_silence(loop, fake_robot):
     offered = len(fake_robot.received)
     assert loop.apply(tick).source == HOLD and not loop.stopped
     assert not fake_robot.received[offered].any()
+
+
+@pytest.mark.parametrize(
+    ("rate", "given", "expected"), [(24.0, None, 0.2), (5.0, None, 0.4), (5.0, 0.2, 0.2)]
+)
+def test_one_late_answer_does_not_stop_a_slow_arm_unless_asked_for(
+    fake_robot, rate, given, expected
+):
+    fake_robot.control_rate_hz, fake_robot.timing = rate, Timing(max_silence=0.2)
+    assert ControlLoop(fake_robot, given).max_silence == pytest.approx(expected)
