@@ -62,6 +62,7 @@ class RobotNode:
         # guards the fields below and the loop's commands; notified when any of it changes. Nobody
         # holds it while the driver is called, so that a stop never waits for the driver.
         self._changed = threading.Condition(threading.RLock())
+        self._telling = threading.RLock()
         self._arm_in_use = threading.Lock()  # held during a reset, an episode and a re-arm
         self._resets = ResetRequests(self._changed)
         self._over = True  # no episode runs: only a reset changes that
@@ -88,7 +89,7 @@ class RobotNode:
         watch_session().on_lost(lambda lost: self._stop(StopReason.MASTER_LOST, lost))
         if arm.name not in SIMULATED and complaint(arm.name):
             rospy.logwarn("%s; run `ofrl rehearse --robot %s`", complaint(arm.name), arm.name)
-        Diagnostics("ofrl/robot", self._describe)
+        Diagnostics("ofrl/robot", self._report)
         self._publish_status()
 
     # -- callbacks (rospy threads) -------------------------------------------------------
@@ -364,11 +365,17 @@ class RobotNode:
             values.update(answer_p50_ms=f"{p50:.1f}", answer_p99_ms=f"{p99:.1f}")
         return level, text, {**values, **refused_nodes(self._speakers)}
 
+    def _report(self):
+        """Say the status once a second too: a message can be lost, a stop must not be."""
+        self._publish_status()
+        return self._describe()
+
     def _publish_status(self) -> None:
-        level, text, values = self._describe()
-        values["reason"] = self._loop.stop_reason
-        values["paused"] = int(self._paused)
-        self._topics.publish_status(status_message("robot", level, text, values))
+        with self._telling:  # so that an older status never follows a newer one
+            level, text, values = self._describe()
+            values["reason"] = self._loop.stop_reason
+            values["paused"] = int(self._paused)
+            self._topics.publish_status(status_message("robot", level, text, values))
 
 
 if __name__ == "__main__":

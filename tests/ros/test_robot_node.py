@@ -75,6 +75,7 @@ def test_silence_holds_then_stops_with_a_reason(actor):
     actor.answer = lambda stamp: []
     actor.call("reset")
     wait_for(lambda: actor.reason() == "actor_silent", "the stop")
+    wait_for(lambda: len(actor.applied) >= 3, "the holds, on a topic of their own")
     assert len(actor.applied) == 3 and all(m.header.frame_id == "hold" for m in actor.applied)
     assert not actor.call("reset").success, "a stopped robot must refuse to move"
     actor.answer = lambda stamp: [joy(stamp, [0.0] * 8)]
