@@ -17,14 +17,14 @@ help:  ## list the targets
 setup:  ## install what is missing: apt packages and .venv
 	@scripts/setup.sh
 
-# Two processes, one of which has all tests with ROS nodes: those are several processes already.
-PARALLEL := -n 2 --dist loadgroup
-
 LINT := ruff check . && ruff format --check -q . && codespell && mypy
 
+# The node tests run by themselves, one after the other: each of them is several processes already.
 test: setup  ## lint, then run the tests (no robot needed)
-	@lint=0; $(RUN) bash -c '$(LINT)' || lint=$$?; \
-	$(RUN) python -m pytest -q $(PARALLEL) $(ARGS) && exit $$lint
+	@failed=0; $(RUN) bash -c '$(LINT)' || failed=$$?; \
+	$(RUN) python -m pytest -q -n 2 --ignore tests/ros $(ARGS) || failed=$$?; \
+	$(RUN) python -m pytest -q tests/ros $(ARGS) || failed=$$?; \
+	exit $$failed
 
 # One process per core; each starts torch, so it pays only where there are tests enough for it.
 test-fast: setup  ## the tests without ROS, Ray and whatever is slow: under a minute

@@ -22,13 +22,6 @@ rospy = pytest.importorskip("rospy", reason="ROS 1 is not installed")
 _COUNTER = itertools.count()
 
 
-def pytest_collection_modifyitems(items):
-    """With pytest-xdist, one process runs all of these: each starts several nodes."""
-    for item in items:
-        if Path(__file__).parent in item.path.parents:
-            item.add_marker(pytest.mark.xdist_group("ros"))
-
-
 sys.path.insert(0, str(ROOT / "ros"))
 
 
@@ -50,6 +43,7 @@ def ros_environment(port: int, home: Path) -> dict:
         ROS_PACKAGE_PATH=str(ROOT),
         PATH=f"{Path(sys.executable).parent}:{os.environ['PATH']}",
         PYTHONUNBUFFERED="1",
+        PYTHONFAULTHANDLER="1",  # so that a node that hangs can be asked where (SIGABRT)
         PWD=str(home),
     )
 

@@ -60,7 +60,13 @@ def actor(node):
     rospy.wait_for_service(f"{node.namespace}/reset", 30)
     fake = FakeActor(node.namespace)
     fake.process, fake.log = process, log
-    wait_for(lambda: fake.publisher.get_num_connections() and fake.status, "the robot node")
+    try:
+        wait_for(lambda: fake.publisher.get_num_connections() and fake.status, "the robot node")
+    except BaseException:
+        process.send_signal(signal.SIGABRT)  # a node that hangs says where
+        process.wait(10)
+        print(log.read_text())
+        raise
     return fake
 
 
