@@ -222,7 +222,7 @@ def watch(arm, text, seconds=8.0):
         if judged:
             found.append(judged)
             break
-        count += 1  # to and fro, so that an arm that does not follow is noticed
+        count += 1  # to and back, so that an arm that does not follow is noticed
         away = start.position + [0.0, 0.0, 0.04 * min(count, 3)]
         arm.command(Setpoint(np.zeros(7), away, start.orientation, 1.0 - (count > 2)))
         time.sleep(0.2)
