@@ -356,8 +356,8 @@ def test_stop_sends_nothing_when_it_does_not_know_where_the_arm_is(arm, driver):
     assert arm.command(target(arm, [0.25, 0.0, 0.2], DOWN)).refused
 
 
-def test_stop_reaches_a_homing_move_from_another_thread(make, driver):
-    arm = make(start_joints=[1.5, *fake_interbotix.NEUTRAL[1:]], move_speed=0.5)
+def homing(arm):
+    """A thread, not started, that homes the arm; and what home said when it failed."""
     errors = []
 
     def home():
@@ -366,7 +366,12 @@ def test_stop_reaches_a_homing_move_from_another_thread(make, driver):
         except RobotError as error:
             errors.append(str(error))
 
-    thread = threading.Thread(target=home)
+    return threading.Thread(target=home), errors
+
+
+def test_stop_reaches_a_homing_move_from_another_thread(make, driver):
+    arm = make(start_joints=[1.5, *fake_interbotix.NEUTRAL[1:]], move_speed=0.5)
+    thread, errors = homing(arm)
     begin = driver.joints()[0]
     thread.start()
     while abs(driver.joints()[0] - begin) < 0.02:
@@ -454,15 +459,7 @@ def test_closing_takes_the_arm_out_of_a_homing_move(make, driver):
     driver.positions.update(zip(fake_interbotix.ARM, fake_interbotix.SLEEP))
     start = np.array(fake_interbotix.SLEEP) + [1.0, 0, 0, 0, 0, 0]
     arm = make(start_joints=start.tolist(), move_speed=1.0, sleep_on_close=True)
-    errors = []
-
-    def home():
-        try:
-            arm.home()
-        except RobotError as error:
-            errors.append(str(error))
-
-    thread = threading.Thread(target=home)
+    thread, errors = homing(arm)
     thread.start()
     wait_until(lambda: driver.joints()[0] > 0.05)
     arm.close()
