@@ -20,7 +20,8 @@ from ofrl_robot.training.graph import GraphedUpdate
 from ofrl_robot.training.probe import Probe
 from ofrl_robot.training.resident import ResidentData, fits
 
-VALID_METRICS = ("data_q", "td_error", "data_log_prob")  # those that show an overfit
+# of the held-out episodes: those that show an overfit
+VALID_METRICS = ("data_q", "td_error", "cql_term", "data_log_prob", "behavior_loss")
 
 
 class Learner:
@@ -72,8 +73,16 @@ class Learner:
     def update(self) -> Dict[str, torch.Tensor]:
         """Do one gradient step; return scalars for the log, still on the device."""
         if self._graphed is not None:
-            return self._graphed(self.sampler.draw())
-        return self.algorithm.update(self.sampler.sample())
+            metrics = self._graphed(self.sampler.draw())
+        else:
+            metrics = self.algorithm.update(self.sampler.sample())
+        self._validate()
+        return metrics
+
+    def _validate(self) -> None:
+        """Give the algorithm its held-out means if they are due."""
+        if self._valid_probe is not None and self.algorithm.validates_now:
+            self.algorithm.validated(self._valid_probe.mean(self.algorithm.validate))
 
     def stops(self, requested: bool) -> bool:
         """Return whether to stop after this step, given whether this process was asked to."""

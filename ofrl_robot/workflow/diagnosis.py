@@ -22,7 +22,7 @@ from ofrl_robot.workflow import corrections
 from ofrl_robot.workflow.corrections import Correction
 
 OVERFIT, UNDERFIT, GOOD, NO_VALUE = "overfit", "underfit", "good", "no_value_function"
-_FALL_POINTS = 4  # with fewer, not even a strict fall has a 95 % interval below 0
+LEAST_POINTS = 4  # with fewer, not even a strict fall has a 95 % interval below 0
 _MAX_STEP = 10**12  # a larger number in the column is no step; it would not fit a file name
 _NO_SETTINGS: Mapping[str, Any] = MappingProxyType({})
 _NEEDED = ("data_q", "td_error", "target_variance")
@@ -219,10 +219,10 @@ def _overfit(
     )
     if steps[peak] > steps[-1] - thresholds.tail * (steps[-1] - steps[0]):
         return False, [f"{at}: no fall to speak of"]
-    if len(steps) - peak < _FALL_POINTS:
+    if len(steps) - peak < LEAST_POINTS:
         reason = (
             f"{at}: {len(steps) - peak} checkpoints from the peak on are too few to tell a fall "
-            f"from noise ({_FALL_POINTS} needed)"
+            f"from noise ({LEAST_POINTS} needed)"
         )
         return False, [reason]
     fall = float(smooth[peak] - smooth[-1])
@@ -247,7 +247,7 @@ def _overfit(
 
 def _still_rising(steps: np.ndarray, raw: np.ndarray, thresholds: Thresholds) -> bool:
     """Return whether dataset Q gains clearly (95 %) and enough over the last third of training."""
-    start = len(raw) - max(_FALL_POINTS, len(raw) // 3)
+    start = len(raw) - max(LEAST_POINTS, len(raw) // 3)
     if start < 0:
         return False
     slope, _, low, _ = stats.theilslopes(raw[start:], steps[start:], 0.95)
