@@ -22,6 +22,13 @@ NAN = float("nan")
         ("bc", {"actor_average": 0.0}),
         ("bc", {"actor_average": 1.5}),
         ("bc", {"shift": -1}),
+        ("bc", {"brightness": 300.0}),  # stronger than the picture
+        ("bc", {"brightness": -1.0}),
+        ("cql", {"contrast": 1.0}),
+        ("cql", {"color": NAN}),
+        ("cql", {"illumination": 2.0}),
+        ("brac", {"blur": 1.5}),
+        ("brac", {"pixel_noise": 200.0}),
         ("bc", {"actor_lr": 0.0}),
         ("bc", {"actor_lr": -1.0}),
         ("bc", {"actor_lr": NAN}),
