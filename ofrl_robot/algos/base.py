@@ -14,7 +14,7 @@ from torch import nn
 from ofrl_robot.algos.configs.base import AlgoConfig
 from ofrl_robot.data.replay.batch import Batch
 from ofrl_robot.nets.actor import Actor
-from ofrl_robot.nets.augment import Photometric, random_shift
+from ofrl_robot.nets.augment import Change, Photometric, random_shift
 from ofrl_robot.nets.config import NetConfig
 from ofrl_robot.nets.critic import Critic
 from ofrl_robot.nets.encoder import Encoder, pixels
@@ -220,7 +220,7 @@ class Algorithm(nn.Module):
         observations, next_observations = dict(batch.observations), dict(batch.next_observations)
         for name, images in batch.observations.items():
             if images.dtype == torch.uint8:
-                change = pixels
+                change: Change = pixels
                 if not self._photometric.off:
                     change = self._photometric.draw(images.shape, images.device)
                 for each in (observations, next_observations):
