@@ -11,8 +11,18 @@ from __future__ import annotations
 import collections
 import contextlib
 import warnings
-from typing import Any, Callable, DefaultDict, Dict, Iterable, Iterator, Optional, Sequence, Tuple
-from typing import Union
+from typing import (
+    Any,
+    Callable,
+    DefaultDict,
+    Dict,
+    Iterable,
+    Iterator,
+    Optional,
+    Sequence,
+    Tuple,
+    Union,
+)
 
 import numpy as np
 import torch
