@@ -128,7 +128,7 @@ class Algorithm(nn.Module):
         self.actor = build.actor()
         # eval: the actor that is probed and deployed has no dropout and no bottleneck noise
         self.average_actor = copy.deepcopy(self.actor).requires_grad_(False).eval()
-        self.optimizer = adam(self.actor.parameters(), config.actor_lr, self.device)
+        self.optimizer = adam(self.actor.parameters(), config.actor_lr)
 
     # -- hooks ----------------------------------------------------------------------------
 
@@ -272,11 +272,9 @@ class Algorithm(nn.Module):
         return {name: float(value) for name, value in metrics.items()}
 
 
-def adam(
-    parameters: Iterable[nn.Parameter], lr: float, device: torch.device
-) -> torch.optim.Optimizer:
-    """Return the Adam that every part uses: fused, and on a GPU recordable in a CUDA graph."""
-    return torch.optim.Adam(parameters, lr=lr, fused=True, capturable=device.type == "cuda")
+def adam(parameters: Iterable[nn.Parameter], lr: float) -> torch.optim.Optimizer:
+    """Return the Adam that every part uses: fused, with its step counts on the device."""
+    return torch.optim.Adam(parameters, lr=lr, fused=True)
 
 
 @torch.no_grad()
