@@ -76,6 +76,10 @@ class ActionDistribution:
         """Return the log-density (B,) of actions (B, A), or (B, K) of actions (B, K, A)."""
         raise NotImplementedError
 
+    def pose_log_prob(self, actions: torch.Tensor) -> torch.Tensor:
+        """Return the log-density (B,) of the continuous entries of actions (B, A) alone."""
+        return self.log_prob(actions)
+
     def uniform(self, count: int) -> Tuple[torch.Tensor, torch.Tensor]:
         """Draw uniform actions (B, N, A) over the same space; also return log-densities (B, N)."""
         raise NotImplementedError
@@ -310,13 +314,17 @@ class MixedAction(ActionDistribution):
 
     def log_prob(self, actions: torch.Tensor) -> torch.Tensor:
         """Return the log-density of actions (B, A) or (B, K, A)."""
-        log_prob = self.pose.log_prob(actions.index_select(-1, self.entries.continuous))
+        log_prob = self.pose_log_prob(actions)
         for log_probs, index in zip(self.log_probs, self.entries.index(actions)):
             if actions.dim() == 2:
                 log_prob = log_prob + log_probs.gather(1, index.unsqueeze(1)).squeeze(1)
             else:
                 log_prob = log_prob + log_probs.gather(1, index)
         return log_prob
+
+    def pose_log_prob(self, actions: torch.Tensor) -> torch.Tensor:
+        """Return the log-density of the continuous entries of actions (B, A) or (B, K, A)."""
+        return self.pose.log_prob(actions.index_select(-1, self.entries.continuous))
 
     def uniform(self, count: int) -> Tuple[torch.Tensor, torch.Tensor]:
         """Draw uniform actions and their log-densities."""

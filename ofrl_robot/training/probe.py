@@ -46,7 +46,9 @@ class Probe:
     def measure(self, algorithm: Algorithm) -> Dict[str, float]:
         """Return the mean of each metric over the probe set."""
         parts: List[Dict[str, float]] = []
-        with torch.random.fork_rng():
+        device = algorithm.device
+        # by default torch saves the generators of all cards, which wakes every one of them
+        with torch.random.fork_rng([device] if device.type == "cuda" else []):
             torch.manual_seed(self._seed)
             for chunk in self._chunks:
                 parts.append(algorithm.probe(self._buffer.gather(chunk)))
