@@ -224,10 +224,13 @@ class ActorCritic(Algorithm):
         """
         actions, log_prob, weights = weighted_actions
         loss = self.temperature.value * (weights * log_prob).sum(1)
-        bc_weight = 1.0 if self.warming_up else self.config.actor_bc_weight
-        if bc_weight:
-            loss = loss - bc_weight * dist.log_prob(batch.actions)
-        if not self.warming_up:
+        if self.warming_up:
+            loss = loss - dist.log_prob(batch.actions)
+        else:
+            if self.config.actor_bc_weight:
+                pose_only = self.config.actor_bc_entries == "pose"
+                log_density = dist.pose_log_prob if pose_only else dist.log_prob
+                loss = loss - self.config.actor_bc_weight * log_density(batch.actions)
             loss = loss - (weights * self.reduce(self.critic.q(encoded, actions))).sum(1)
             if divergence is not None:
                 loss = loss + self.divergence_weight * divergence

@@ -14,7 +14,7 @@ from torch import nn
 from ofrl_robot.algos.configs.base import AlgoConfig
 from ofrl_robot.data.replay.batch import Batch
 from ofrl_robot.nets.actor import Actor
-from ofrl_robot.nets.augment import random_shift
+from ofrl_robot.nets.augment import Change, Photometric, random_shift
 from ofrl_robot.nets.config import NetConfig
 from ofrl_robot.nets.critic import Critic
 from ofrl_robot.nets.encoder import Encoder, pixels
@@ -117,10 +117,18 @@ class Algorithm(nn.Module):
         self.device = build.device
         self.bf16 = build.bf16
         self.step = 0
+        self._photometric = Photometric(
+            brightness=config.brightness,
+            contrast=config.contrast,
+            color=config.color,
+            illumination=config.illumination,
+            blur=config.blur,
+            noise=config.pixel_noise,
+        )
         self.actor = build.actor()
         # eval: the actor that is probed and deployed has no dropout and no bottleneck noise
         self.average_actor = copy.deepcopy(self.actor).requires_grad_(False).eval()
-        self.optimizer = adam(self.actor.parameters(), config.actor_lr, self.device)
+        self.optimizer = adam(self.actor.parameters(), config.actor_lr)
 
     # -- hooks ----------------------------------------------------------------------------
 
@@ -217,27 +225,25 @@ class Algorithm(nn.Module):
         return batch.map(lambda array: torch.from_numpy(array).to(self.device))
 
     def prepare(self, batch: Batch, dtype: torch.dtype) -> Batch:
-        """Shift each image at random, and cast it once for all networks.
+        """Augment each image, and cast it once for all networks.
+
+        Image and next image are shifted each by itself, but get the same light and colours.
 
         Args:
             batch: on the device.
             dtype: of the images, which become (B, 3, H, W).
         """
+        observations, next_observations = dict(batch.observations), dict(batch.next_observations)
+        for name, images in batch.observations.items():
+            if images.dtype == torch.uint8:
+                change: Change = pixels
+                if not self._photometric.off:
+                    change = self._photometric.draw(images.shape, images.device)
+                for each in (observations, next_observations):
+                    each[name] = change(random_shift(each[name], self.config.shift), dtype)
         return dataclasses.replace(
-            batch,
-            observations=self._prepared(batch.observations, dtype),
-            next_observations=self._prepared(batch.next_observations, dtype),
+            batch, observations=observations, next_observations=next_observations
         )
-
-    def _prepared(
-        self, observations: Dict[str, torch.Tensor], dtype: torch.dtype
-    ) -> Dict[str, torch.Tensor]:
-        prepared = {}
-        for name, values in observations.items():
-            if values.dtype == torch.uint8:
-                values = pixels(random_shift(values, self.config.shift), dtype)
-            prepared[name] = values
-        return prepared
 
     def compute_losses(self, batch: Batch) -> Losses:
         """Prepare a batch and return the losses of this step, under autocast for bfloat16."""
@@ -289,11 +295,9 @@ class Algorithm(nn.Module):
         return {name: float(value) for name, value in metrics.items()}
 
 
-def adam(
-    parameters: Iterable[nn.Parameter], lr: float, device: torch.device
-) -> torch.optim.Optimizer:
-    """Return the Adam that every part uses: fused, and on a GPU recordable in a CUDA graph."""
-    return torch.optim.Adam(parameters, lr=lr, fused=True, capturable=device.type == "cuda")
+def adam(parameters: Iterable[nn.Parameter], lr: float) -> torch.optim.Optimizer:
+    """Return the Adam that every part uses: fused, with its step counts on the device."""
+    return torch.optim.Adam(parameters, lr=lr, fused=True)
 
 
 @torch.no_grad()

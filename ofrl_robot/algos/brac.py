@@ -69,7 +69,7 @@ class BRAC(ActorCritic):
             plain = dataclasses.replace(build.nets, n_critics=1, bottleneck=False, dropout=0.0)
             self.discriminator = build.critic(plain)
             self.discriminator_optimizer = adam(
-                self.discriminator.parameters(), config.discriminator_lr, self.device
+                self.discriminator.parameters(), config.discriminator_lr
             )
         elif build.behavior is not None:
             self._require_same_space(build.behavior, build.nets)

@@ -26,10 +26,12 @@ _CHOICES: Dict[str, Tuple[str, ...]] = {
 }
 _RANGES = {
     "latent": (0, MAX_UNITS),
+    "largest_map": (0, MAX_UNITS),
     "n_critics": (1, MAX_CRITICS),
     "components": (1, MAX_COMPONENTS),
     "bottleneck_size": (1, MAX_UNITS),
 }
+_ZERO = {"latent": "0 for no projection", "largest_map": "0 leaves the maps as they are"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,6 +53,9 @@ class NetConfig:
     latent: int = 64
     """Size of the code of each image after the trunk (linear, LayerNorm, tanh). 0 = none: the
     heads take the trunk's features, as in the papers' code."""
+    largest_map: int = 48
+    """Average the trunk's maps over areas until they are as small as those of an image of so many
+    pixels a side: features and weights then do not grow with larger images. 0 = leave them."""
     hidden: Tuple[int, ...] = (256, 256)
     """Units of the hidden layers of actor and critic heads."""
     n_critics: int = 2
@@ -91,7 +96,7 @@ class NetConfig:
             if not low <= getattr(self, name) <= high:
                 raise ConfigError(
                     f"{name} {getattr(self, name)} is not in {low} to {high}",
-                    "0 for no projection" if name == "latent" else "",
+                    _ZERO.get(name, ""),
                 )
         _require_hidden(self.hidden)
         if not self.log_std_min <= self.log_std_max:
@@ -105,11 +110,13 @@ class NetConfig:
     def from_dict(data: Dict[str, Any]) -> "NetConfig":
         """Build the settings from ``dataclasses.asdict``, e.g. as read from JSON.
 
+        Files written before ``largest_map`` was a setting have networks without it.
+
         Raises:
             ConfigError: a value is out of range.
             KeyError, TypeError: a setting is unknown or missing.
         """
-        return NetConfig(**{**data, "hidden": tuple(data["hidden"])})
+        return NetConfig(**{"largest_map": 0, **data, "hidden": tuple(data["hidden"])})
 
 
 def _require_type(name: str, value: Any, default: Any) -> None:

@@ -6,6 +6,7 @@ from typing import Dict, List, NamedTuple, Optional, Tuple
 
 import torch
 from torch import nn
+from torch.nn import functional
 
 from ofrl_robot.nets.config import NetConfig
 from ofrl_robot.nets.pooling import MaxPoolReLU
@@ -101,10 +102,25 @@ TRUNKS = {
 }
 
 
-def flat_size(trunk: nn.Sequential, shape: Tuple[int, ...]) -> int:
-    """Return the number of features that a trunk makes of an image (H, W, 3).
+def feature_shape(
+    config: NetConfig, trunk: nn.Sequential, shape: Tuple[int, ...]
+) -> Tuple[int, int, int]:
+    """Return channels, height and width of the maps that an image encoder makes of (H, W, 3).
 
-    It is worked out, not tried: an image of 4096 pixels would take gigabytes.
+    Those of an image above ``config.largest_map`` are averaged down to what that size gives: at
+    128 pixels a trunk alone would give 7 times as many features as at 48.
+    """
+    channels, *sides = _trunk_shape(trunk, shape)
+    if config.largest_map:
+        _, *most = _trunk_shape(trunk, (config.largest_map, config.largest_map, 3))
+        sides = [min(side, max(limit, 1)) for side, limit in zip(sides, most)]
+    return channels, sides[0], sides[1]
+
+
+def _trunk_shape(trunk: nn.Sequential, shape: Tuple[int, ...]) -> Tuple[int, int, int]:
+    """Return channels, height and width of what a trunk makes of an image.
+
+    They are worked out, not tried: an image of 4096 pixels would take gigabytes.
     """
     height, width, channels = shape
     for layer in trunk:
@@ -116,7 +132,7 @@ def flat_size(trunk: nn.Sequential, shape: Tuple[int, ...]) -> int:
             channels = layer.out_channels
         elif isinstance(layer, (nn.MaxPool2d, MaxPoolReLU)):
             height, width = height // 2, width // 2
-    return height * width * channels
+    return channels, height, width
 
 
 def pixels(images: torch.Tensor, dtype: torch.dtype = torch.float32) -> torch.Tensor:
@@ -144,6 +160,8 @@ def _channels_last(gradient: torch.Tensor) -> torch.Tensor:
 class ImageEncoder(nn.Module):
     """Encoder of one camera: trunk, then linear, LayerNorm and tanh unless ``latent`` is 0.
 
+    The maps of large images are made smaller in between (:func:`feature_shape`).
+
     Args:
         config: which trunk, and the size of the code.
         shape: (H, W, 3).
@@ -151,14 +169,18 @@ class ImageEncoder(nn.Module):
 
     Attributes:
         size: entries of the code.
-        features_size: entries of the trunk's flat output.
+        features_size: entries of the flat maps.
     """
 
     def __init__(self, config: NetConfig, shape: Tuple[int, ...], residual: bool = False) -> None:
         super().__init__()
         self.project: nn.Module = nn.Identity()  # first: the order of modules is that of the draws
         self.trunk = TRUNKS["residual" if residual else config.encoder](config.dropout)
-        flat = flat_size(self.trunk, shape)
+        channels, height, width = feature_shape(config, self.trunk, shape)
+        self._map: Optional[Tuple[int, int]] = None
+        if _trunk_shape(self.trunk, shape) != (channels, height, width):
+            self._map = height, width
+        flat = channels * height * width
         self.size = config.latent or flat
         self.features_size = flat
         if config.latent:
@@ -173,12 +195,14 @@ class ImageEncoder(nn.Module):
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def features(self, images: torch.Tensor) -> torch.Tensor:
-        """Return the flat output of the trunk, (B, features_size).
+        """Return the flat maps of the trunk, (B, features_size).
 
         Args:
             images: uint8 (B, H, W, 3), or :func:`pixels` of them.
         """
         maps = self.trunk(pixels(images))
+        if self._map is not None:
+            maps = functional.adaptive_avg_pool2d(maps, self._map)
         if maps.requires_grad:
             maps.register_hook(_channels_last)
         return maps.flatten(1)

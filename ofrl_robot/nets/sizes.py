@@ -13,7 +13,7 @@ import torch
 
 from ofrl_robot.nets.actor import output_sizes
 from ofrl_robot.nets.config import NetConfig
-from ofrl_robot.nets.encoder import TRUNKS, flat_size
+from ofrl_robot.nets.encoder import TRUNKS, feature_shape
 from ofrl_robot.specs import STATE, ActionSpec
 
 Shapes = Dict[str, Tuple[int, ...]]
@@ -52,7 +52,8 @@ def _encoder(config: NetConfig, shapes: Shapes, residual: bool) -> Tuple[int, in
         if name == STATE:
             code += shape[0]
             continue
-        flat = flat_size(trunk, shape)
+        channels, height, width = feature_shape(config, trunk, shape)
+        flat = channels * height * width
         weights += flat * config.latent
         code += config.latent or flat
     return weights, code

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import functools
 from pathlib import Path
-from typing import Dict, List, Optional, Sequence
+from typing import Callable, Dict, List, Optional, Sequence
 
 import numpy as np
 import torch
@@ -23,10 +23,12 @@ from ofrl_robot.data.replay.batch import Batch
 from ofrl_robot.errors import ConfigError, TrainingError
 from ofrl_robot.training import loop
 from ofrl_robot.training.config import RunConfig
+from ofrl_robot.training.data import TrainData, open_data
 from ofrl_robot.training.graph import GraphedUpdate
 from ofrl_robot.training.health import problems, value_limit
 from ofrl_robot.training.learner import Learner
 from ofrl_robot.training.process_group import ProcessGroup, joined
+from ofrl_robot.training.staging import StreamedData
 from ofrl_robot.training.state import read_state
 from ofrl_robot.training.stopping import Terminated, stop_on_sigterm
 
@@ -49,14 +51,18 @@ def train_distributed(config: RunConfig, folder: Path, resume: bool = False) -> 
     if group.size == 1:
         loop.train(config, folder, resume)
         return True
+    require_shareable(config, group.size)
+    # Before they meet: one process per computer builds the replay cache, the others wait for its
+    # lock. Having met, they would give up after nccl's ten minutes, or 40 GB of frames.
+    data = open_data(config)
+    make_learner = functools.partial(DistributedLearner, group=group, data=data)
     terminated: Optional[Terminated] = None
     with joined(group, config.train.device):
         try:
             if group.rank == 0:
-                make_learner = functools.partial(DistributedLearner, group=group)
                 loop.train(config, folder, resume, make_learner=make_learner)
             else:
-                _follow(config, folder, resume, group)
+                _follow(config, folder, resume, make_learner)
         except Terminated as error:  # leave the context like the others do
             terminated = error
     if terminated is not None:
@@ -71,16 +77,14 @@ class DistributedLearner(Learner):
         ConfigError: settings with which several processes cannot train.
     """
 
-    def __init__(self, config: RunConfig, group: ProcessGroup) -> None:
+    def __init__(
+        self, config: RunConfig, group: ProcessGroup, data: Optional[TrainData] = None
+    ) -> None:
         self._group = group
         self._fresh = True
         require_shareable(config, group.size)
-        # One process per computer goes first: it builds the replay cache and reports errors.
-        if group.local_rank:
-            distributed.barrier()
-        super().__init__(config)
-        if not group.local_rank:
-            distributed.barrier()
+        super().__init__(config, data)
+        self._stream = StreamedData(self.data.buffer, self.algorithm.device)
         optimizers = self.algorithm.optimizers.values()
         groups = [g for optimizer in optimizers for g in optimizer.param_groups]
         trained = {id(p) for g in groups for p in g["params"]}
@@ -94,7 +98,7 @@ class DistributedLearner(Learner):
     def update(self) -> Dict[str, torch.Tensor]:
         """Do one gradient step in all processes; logged scalars are means over processes."""
         self._seed_noise()
-        losses = self._joint(self.algorithm.load(self._share()))
+        losses = self._joint(self._share())
         self.algorithm.optimizer.zero_grad(set_to_none=True)
         losses.total.backward()
         self.algorithm.finish_step()
@@ -120,8 +124,11 @@ class DistributedLearner(Learner):
         return None
 
     def _share(self) -> Batch:
-        rows = share(self.sampler.draw(), self._group.rank, self._group.size)
-        return self.data.buffer.gather(rows)
+        rank, size = self._group.rank, self._group.size
+        rows = share(self.sampler.draw(), rank, size)
+        self.data.buffer.prefetch(share(self.sampler.upcoming, rank, size))
+        self._stream.stage(rows)
+        return self._stream.batch()
 
     def _require_same_step(self) -> None:
         """Raise TrainingError, in all processes, if one has resumed from another state."""
@@ -185,12 +192,17 @@ def require_shareable(config: RunConfig, size: int) -> None:
         )
 
 
-def _follow(config: RunConfig, folder: Path, resume: bool, group: ProcessGroup) -> None:
+def _follow(
+    config: RunConfig,
+    folder: Path,
+    resume: bool,
+    make_learner: Callable[[RunConfig], DistributedLearner],
+) -> None:
     """Train along with process 0, without writing or showing anything."""
     state = read_state(folder) if resume else None
     if state is not None and state.header.step == config.train.steps:
         return
-    learner = DistributedLearner(config, group)
+    learner = make_learner(config)
     if state is not None:
         state.restore(learner)
     limit = value_limit(learner.algorithm)

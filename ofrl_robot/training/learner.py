@@ -18,7 +18,7 @@ from ofrl_robot.training.config import RunConfig
 from ofrl_robot.training.data import TrainData, open_data
 from ofrl_robot.training.graph import GraphedUpdate
 from ofrl_robot.training.probe import Probe
-from ofrl_robot.training.resident import ResidentData, fits
+from ofrl_robot.training.resident import device_data
 
 # of the held-out episodes: those that show an overfit
 VALID_METRICS = ("data_q", "td_error", "cql_term", "data_log_prob", "behavior_loss")
@@ -29,6 +29,7 @@ class Learner:
 
     Args:
         config: of the run.
+        data: of the run, opened here by default.
 
     Attributes:
         config, data, algorithm, sampler: as built.
@@ -37,12 +38,14 @@ class Learner:
         OfrlError: the run cannot be trained. Nothing is written but the replay cache.
     """
 
-    def __init__(self, config: RunConfig) -> None:
+    def __init__(self, config: RunConfig, data: Optional[TrainData] = None) -> None:
         keep_freed_memory()
         self.config = config
         train = config.train
         device = open_device(train.device)
-        self.data: TrainData = open_data(config)
+        bf16 = uses_bf16(train.precision, device)
+        set_up_cuda(train.precision, device)
+        self.data: TrainData = data or open_data(config)
         behavior = load_behavior(config.algo_config.behavior_checkpoint, self.data)
         if train.threads:
             torch.set_num_threads(train.threads)
@@ -52,7 +55,7 @@ class Learner:
             shapes=self.data.buffer.shapes,
             action=self.data.dataset.action_spec,
             device=device,
-            bf16=train.precision == "bf16" or (train.precision == "auto" and has_bf16(device)),
+            bf16=bf16,
             reward_range=self.data.reward_range,
             state_stats=self.data.state_stats,
             behavior=behavior,
@@ -72,17 +75,24 @@ class Learner:
 
     def update(self) -> Dict[str, torch.Tensor]:
         """Do one gradient step; return scalars for the log, still on the device."""
-        if self._graphed is not None:
-            metrics = self._graphed(self.sampler.draw())
-        else:
-            metrics = self.algorithm.update(self.sampler.sample())
+        metrics = self._update()
         self._validate()
         return metrics
+
+    def _update(self) -> Dict[str, torch.Tensor]:
+        if self._graphed is None:
+            return self.algorithm.update(self.sampler.sample())
+        draws = self.sampler.draw()
+        if self._graphed.streams:
+            self.data.buffer.prefetch(self.sampler.upcoming)
+        return self._graphed(draws)
 
     def _validate(self) -> None:
         """Give the algorithm its held-out means if they are due."""
         if self._valid_probe is not None and self.algorithm.validates_now:
-            self.algorithm.validated(self._valid_probe.mean(self.algorithm.validate))
+            self.algorithm.validated(
+                self._valid_probe.mean(self.algorithm.validate, self.algorithm.device)
+            )
 
     def stops(self, requested: bool) -> bool:
         """Return whether to stop after this step, given whether this process was asked to."""
@@ -125,11 +135,10 @@ class Learner:
         )
 
     def _make_graphed(self, device: torch.device) -> Optional[GraphedUpdate]:
-        """Return the step as one CUDA graph, if there is a GPU that holds the data."""
-        if not fits(self.data.buffer, device):
+        """Return the step as one CUDA graph, on a GPU."""
+        if device.type != "cuda":
             return None
-        data = ResidentData(self.data.buffer, device)
-        return GraphedUpdate(self.algorithm, data, self.config.train.batch_size)
+        return GraphedUpdate(self.algorithm, device_data(self.data.buffer, device))
 
 
 def open_device(name: str) -> torch.device:
@@ -147,11 +156,37 @@ def open_device(name: str) -> torch.device:
 
 def has_bf16(device: torch.device) -> bool:
     """Return whether bfloat16 arithmetic is native (elsewhere it is slower than float32)."""
-    if device.type == "cuda":
-        return torch.cuda.is_bf16_supported()
+    if device.type == "cuda":  # torch's own question counts emulation in
+        return torch.cuda.get_device_properties(device).major >= 8
     cpuinfo = Path("/proc/cpuinfo")
     flags = cpuinfo.read_text() if cpuinfo.is_file() else ""
     return "avx512_bf16" in flags or "amx_bf16" in flags
+
+
+def uses_bf16(precision: str, device: torch.device) -> bool:
+    """Return whether a setting of ``precision`` means bfloat16 on this device.
+
+    Raises:
+        ConfigError: it asks for bfloat16 where there is none.
+    """
+    if precision == "bf16" and not has_bf16(device):
+        raise ConfigError(
+            f"precision bf16, but {device} has no bfloat16 arithmetic",
+            "use --precision auto",
+        )
+    return precision != "fp32" and has_bf16(device)
+
+
+def set_up_cuda(precision: str, device: torch.device) -> None:
+    """Choose the fastest arithmetic of a GPU that ``precision`` allows, for this process.
+
+    Convolutions are tried out once per shape; shapes never change. What stays in float32 beside
+    bfloat16 multiplies with TF32's 10 bits of mantissa unless ``precision`` is "fp32".
+    """
+    if device.type == "cuda":
+        torch.backends.cudnn.benchmark = True
+        torch.backends.cudnn.allow_tf32 = precision != "fp32"
+        torch.backends.cuda.matmul.allow_tf32 = precision != "fp32"
 
 
 def _make_algorithm(config: RunConfig, build: Build) -> Algorithm:

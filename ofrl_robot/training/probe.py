@@ -46,12 +46,15 @@ class Probe:
 
     def measure(self, algorithm: Algorithm) -> Dict[str, float]:
         """Return the mean of each probe metric over the probe set."""
-        return self.mean(algorithm.probe)
+        return self.mean(algorithm.probe, algorithm.device)
 
-    def mean(self, metrics: Callable[[Batch], Dict[str, float]]) -> Dict[str, float]:
+    def mean(
+        self, metrics: Callable[[Batch], Dict[str, float]], device: torch.device
+    ) -> Dict[str, float]:
         """Return the mean over the probe set of what ``metrics`` says of parts of it."""
         parts: List[Dict[str, float]] = []
-        with torch.random.fork_rng():
+        # by default torch saves the generators of all cards, which wakes every one of them
+        with torch.random.fork_rng([device] if device.type == "cuda" else []):
             torch.manual_seed(self._seed)
             for chunk in self._chunks:
                 parts.append(metrics(self._buffer.gather(chunk)))

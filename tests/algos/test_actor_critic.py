@@ -203,6 +203,26 @@ def test_actor_loss_by_its_formula(head, warm, imitation, build, batch, losses_o
     torch.testing.assert_close(losses_of(algorithm, batch).parts["actor"], expected.mean())
 
 
+@pytest.mark.parametrize("warm", [9, 0])
+def test_imitating_the_pose_only_leaves_the_discrete_entries_to_q(warm, build, batch, losses_of):
+    """After the warm start; in it, everything is imitated."""
+    algorithm = build(
+        "cql", nets={"action_head": "mixed"}, warm_start_steps=warm, actor_bc_weight=0.2,
+        actor_bc_entries="pose", initial_alpha=0.3,
+    )  # fmt: skip
+    tensors = algorithm.load(batch)
+    torch.manual_seed(3)
+    dist = algorithm.actor(tensors.observations)
+    actions, log_prob, weights = dist.weighted_actions(1)
+    q = algorithm.critic.q(algorithm.critic.encode(tensors.observations), actions).amin(0)
+    imitation = dist.log_prob(tensors.actions)
+    if not warm:
+        pose = dist.entries.continuous
+        imitation = 0.2 * dist.pose.log_prob(tensors.actions[:, pose])
+    expected = (weights * (0.3 * log_prob - (0.0 if warm else q))).sum(1) - imitation
+    torch.testing.assert_close(losses_of(algorithm, batch).parts["actor"], expected.mean())
+
+
 @both
 def test_q_has_no_influence_on_the_actor_during_the_warm_start_and_has_after_it(
     name, build, batch, losses_of

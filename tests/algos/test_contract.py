@@ -13,9 +13,17 @@ import torch
 from ofrl_robot.algos.build import Build, make_algorithm
 from ofrl_robot.algos.registry import ALGORITHMS, config_class
 from ofrl_robot.nets.config import NetConfig
+from ofrl_robot.nets.encoder import pixels
 from ofrl_robot.specs import STATE, WIDOWX_ACTION
 
-BUSY = {"shift": 2, "dr3_feat": True, "n_step": 3, "entropy_backup": True, "target_samples": 2}
+LIGHT = {
+    "brightness": 20.0, "contrast": 0.1, "color": 0.1, "illumination": 0.2, "blur": 0.5,
+    "pixel_noise": 5.0,
+}  # fmt: skip
+BUSY = {
+    **LIGHT, "shift": 2, "dr3_feat": True, "n_step": 3, "entropy_backup": True,
+    "target_samples": 2,
+}  # fmt: skip
 EVERYTHING = {
     "bottleneck": True, "dropout": 0.2, "critic_encoders": "separate", "latent": 0,
     "encoder": "cog",
@@ -23,7 +31,7 @@ EVERYTHING = {
 VARIANTS = [
     ("bc", {}, {}),
     ("bc", {}, {"action_head": "mixture"}),
-    ("bc", {"shift": 2},
+    ("bc", {"shift": 2, **LIGHT},
      {"action_head": "mixed", "bottleneck": True, "bottleneck_place": "policy"}),
     ("cql", {}, {}),
     ("cql", {"lagrange": True, "max_backup": "min_max"}, {"action_head": "mixture"}),
@@ -214,6 +222,29 @@ def test_float_observations_train_too(name, build, batch):
     for _ in range(2):
         assert all(torch.isfinite(v) for v in algorithm.update(flat).values())
     assert all(math.isfinite(v) for v in algorithm.probe(flat).values())
+
+
+@each_name
+def test_both_images_of_a_transition_get_the_same_light(name, build, batch):
+    algorithm = build(name, **LIGHT)
+    batch = algorithm.load(batch)
+    twice = dataclasses.replace(batch, next_observations=dict(batch.observations))
+    noiseless = torch.ones(12, dtype=torch.bool)
+    noiseless[[1, 9]] = False  # noise is of each picture by itself
+    prepared = algorithm.prepare(twice, torch.float32)
+    image, following = prepared.observations["image"], prepared.next_observations["image"]
+    assert torch.equal(image[noiseless], following[noiseless])
+    assert (image - pixels(batch.observations["image"])).abs().amax((1, 2, 3)).min() > 0.01
+    assert torch.equal(twice.observations["image"], batch.observations["image"])
+
+
+@each_name
+def test_without_augmentation_images_are_only_cast(name, build, batch):
+    algorithm = build(name)
+    batch, state = algorithm.load(batch), torch.get_rng_state()
+    prepared = algorithm.prepare(batch, torch.float32)
+    assert torch.equal(prepared.observations["image"], pixels(batch.observations["image"]))
+    assert torch.equal(torch.get_rng_state(), state)  # nor is a random number drawn
 
 
 @each_name

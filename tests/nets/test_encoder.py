@@ -172,3 +172,58 @@ def test_building_draws_as_many_random_numbers_with_and_without_dropout():
 def test_the_size_of_the_features_is_worked_out_right(trunk, shape):
     encoder, images = make(trunk, shape)
     assert encoder.features(images).shape == (3, encoder.features_size)
+
+
+@every
+@pytest.mark.parametrize("shape", [(84, 84, 3), (128, 128, 3), (40, 128, 3)])
+def test_features_do_not_grow_with_the_image(trunk, shape):
+    at_48 = make(trunk, (48, 48, 3), latent=0)[0]
+    encoder, images = make(trunk, shape, latent=0)
+    rows = min(shape[0], 48)
+    assert encoder.features_size == at_48.features_size * rows // 48
+    features = encoder.features(images)
+    assert features.shape == (3, encoder.features_size) and features.dtype == torch.float32
+    assert sum(p.numel() for p in encoder.parameters()) == sum(
+        p.numel() for p in at_48.parameters()
+    )
+    features.square().sum().backward()
+    assert all(p.grad.abs().sum() > 0 for p in encoder.parameters())
+
+
+@every
+@pytest.mark.parametrize("size", [24, 48])
+def test_small_images_are_encoded_as_without_the_setting(trunk, size):
+    encoder, images = make(trunk, (size, size, 3))
+    without, _ = make(trunk, (size, size, 3), largest_map=0)
+    assert encoder._map is None and torch.equal(encoder(images), without(images))
+
+
+def test_maps_of_large_images_are_means_over_areas():
+    encoder, images = make("strided", (96, 96, 3), latent=0)
+    plain, _ = make("strided", (96, 96, 3), latent=0, largest_map=0)
+    maps = plain.features(images).view(3, 32, 24, 24)
+    expected = maps.unfold(2, 2, 2).unfold(3, 2, 2).mean((4, 5))
+    torch.testing.assert_close(encoder.features(images), expected.flatten(1))
+    assert plain.features_size == 4 * encoder.features_size
+
+
+def test_networks_of_files_without_the_setting_are_what_they_were():
+    written = dataclasses.asdict(NetConfig())
+    assert NetConfig.from_dict(written) == NetConfig()
+    del written["largest_map"]
+    assert NetConfig.from_dict(written) == NetConfig(largest_map=0)
+
+
+@pytest.mark.parametrize("trunk", ["strided", "cog"])
+def test_two_cameras_of_84_pixels_and_the_state_are_one_small_code(trunk):
+    shapes = {"front": (84, 84, 3), "wrist": (84, 84, 3), STATE: (7,)}
+    encoder = Encoder(NetConfig(encoder=trunk), shapes)
+    observations = {
+        name: torch.randint(0, 256, (2, 84, 84, 3), dtype=torch.uint8)
+        for name in ("front", "wrist")
+    }
+    code = encoder({**observations, STATE: torch.randn(2, 7)})
+    assert code.shape == (2, 64 + 64 + 7) and encoder.size == 135
+    moved = {**observations, "wrist": 255 - observations["wrist"], STATE: torch.randn(2, 7)}
+    changed = (encoder(moved) != code).any(0)
+    assert not changed[:64].any() and changed[64:128].any() and changed[128:].all()

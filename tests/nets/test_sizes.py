@@ -22,6 +22,7 @@ SHAPES = {"front": (24, 24, 3), "wrist": (16, 20, 3), STATE: (5,)}
         {"bottleneck": True, "bottleneck_place": "policy", "action_head": "mixture"},
         {"resnet_policy": True, "resnet_enc": True, "action_head": "mixed"},
         {"action_head": "deterministic"},
+        {"encoder": "cog", "largest_map": 12, "latent": 0},
     ],
     ids=str,
 )

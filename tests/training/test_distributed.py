@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -14,12 +15,14 @@ import safetensors.torch
 import torch
 
 from ofrl_robot.errors import ConfigError
-from ofrl_robot.training import learner, run_folder
+from ofrl_robot.training import distributed, learner, run_folder
 from ofrl_robot.training.distributed import DistributedLearner, require_shareable, share
 from ofrl_robot.training.process_group import ProcessGroup
+from ofrl_robot.training.staging import StreamedData
 from tests.training import worker
 from tests.training.small_run import HYPER, config
 
+CPU = torch.device("cpu")
 LOOPBACK = {"MASTER_ADDR": "127.0.0.1", "GLOO_SOCKET_IFNAME": "lo", "OMP_NUM_THREADS": "1"}
 
 
@@ -126,16 +129,43 @@ def test_what_several_processes_cannot_train_is_refused(changes, message):
 
 def test_only_a_single_process_uploads_its_data(make_dataset, tmp_path, monkeypatch):
     """Several processes use no CUDA graph, so each took half of its GPU for nothing."""
-    monkeypatch.setattr(learner, "fits", lambda buffer, device: True)  # as if on a GPU
-    assert learner.Learner(config(make_dataset(), "bc"))._graphed is not None
+    uploaded = []
+    monkeypatch.setattr(
+        learner, "device_data", lambda buffer, _: uploaded.append(1) or StreamedData(buffer, CPU)
+    )
+    cuda = torch.device("cuda")
+    single = learner.Learner(config(make_dataset(), "bc"))
+    assert single._make_graphed(cuda) is not None and uploaded == [1]
     meeting = f"file://{tmp_path / 'meeting'}"
     torch.distributed.init_process_group("gloo", meeting, rank=0, world_size=1)
     try:
-        monkeypatch.setattr(learner, "ResidentData", None)
         made = DistributedLearner(config(tmp_path / "data", "bc"), ProcessGroup())
-        assert made._graphed is None
+        assert made._make_graphed(cuda) is None and uploaded == [1]
     finally:
         torch.distributed.destroy_process_group()
+
+
+def test_the_data_is_opened_before_the_processes_meet(make_dataset, tmp_path, monkeypatch):
+    """Building the replay cache of 40 GB takes longer than nccl waits for a process."""
+    done = []
+
+    @contextlib.contextmanager
+    def joined(group, device):
+        assert list((tmp_path / "data" / ".cache").glob("*-camera-*"))
+        done.append("met")
+        yield
+
+    def train(config, folder, resume, make_learner):
+        monkeypatch.setattr(learner, "open_data", None)  # it is opened once
+        data = make_learner.keywords["data"]
+        done.append(learner.Learner(config, data).data is data)
+
+    monkeypatch.setattr(distributed, "joined", joined)
+    monkeypatch.setattr(distributed.loop, "train", train)
+    for name, value in {"RANK": "0", "WORLD_SIZE": "2", "LOCAL_RANK": "0"}.items():
+        monkeypatch.setenv(name, value)
+    distributed.train_distributed(config(make_dataset(), "bc"), tmp_path / "run")
+    assert done == ["met", True]
 
 
 def test_torchrun_says_who_is_who(monkeypatch):

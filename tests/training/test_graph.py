@@ -2,31 +2,24 @@
 
 from __future__ import annotations
 
-import dataclasses
+import contextlib
 
-import numpy as np
 import pytest
 import torch
 
+from ofrl_robot.algos.bc import BC
 from ofrl_robot.algos.build import Build, make_algorithm
 from ofrl_robot.algos.configs.bc import BCConfig
 from ofrl_robot.algos.configs.brac import BRACConfig
 from ofrl_robot.algos.configs.cql import CQLConfig
-from ofrl_robot.data.replay.array_file import ArrayFile
-from ofrl_robot.data.replay.batch import Batch
-from ofrl_robot.data.replay.buffer import ReplayBuffer
 from ofrl_robot.data.replay.sampler import MixedSampler
-from ofrl_robot.data.replay.transition_store import TransitionStore
 from ofrl_robot.nets.config import NetConfig
-from ofrl_robot.specs import STATE, ActionSpec
-from ofrl_robot.training import resident
-from ofrl_robot.training.graph import WARM_UP, GraphedUpdate
-from ofrl_robot.training.resident import ResidentData, fits, resident_bytes
+from ofrl_robot.training.graph import WARM_UP, CudaGraphs, GraphedUpdate
+from ofrl_robot.training.resident import ResidentData
+from ofrl_robot.training.staging import StreamedData
+from tests.training.small_buffer import ACTION, DISCOUNT, SHAPES
 
 CPU = torch.device("cpu")
-SIZE, ACTION = 12, ActionSpec(("x", "gripper"), ("m", "1"), (0.1, 1.0), "base")
-SHAPES = {"image": (SIZE, SIZE, 3), STATE: (3,)}
-DISCOUNT, N = 0.9, 3
 WARM_START = 6
 HYPER = {
     "bc": BCConfig(),
@@ -39,70 +32,8 @@ HYPER = {
 }  # fmt: skip
 
 
-def make_store(path, lengths, seed, mapped):
-    rng = np.random.default_rng(seed)
-    count, frames = sum(lengths), sum(lengths) + len(lengths)
-    images = rng.integers(0, 256, (frames, SIZE, SIZE, 3), np.uint8)
-    path.write_bytes(images.tobytes())
-    state = rng.normal(size=(frames, 3)).astype(np.float32)
-    path.with_suffix(".state").write_bytes(state.tobytes())
-    starts = np.concatenate([[0], np.cumsum(lengths)])
-    terminals = np.zeros(count, bool)
-    terminals[starts[1::2] - 1] = True  # every other episode; the others ran out of time
-    return TransitionStore(
-        observations={
-            "image": ArrayFile(path, images.shape, mapped),
-            STATE: ArrayFile(path.with_suffix(".state"), state.shape, mapped, np.float32),
-        },
-        actions=rng.uniform(-0.9, 0.9, (count, ACTION.size)).astype(np.float32),
-        rewards=rng.random(count).astype(np.float32),
-        terminals=terminals,
-        starts=starts,
-        first_frames=starts[:-1] + np.arange(len(lengths)),
-        fingerprint="",
-    )
-
-
-@pytest.fixture(params=[True, False], ids=["mapped", "read"])
-def buffer(request, tmp_path):
-    stores = [
-        make_store(tmp_path / "a", (5, 1, 7), 0, request.param),
-        make_store(tmp_path / "b", (4, 6), 1, request.param),
-    ]
-    return ReplayBuffer(stores, [0.75, 0.25], N, DISCOUNT)
-
-
 def sampler(buffer):
     return MixedSampler(buffer, 8, seed=3)
-
-
-@pytest.mark.parametrize("block", [2, 6, 4096])
-def test_batches_are_those_of_the_sampler(buffer, block, monkeypatch):
-    monkeypatch.setattr(resident, "_BLOCK", block)
-    data = ResidentData(buffer, CPU)
-    draws = [np.arange(len(store))[::-1].copy() for store in buffer.stores]
-    batch = data.batch(torch.from_numpy(data.number(draws)))
-    expected = buffer.gather(draws).map(torch.from_numpy)
-    for field in dataclasses.fields(Batch):
-        got, wanted = getattr(batch, field.name), getattr(expected, field.name)
-        if not isinstance(got, dict):
-            got, wanted = {field.name: got}, {field.name: wanted}
-        assert list(got) == list(wanted)
-        for name in got:
-            assert got[name].dtype == wanted[name].dtype and torch.equal(got[name], wanted[name])
-
-
-def test_the_memory_is_what_is_said(buffer):
-    data = ResidentData(buffer, CPU)
-    tensors = [*data._observations.values(), *data._columns.values()]
-    assert resident_bytes(buffer) == sum(tensor.nbytes for tensor in tensors)
-
-
-@pytest.mark.parametrize(("free", "enough"), [(2, True), (1.9, False)])
-def test_half_of_the_free_memory_may_be_taken(buffer, free, enough, monkeypatch):
-    said = int(free * resident_bytes(buffer)), 10**12
-    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: said)
-    assert fits(buffer, torch.device("cuda")) == enough
 
 
 def algorithm(name):
@@ -132,7 +63,8 @@ class Recorder:
 @pytest.mark.slow
 @pytest.mark.parametrize("name", list(HYPER))
 @pytest.mark.parametrize("recording", [False, True])
-def test_steps_are_those_of_update_to_the_bit(buffer, name, recording):
+@pytest.mark.parametrize("kind", [ResidentData, StreamedData])
+def test_steps_are_those_of_update_to_the_bit(buffer, name, recording, kind):
     steps = 14
     plain, source = algorithm(name), sampler(buffer)
     torch.manual_seed(1)
@@ -140,8 +72,8 @@ def test_steps_are_those_of_update_to_the_bit(buffer, name, recording):
 
     graphed, source, recorder = algorithm(name), sampler(buffer), Recorder()
     recorder.algorithm = graphed
-    data = ResidentData(buffer, CPU)
-    update = GraphedUpdate(graphed, data, 8, recorder if recording else None)
+    data = kind(buffer, CPU)
+    update = GraphedUpdate(graphed, data, recorder if recording else None)
     torch.manual_seed(1)
     for number, metrics in enumerate(expected):
         got = update(source.draw())
@@ -163,7 +95,7 @@ def test_a_step_that_cannot_be_recorded_is_said_and_runs_on(buffer):
 
     plain, graphed = algorithm("cql"), algorithm("cql")
     data = ResidentData(buffer, CPU)
-    update = GraphedUpdate(graphed, data, 8, refuse)
+    update = GraphedUpdate(graphed, data, refuse)
     torch.manual_seed(1)
     source = sampler(buffer)
     for _ in range(WARM_UP):
@@ -180,6 +112,97 @@ def test_a_step_that_cannot_be_recorded_is_said_and_runs_on(buffer):
         assert torch.equal(graphed.state_dict()[key], value), key
 
 
+class Alternating(BC):
+    """An algorithm with two kinds of steps in turn, as one with a delayed policy has."""
+
+    @property
+    def phase(self):
+        return "even" if self.step % 2 == 0 else "odd"
+
+    def losses(self, batch):
+        losses = super().losses(batch)
+        if self.step % 2:
+            losses.parts["again"] = 0.5 * losses.parts["actor"]
+        return losses
+
+
+class Recording(Recorder):
+    """A recorder whose replays run the step of the phase in which it was recorded."""
+
+    def __call__(self, step):
+        phase = self.algorithm.phase
+        replay, metrics = super().__call__(step)
+
+        def checked():
+            assert self.algorithm.phase == phase, "the graph of another phase"
+            replay()
+
+        return checked, metrics
+
+
+def test_phases_that_alternate_have_a_graph_each_and_keep_it(buffer):
+    def alternating():
+        torch.manual_seed(0)
+        nets = NetConfig(latent=8, hidden=(16,))
+        return Alternating(BCConfig(), Build(nets, SHAPES, ACTION, CPU))
+
+    steps = 2 * WARM_UP + 6
+    plain, source = alternating(), sampler(buffer)
+    torch.manual_seed(1)
+    for _ in range(steps):
+        plain.update(source.sample())
+    graphed, source, recorder = alternating(), sampler(buffer), Recording()
+    recorder.algorithm = graphed
+    update = GraphedUpdate(graphed, ResidentData(buffer, CPU), recorder)
+    torch.manual_seed(1)
+    for _ in range(steps):
+        update(source.draw())
+    assert recorder.recorded_at == [2 * WARM_UP, 2 * WARM_UP + 1] and recorder.replays == 6
+    for key, value in plain.state_dict().items():
+        assert torch.equal(graphed.state_dict()[key], value), key
+
+
+@pytest.mark.parametrize("name", list(HYPER))
+def test_optimisers_are_capturable_while_they_are_recorded_only(buffer, name):
+    """Torch refuses to record others, and warns of such at steps that are not recorded."""
+    made = algorithm(name)
+    groups = [g for each in made.optimizers.values() for g in each.param_groups]
+    seen = []
+
+    def capture(step):
+        seen.append([group["capturable"] for group in groups])
+        return step, {}
+
+    update = GraphedUpdate(made, ResidentData(buffer, CPU), capture)
+    source = sampler(buffer)
+    for _ in range(WARM_UP + 1):
+        update(source.draw())
+        assert not any(group["capturable"] for group in groups)
+    assert seen == [[True] * len(groups)] and all(group["fused"] for group in groups)
+
+
+def test_the_graphs_of_a_run_share_their_memory(monkeypatch):
+    used = []
+
+    @contextlib.contextmanager
+    def graph(made, pool):
+        used.append(pool)
+        yield
+
+    class Graph:
+        def replay(self):
+            used.append("replay")
+
+    monkeypatch.setattr(torch.cuda, "CUDAGraph", Graph)
+    monkeypatch.setattr(torch.cuda, "graph", graph)
+    monkeypatch.setattr(torch.cuda, "graph_pool_handle", lambda: object())
+    capture = CudaGraphs()
+    replay, metrics = capture(lambda: {"loss": 1})
+    capture(lambda: {})
+    replay()
+    assert metrics == {"loss": 1} and used[0] is used[1] and used[2] == "replay"
+
+
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 @pytest.mark.parametrize("name", list(HYPER))
 def test_on_a_card_the_graph_is_what_its_steps_are(buffer, name):
@@ -190,13 +213,13 @@ def test_on_a_card_the_graph_is_what_its_steps_are(buffer, name):
         torch.manual_seed(0)
         nets = NetConfig(latent=8, hidden=(16,))
         made = make_algorithm(HYPER[name], Build(nets, SHAPES, ACTION, device))
-        update = GraphedUpdate(made, data, 8)
+        update = GraphedUpdate(made, data)
         if not graph:
             update._capture = None
         source = sampler(buffer)
         for _ in range(14):
             metrics = update(source.draw())
-        assert made.step == 14 and (update._replay is not None) == graph
+        assert made.step == 14 and bool(update._recorded) == graph
         results.append({**made.state_dict(), **metrics})
     for key, value in results[0].items():
         torch.testing.assert_close(results[1][key], value, rtol=1e-4, atol=1e-5, msg=key)

@@ -52,7 +52,7 @@ def test_a_run_killed_at_any_moment_goes_on_to_the_bit(make_dataset, tmp_path):
     [
         ("bc", {}, {"encoder": "cog", "bottleneck": True, "bottleneck_place": "policy"}, "fp32"),
         ("cql", {"lagrange": True, "n_step": 2}, {"critic_encoders": "separate"}, "fp32"),
-        ("cql", {"dr3_feat": True, "regularization": "l2"}, {"dropout": 0.2}, "bf16"),
+        ("cql", {"dr3_feat": True, "regularization": "l2"}, {"dropout": 0.2}, "auto"),
         ("brac", {"tune_beta": True}, {"action_head": "mixture"}, "fp32"),
         ("brac", {"divergence_form": "dual"}, {}, "fp32"),
         ("brac", {"warm_start_steps": 4}, {}, "fp32"),  # the behaviour policy is half fitted

@@ -55,6 +55,10 @@ class ActorCriticConfig(AlgoConfig):
     actor_bc_weight: float = 0.0
     """Weight of -log pi(a_data|s) kept in the actor loss after the warm start. 0 is the plain
     algorithm; 0.2 keeps the actor near the data where Q is flat (docs/experiments.md)."""
+    actor_bc_entries: Literal["all", "pose"] = "all"
+    """What that imitates: all action entries, or the pose only, so that Q alone decides about
+    gripper and neutral (needs --action-head mixed). The data closes the gripper in one step of
+    many; imitating that keeps the policy hovering although Q prefers to close."""
     dr3_feat: bool = False
     """DR3 (underfitting correction): keep the critic's features of image and next image from
     growing alike (Kumar et al. 2022, arXiv 2112.04716)."""
@@ -95,6 +99,10 @@ class ActorCriticConfig(AlgoConfig):
                     "max_backup takes the minimum over critics and no entropy",
                     "drop it, or ensemble_lambda and entropy_backup",
                 )
+        if not self.actor_bc_weight:
+            refuse_unused(self, "--actor-bc-weight above 0", "actor_bc_entries")
+        if nets.action_head != "mixed":
+            refuse_unused(self, "--action-head mixed", "actor_bc_entries")
         if not self.tune_alpha:
             refuse_unused(self, "--tune-alpha", "target_entropy")
         if nets.n_critics == 1 and self.ensemble_lambda != 1.0:

@@ -46,6 +46,21 @@ class AlgoConfig:
     """Adam learning rate of the actor (per step)."""
     shift: int = 1
     """Random shift of training images (pixels; 0 = off; the papers' random crop is 4)."""
+    brightness: float = 0.0
+    """Random brightness of training images: greatest value added (of 255; 0 = off). This and the
+    next five make a policy indifferent to lamps and cameras (docs/training.md). The next image of
+    a transition gets the same change."""
+    contrast: float = 0.0
+    """Random contrast: greatest relative change of the distance from mid-grey (e.g. 0.15)."""
+    color: float = 0.0
+    """Random colour balance: greatest relative gain of each channel by itself (e.g. 0.1)."""
+    illumination: float = 0.0
+    """Random shading: greatest relative change of the light at the picture's edges, for each of
+    four smooth fields (e.g. 0.2)."""
+    blur: float = 0.0
+    """Random blur of one image in eight: greatest weight of the 3 x 3 blurred image (0 to 1)."""
+    pixel_noise: float = 0.0
+    """Random noise on one image in eight: greatest half-range per pixel (of 255)."""
     actor_average: float = 0.002
     """Rate per step of the Polyak average of the actor that is probed and deployed (1 = deploy
     the actor itself). Averaging over ~500 steps makes the choice of the checkpoint depend less on
@@ -61,6 +76,10 @@ class AlgoConfig:
         require(self, "actor_average", 0.0, 1.0, low_open=True, fix="1 deploys the actor itself")
         if self.shift < 0:
             raise ConfigError(f"shift {self.shift} is negative", "use 0 for no shift")
+        for name, most in (("brightness", 128.0), ("pixel_noise", 128.0), ("blur", 1.0)):
+            require(self, name, 0.0, most, fix="it must leave something of the picture")
+        for name in ("contrast", "color", "illumination"):
+            require(self, name, 0.0, 0.9, fix="it must leave something of the picture")
         require(self, "actor_lr", 0.0, low_open=True)
         require(self, "bottleneck_const", 0.0)
 

@@ -103,6 +103,13 @@ class ReplayBuffer:
             joined[name] = pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
         return Batch(observations=observations, next_observations=next_observations, **joined)
 
+    def prefetch(self, indices: Sequence[np.ndarray]) -> None:
+        """Have the disk fetch what :meth:`gather` will read, without waiting for it."""
+        for store, index in zip(self.stores, indices):
+            frame, left = store.locate(index)
+            for file in store.observations.values():
+                file.prefetch(frame, frame + np.minimum(self.n_step, left))
+
     def _read(self, name: str, parts: Sequence[Dict[str, np.ndarray]]) -> np.ndarray:
         """Return one observation before and after each transition, (2, B, ...).
 

@@ -15,7 +15,7 @@ class MixedSampler:
     """Batches with a fixed number of transitions from each store of a buffer, in this order.
 
     Within a store they are drawn uniformly with replacement; the sequence is fixed by ``seed``.
-    The next batch is fetched from disk while the caller works on this one.
+    :meth:`sample` has the next batch fetched from disk while the caller works on this one.
 
     Args:
         buffer: what to draw from.
@@ -34,10 +34,20 @@ class MixedSampler:
 
     def sample(self) -> Batch:
         """Return the next batch."""
-        return self.buffer.gather(self.draw())
+        indices = self.draw()
+        self.buffer.prefetch(self.upcoming)
+        return self.buffer.gather(indices)
+
+    @property
+    def upcoming(self) -> List[np.ndarray]:
+        """What the next :meth:`draw` will return."""
+        return self._next
 
     def draw(self) -> List[np.ndarray]:
-        """Return which transitions the next batch holds: int64 (B_k,) of each store."""
+        """Return which transitions the next batch holds: int64 (B_k,) of each store.
+
+        Nothing is read: a GPU may hold the frames.
+        """
         indices = self._next
         self._next = self._draw()
         return indices
@@ -59,12 +69,7 @@ class MixedSampler:
         # before the draw: it is not yet handed out
         self._state: Dict[str, Any] = dict(self._rng.bit_generator.state)
         stores = self.buffer.stores
-        indices = [self._rng.integers(len(s), size=c) for s, c in zip(stores, self._counts)]
-        for store, index in zip(stores, indices):
-            frame, left = store.locate(index)
-            for file in store.observations.values():
-                file.prefetch(frame, frame + np.minimum(self.buffer.n_step, left))
-        return indices
+        return [self._rng.integers(len(s), size=c) for s, c in zip(stores, self._counts)]
 
 
 def batch_counts(fractions: Sequence[float], batch_size: int) -> List[int]:

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from ofrl_robot.data.datasets.dataset import open_dataset
 from ofrl_robot.data.datasets.splits import select
 from ofrl_robot.data.episodes.reader import read_episode
+from ofrl_robot.data.replay.array_file import ArrayFile
 from ofrl_robot.data.replay.buffer import ReplayBuffer
 from ofrl_robot.data.replay.returns import monte_carlo
 from ofrl_robot.data.replay.sampler import MixedSampler, batch_counts
@@ -204,3 +205,22 @@ def test_a_share_too_small_for_the_batch_is_refused():
 def test_settings_that_cannot_be_are_refused_by_name(stores, make_bad, message):
     with pytest.raises(ConfigError, match=message):
         make_bad(stores)
+
+
+def test_sampling_fetches_the_frames_of_the_batch_after_and_drawing_none(folders, monkeypatch):
+    opened = open_sources([Source(f) for f in folders], memory_mb=2e-3)
+    buffer = ReplayBuffer([o.store for o in opened], [0.5, 0.5], n_step=2)
+    fetched, read = [], []
+    read_rows = ArrayFile.read
+    monkeypatch.setattr(ArrayFile, "prefetch", lambda *a: fetched.append((a[1], a[2])))
+    monkeypatch.setattr(ArrayFile, "read", lambda *a: read.append((a[1], a[2])) or read_rows(*a))
+    sampler = MixedSampler(buffer, 8, seed=0)
+    sampler.draw()
+    assert not fetched
+    sampler.sample()
+    asked, fetched[:] = list(fetched), []
+    read.clear()
+    sampler.sample()
+    assert len(asked) == len(read) == 2
+    for (first, second), (a, b) in zip(asked, read):
+        assert np.array_equal(first, a) and np.array_equal(second, b)
