@@ -173,7 +173,7 @@ def test_every_network_normalises_the_state_by_the_datas_statistics(name, build)
     state = algorithm.state_dict()
     means = [value for key, value in state.items() if key.endswith("state_mean")]
     stds = [value for key, value in state.items() if key.endswith("state_std")]
-    assert len(means) == len(stds) == {"bc": 2, "cql": 4, "brac": 5}[name]
+    assert len(means) == len(stds) == {"bc": 2, "cql": 4, "brac": 6}[name]
     assert all(mean.tolist() == pytest.approx([3.0, -50.0, 0.2]) for mean in means)
     assert all(std.tolist() == [1.0, 20.0, 1.0] for std in stds)
     plain = build(name, options={"shapes": MANY})
