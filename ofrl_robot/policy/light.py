@@ -68,7 +68,9 @@ def differences(values: np.ndarray, low: np.ndarray, high: np.ndarray) -> List[s
     if abs(amount) >= LEAST_LIGHT:
         word = "brighter" if amount > 0 else "darker"
         found.append((abs(amount) / LEAST_LIGHT, f"{name} {abs(amount):.0f} {word}"))
-    for quantity in ("contrast", *_WORDS, "grain"):
+    # one channel more is two channels less: only the most different one is named
+    cast = max(_WORDS, key=lambda name: abs(excess[QUANTITIES.index(name)]))
+    for quantity in ("contrast", cast, "grain"):
         amount = excess[QUANTITIES.index(quantity)]
         least = LEAST_GRAIN if quantity == "grain" else LEAST_OTHER
         if abs(amount) < least:

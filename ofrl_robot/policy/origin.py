@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Dict, Mapping, Sequence
-
-from ofrl_robot.data.episodes.schema import EpisodeMeta
+from typing import Any, Dict, Iterable, Mapping
 
 HARDWARE = "hardware"  # backend of an arm that is not simulated
 
@@ -17,9 +15,9 @@ def backend_and_realism(environment: Mapping[str, Any]) -> Dict[str, str]:
     return {"backend": str(backend), "realism": str(realism)}
 
 
-def data_environment(metas: Sequence[EpisodeMeta]) -> Dict[str, str]:
+def data_environment(environments: Iterable[Mapping[str, Any]]) -> Dict[str, str]:
     """Return backend and realism of all episodes; several are joined by " or "."""
-    found = [backend_and_realism(meta.environment) for meta in metas]
+    found = [backend_and_realism(environment) for environment in environments]
     return {
         name: " or ".join(dict.fromkeys(each[name] for each in found if each[name]))
         for name in ("backend", "realism")

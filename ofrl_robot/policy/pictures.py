@@ -154,9 +154,12 @@ def _stage(data: Dict[str, Any]) -> Stage:
     size = len(mean)
     if not 1 <= size <= MOST_FEATURES:
         raise ValueError(f"{size} features of pictures")
-    covariance = np.zeros((size, size))
     rows, columns = np.tril_indices(size)
-    covariance[rows, columns] = covariance[columns, rows] = _finite(data["covariance"])
+    triangle = _finite(data["covariance"])
+    if mean.ndim != 1 or triangle.shape != rows.shape:
+        raise ValueError("mean or covariance of pictures has another shape")
+    covariance = np.zeros((size, size))
+    covariance[rows, columns] = covariance[columns, rows] = triangle
     limit = float(_finite([data["limit"]])[0])
     if limit <= 0.0 or (np.diag(covariance) < 0.0).any() or type(data["frames"]) is not int:
         raise ValueError("limit, variance or frames of pictures are impossible")

@@ -124,7 +124,7 @@ class Learner:
             step=self.step,
             probe=metrics,
             prior=self.config.prior.resolve().name if self.config.prior else "",
-            environment=data_environment(dataset.metas),
+            environment=data_environment(each.environment for each in dataset.metas),
             pictures=summary.to_dict() if summary is not None else {},
         )
 
