@@ -92,7 +92,8 @@ class Learner:
     def _validate(self) -> None:
         """Give the algorithm its held-out means if they are due."""
         if self._valid_probe is not None and self.algorithm.validates_now:
-            self.algorithm.validated(self._valid_probe.mean(self.algorithm.validate))
+            means = self._valid_probe.mean(self.algorithm.validate, self.algorithm.device)
+            self.algorithm.validated(means)
 
     def stops(self, requested: bool) -> bool:
         """Return whether to stop after this step, given whether this process was asked to."""

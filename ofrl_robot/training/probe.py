@@ -46,12 +46,18 @@ class Probe:
 
     def measure(self, algorithm: Algorithm) -> Dict[str, float]:
         """Return the mean of each probe metric over the probe set."""
-        return self.mean(algorithm.probe)
+        return self.mean(algorithm.probe, algorithm.device)
 
-    def mean(self, metrics: Callable[[Batch], Dict[str, float]]) -> Dict[str, float]:
-        """Return the mean over the probe set of what ``metrics`` says of parts of it."""
+    def mean(
+        self, metrics: Callable[[Batch], Dict[str, float]], device: torch.device
+    ) -> Dict[str, float]:
+        """Return the mean over the probe set of what ``metrics`` says of parts of it.
+
+        Args:
+            metrics: function of a batch of numpy arrays.
+            device: on which it computes.
+        """
         parts: List[Dict[str, float]] = []
-        device = algorithm.device
         # by default torch saves the generators of all cards, which wakes every one of them
         with torch.random.fork_rng([device] if device.type == "cuda" else []):
             torch.manual_seed(self._seed)
