@@ -13,7 +13,6 @@ import pytest
 import torch
 from torch import nn
 
-from ofrl_robot.algos import base
 from ofrl_robot.algos.actor_critic import ActorCritic
 from ofrl_robot.algos.base import Algorithm, Losses
 from ofrl_robot.algos.build import make_algorithm
