@@ -131,6 +131,8 @@ class Evaluate:
             self.any_task,
         )
         print(f"policy: {policy.path}")
+        for note in policy.notes(rig.environment, rig.task.name):
+            print(f"note: {note}")
         meta = episode_meta(rig, actor="policy", policy=policy.identity())
         record = functools.partial(record_episodes, rig, policy)
         try:

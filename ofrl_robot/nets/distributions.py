@@ -96,9 +96,9 @@ class ActionDistribution:
         """
         raise NotImplementedError
 
-    def pose_log_prob(self, actions: torch.Tensor, floor: float = -math.inf) -> torch.Tensor:
-        """Return :meth:`log_prob` of the continuous entries of actions alone."""
-        return self.log_prob(actions, floor)
+    def pose_log_prob(self, actions: torch.Tensor) -> torch.Tensor:
+        """Return the log-density (B,) of the continuous entries of actions (B, A) alone."""
+        return self.log_prob(actions)
 
     def uniform(self, count: int) -> Tuple[torch.Tensor, torch.Tensor]:
         """Draw uniform actions (B, N, A) over the same space; also return log-densities (B, N)."""
@@ -334,7 +334,7 @@ class MixedAction(ActionDistribution):
 
     def log_prob(self, actions: torch.Tensor, floor: float = -math.inf) -> torch.Tensor:
         """Return the log-density of actions (B, A) or (B, K, A)."""
-        log_prob = self.pose_log_prob(actions, floor)
+        log_prob = self.pose.log_prob(actions.index_select(-1, self.entries.continuous), floor)
         for log_probs, index in zip(self.log_probs, self.entries.index(actions)):
             log_probs = above_floor(log_probs, floor)
             if actions.dim() == 2:
@@ -343,9 +343,9 @@ class MixedAction(ActionDistribution):
                 log_prob = log_prob + log_probs.gather(1, index)
         return log_prob
 
-    def pose_log_prob(self, actions: torch.Tensor, floor: float = -math.inf) -> torch.Tensor:
+    def pose_log_prob(self, actions: torch.Tensor) -> torch.Tensor:
         """Return the log-density of the continuous entries of actions (B, A) or (B, K, A)."""
-        return self.pose.log_prob(actions.index_select(-1, self.entries.continuous), floor)
+        return self.pose.log_prob(actions.index_select(-1, self.entries.continuous))
 
     def uniform(self, count: int) -> Tuple[torch.Tensor, torch.Tensor]:
         """Draw uniform actions and their log-densities."""

@@ -51,7 +51,12 @@ class Probe:
     def mean(
         self, metrics: Callable[[Batch], Dict[str, float]], device: torch.device
     ) -> Dict[str, float]:
-        """Return the mean over the probe set of what ``metrics`` says of parts of it."""
+        """Return the mean over the probe set of what ``metrics`` says of parts of it.
+
+        Args:
+            metrics: function of a batch of numpy arrays.
+            device: on which it computes.
+        """
         parts: List[Dict[str, float]] = []
         # by default torch saves the generators of all cards, which wakes every one of them
         with torch.random.fork_rng([device] if device.type == "cuda" else []):

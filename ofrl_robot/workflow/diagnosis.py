@@ -139,8 +139,8 @@ def diagnose(
         ratio, reason = _td_ratio(rows, thresholds)
         reasons.append(reason)
         underfit = ratio > thresholds.td_ratio
-    clipped, reason = _clipped(rows, thresholds)
-    reasons += reason
+    clipped, found_clipped = _clipped(rows, thresholds)
+    reasons += found_clipped
     if overfit:
         verdict, found = OVERFIT, corrections.after_overfitting(settings)
     elif clipped:
