@@ -328,6 +328,8 @@ class EpisodeNode:
             return
         for report in report_groups(self._folder):
             print(f"{self._folder}: {report.line()}", flush=True)
+            if report.picture_line():
+                print(report.picture_line(), flush=True)
         if self._actor == "policy":
             write_whole(self._folder / "trials.json", report_trials(self._folder).to_json())
 

@@ -115,3 +115,5 @@ def print_total(folder: Path) -> None:
 
     for report in report_groups(folder):
         print(f"{folder}: {report.line()}")
+        if report.picture_line():
+            print(report.picture_line())

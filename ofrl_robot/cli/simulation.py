@@ -121,6 +121,8 @@ class Evaluate:
         policy = Policy(resolve_checkpoint(self.policy), self.action_choice)
         rig = rig_for(policy, self.sim, self.task, self.any_task)
         print(f"policy: {policy.path}")
+        for note in policy.notes(rig.environment, rig.task.name):
+            print(f"note: {note}")
         meta = episode_meta(rig, actor="policy", policy=policy.identity())
         record = functools.partial(record_episodes, rig, policy)
         try:

@@ -13,9 +13,9 @@ from typing import Any, Dict, Iterable, List, Tuple
 
 from ofrl_robot.data.episodes.schema import EpisodeMeta
 from ofrl_robot.policy.choice import CHOICE_WORDS, recorded_choice
+from ofrl_robot.policy.origin import HARDWARE, backend_and_realism
 from ofrl_robot.sim.options import SimOptions
 
-HARDWARE = "hardware"  # backend of an arm that is not simulated
 _APART = ("sim_backend", "realism", "control_rate_hz")  # settings that have a field of their own
 
 
@@ -77,9 +77,9 @@ def conditions_of(meta: EpisodeMeta) -> Conditions:
     A setting that an older version did not record counts as its default.
     """
     environment = dict(meta.environment)
-    backend = str(environment.get("sim_backend", HARDWARE))
+    place = backend_and_realism(environment)
     defaults: Dict[str, Any] = {}
-    if backend != HARDWARE:
+    if place["backend"] != HARDWARE:
         # the size of the picture belongs to the policy: its checkpoint fits no other
         defaults = {**SimOptions().to_dict(), "image_size": environment.get("image_size")}
     others = {
@@ -94,8 +94,7 @@ def conditions_of(meta: EpisodeMeta) -> Conditions:
         actor=meta.actor,
         policy=_policy_words(policy) if policy else "",
         action_choice=recorded_choice(policy) if policy else "",
-        backend=backend,
-        realism=str(environment.get("realism", "off")) if backend != HARDWARE else "",
+        **place,
         control_rate_hz=float(meta.control_rate_hz),
         action_latency=float(meta.action_latency),
         settings=tuple(sorted(others.items())),

@@ -12,6 +12,7 @@ import json
 from pathlib import Path
 from typing import Any, Dict, List, Tuple
 
+import numpy as np
 from scipy.stats import binomtest
 
 from ofrl_robot.data.datasets.dataset import open_dataset
@@ -37,7 +38,8 @@ class TrialReport:
         conditions: of every trial.
         seeds: of the trials that count, in words.
         rows: one dict per episode, aborted ones too: file, seed, label, steps, abort_reason,
-            interventions (steps in which a human overrode the policy).
+            interventions (steps in which a human overrode the policy), pictures (how far they
+            are outside the policy's training data: ``PictureReport.to_dict()``, or empty).
     """
 
     successes: int
@@ -66,6 +68,26 @@ class TrialReport:
         if self.aborted:
             text += f", {self.aborted} aborted (not counted)"
         return f"{text}; {self.conditions.words()}, {self.seeds}"
+
+    def picture_line(self) -> str:
+        """Say in one line how the pictures compare with the training data; empty if unknown."""
+        known = [row["pictures"] for row in self.rows if "score" in row["pictures"]]
+        if not known:
+            return ""
+        known.sort(key=lambda pictures: float(pictures["score"]))
+        outside = sum(bool(pictures.get("outside")) for pictures in known)
+        scores = [float(pictures["score"]) for pictures in known]
+        numbers = (
+            f"score {np.median(scores):.2f} (median), {scores[-1]:.2f} (largest); "
+            "99 % of the data are below 1"
+        )
+        if not outside:
+            return f"pictures: as in the training data; {numbers}"
+        words = known[-(outside + 1) // 2].get("words", "")  # of the median one outside
+        return (
+            f"pictures: {outside} of {len(known)} trials are outside the training data; "
+            f"{numbers}; {words}"
+        )
 
     def to_json(self) -> str:
         """Return all fields and the interval as JSON."""
@@ -153,6 +175,7 @@ def _row(path: Path, meta: EpisodeMeta, steps: int) -> Dict[str, Any]:
         "steps": steps,
         "abort_reason": meta.abort_reason,
         "interventions": _interventions(path, meta),
+        "pictures": meta.pictures,
     }
 
 

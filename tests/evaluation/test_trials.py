@@ -96,8 +96,10 @@ def test_unlabelled_trials_count_as_tried_and_aborted_ones_not_at_all(tmp_path):
         "1/3 = 33 % (Wilson 95 %: 6-79 %), 1 without a label, 2 aborted (not counted); "
         "Task-v0 on sim, hardware, 5 Hz, policy, seed 3"
     )
-    assert found.rows[0] == {"file": "episode_000000.h5", "seed": 3, "label": "success",
-                             "steps": 1, "abort_reason": "", "interventions": 0}  # fmt: skip
+    assert found.rows[0] == {
+        "file": "episode_000000.h5", "seed": 3, "label": "success", "steps": 1,
+        "abort_reason": "", "interventions": 0, "pictures": {},
+    }  # fmt: skip
     assert [row["abort_reason"] for row in found.rows[3:]] == ["watchdog", "operator"]
 
 
@@ -146,6 +148,28 @@ def test_episodes_from_before_max_q_are_counted_with_those_after(tmp_path):
     assert report_trials(tmp_path).policy["sha256"] == "a"
     record(tmp_path, FAILURE, policy={**old, "sample": True})
     assert [r.conditions.action_choice for r in report_groups(tmp_path)] == ["mode", "sample"]
+
+
+# -- pictures ---------------------------------------------------------------------------------
+
+
+def test_the_pictures_of_the_trials_in_one_line(tmp_path):
+    record(tmp_path, SUCCESS, **{"policy": POLICY, "pictures": {}})
+    assert report_trials(tmp_path).picture_line() == ""
+    inside = {"score": 0.5, "outside": False, "words": "as in the data"}
+    for score in (0.5, 0.9):
+        record(tmp_path, SUCCESS, policy=POLICY, pictures={**inside, "score": score})
+    assert report_trials(tmp_path).picture_line() == (
+        "pictures: as in the training data; score 0.70 (median), 0.90 (largest); "
+        "99 % of the data are below 1"
+    )
+    outside = {"score": 2.0, "outside": True, "words": "camera image: left side 30 darker"}
+    record(tmp_path, FAILURE, policy=POLICY, pictures=outside)
+    line = report_trials(tmp_path).picture_line()
+    assert line.startswith("pictures: 1 of 3 trials are outside the training data; ")
+    assert "2.00 (largest)" in line and line.endswith("camera image: left side 30 darker")
+    data = json.loads(report_trials(tmp_path).to_json())
+    assert data["rows"][-1]["pictures"] == outside
 
 
 # -- conditions -------------------------------------------------------------------------------
