@@ -48,7 +48,7 @@ from ofrl_robot.data.episodes.recover import unfinished_line
 from ofrl_robot.data.episodes.schema import EpisodeMeta
 from ofrl_robot.data.episodes.writer import EpisodeWriter, prepare_folder
 from ofrl_robot.errors import ConfigError, OfrlError, RobotError
-from ofrl_robot.evaluation.trials import report_trials
+from ofrl_robot.evaluation.trials import report_groups, report_trials
 from ofrl_robot.files import write_whole
 from ofrl_robot.recording.episode_recorder import EpisodeRecorder, Written
 from ofrl_robot.sessions import session_log
@@ -326,10 +326,12 @@ class EpisodeNode:
         if not schema.episode_paths(self._folder):
             print(f"{self._folder}: no episode was saved", flush=True)
             return
-        report = report_trials(self._folder)
-        print(f"{self._folder}: {report.line()}", flush=True)
+        for report in report_groups(self._folder):
+            print(f"{self._folder}: {report.line()}", flush=True)
+            if report.picture_line():
+                print(report.picture_line(), flush=True)
         if self._actor == "policy":
-            write_whole(self._folder / "trials.json", report.to_json())
+            write_whole(self._folder / "trials.json", report_trials(self._folder).to_json())
 
 
 if __name__ == "__main__":

@@ -110,7 +110,10 @@ def print_dry_run(done: bool) -> None:
 
 
 def print_total(folder: Path) -> None:
-    """Print k/n of all episodes in a folder."""
-    from ofrl_robot.evaluation.trials import report_trials
+    """Print k/n of all episodes in a folder, a line for each set of conditions."""
+    from ofrl_robot.evaluation.trials import report_groups
 
-    print(f"{folder}: {report_trials(folder).line()}")
+    for report in report_groups(folder):
+        print(f"{folder}: {report.line()}")
+        if report.picture_line():
+            print(report.picture_line())

@@ -131,6 +131,8 @@ class Evaluate:
             self.any_task,
         )
         print(f"policy: {policy.path}")
+        for note in policy.notes(rig.environment, rig.task.name):
+            print(f"note: {note}")
         meta = episode_meta(rig, actor="policy", policy=policy.identity())
         record = functools.partial(record_episodes, rig, policy)
         try:
@@ -159,22 +161,29 @@ class Replay:
     """Simulator task id (empty: the one in the file name)."""
     report: Optional[Path] = None
     """JSON file to write."""
+    picture: Optional[Path] = None
+    """PNG file to write: frames of the first episode, recorded above and rendered below."""
 
     def run(self) -> None:
         """Replay every episode, print the errors and write the report."""
         from ofrl_robot.evaluation.fidelity.report import (
             replay_file,
             require_writable,
+            write_picture,
             write_report,
         )
 
-        if self.report is not None:
-            require_writable(self.report)
+        for output in (self.report, self.picture):
+            if output is not None:
+                require_writable(output)
         fidelity = replay_file(self.file, self.task, print)
         print("\n".join(fidelity.lines()))
         if self.report is not None:
             write_report(fidelity, self.report)
             print(f"report: {self.report}")
+        if self.picture is not None:
+            write_picture(fidelity, self.picture)
+            print(f"picture: {self.picture}")
 
 
 # The second member is never shown: a union of one member would be no union of subcommands.

@@ -11,7 +11,7 @@ is called from a thread of its own.
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, Dict, Mapping, Optional, Protocol, Tuple
+from typing import Any, Dict, Mapping, Optional, Protocol, Tuple, runtime_checkable
 
 import numpy as np
 
@@ -186,3 +186,11 @@ class ActionSource(Protocol):
 
     def act(self, tick: Tick) -> Optional[np.ndarray]:
         """Return the normalised action (A,) for this tick; None to say nothing."""
+
+
+@runtime_checkable
+class Remarks(Protocol):
+    """An action source that has something to say of the episode, to be stored with it."""
+
+    def remarks(self) -> Dict[str, Any]:
+        """Return how far the pictures so far are outside the training data; empty if unknown."""

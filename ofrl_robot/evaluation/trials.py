@@ -1,7 +1,8 @@
 """Success rates: k of n with a Wilson interval; aborts, help and missing labels are counted apart.
 
 Every number is read from episode files on disk, so that the same code counts simulated,
-ROS and hand-labelled trials, and counts only what was saved.
+ROS and hand-labelled trials, and counts only what was saved. Trials under other conditions are
+never counted together.
 """
 
 from __future__ import annotations
@@ -11,32 +12,34 @@ import json
 from pathlib import Path
 from typing import Any, Dict, List, Tuple
 
+import numpy as np
 from scipy.stats import binomtest
 
 from ofrl_robot.data.datasets.dataset import open_dataset
 from ofrl_robot.data.episodes.reader import read_episode
 from ofrl_robot.data.episodes.schema import LABEL_NAMES, SUCCESS, UNKNOWN, EpisodeMeta
-from ofrl_robot.policy.choice import recorded_choice
+from ofrl_robot.errors import DatasetError
+from ofrl_robot.evaluation.conditions import Conditions, conditions_of, seed_words
 
 
 @dataclasses.dataclass(frozen=True)
 class TrialReport:
-    """The outcome of a set of trials.
+    """The outcome of a set of trials under the same conditions.
 
     Attributes:
         successes: k; the policy's own: without an intervention.
-        trials: n; all episodes of the folder that were not aborted.
+        trials: n; all episodes that were not aborted.
         unknown: trials without a label; they are in n.
         aborted: episodes that a stop or the end of the session cut short; not in n, since nobody
             knows how they would have ended.
         helped: trials in which a human overrode the policy at least once; in n.
         helped_successes: those of them that succeeded; not in k.
-        policy: identity of the policy, empty without one, ``{"mixed": count}`` for several.
-        actor: who acted; several are joined by commas.
-        task: of the first trial.
-        robot: of the first trial.
+        policy: identity of the policy, empty without one.
+        conditions: of every trial.
+        seeds: of the trials that count, in words.
         rows: one dict per episode, aborted ones too: file, seed, label, steps, abort_reason,
-            interventions (steps in which a human overrode the policy).
+            interventions (steps in which a human overrode the policy), pictures (how far they
+            are outside the policy's training data: ``PictureReport.to_dict()``, or empty).
     """
 
     successes: int
@@ -46,9 +49,8 @@ class TrialReport:
     helped: int
     helped_successes: int
     policy: Dict[str, Any]
-    actor: str
-    task: str
-    robot: str
+    conditions: Conditions
+    seeds: str
     rows: List[Dict[str, Any]]
 
     @property
@@ -57,7 +59,7 @@ class TrialReport:
         return wilson(self.successes, self.trials)
 
     def line(self) -> str:
-        """Return k/n with its interval and, apart, all other trials, in one line."""
+        """Return k/n with its interval, all other trials apart, and the conditions, in one line."""
         text = rate_text(self.successes, self.trials)
         if self.helped:
             text += f" without help, {self.helped_successes} of {self.helped} with help"
@@ -65,12 +67,36 @@ class TrialReport:
             text += f", {self.unknown} without a label"
         if self.aborted:
             text += f", {self.aborted} aborted (not counted)"
-        return text
+        return f"{text}; {self.conditions.words()}, {self.seeds}"
+
+    def picture_line(self) -> str:
+        """Say in one line how the pictures compare with the training data; empty if unknown."""
+        known = [row["pictures"] for row in self.rows if "score" in row["pictures"]]
+        if not known:
+            return ""
+        known.sort(key=lambda pictures: float(pictures["score"]))
+        outside = sum(bool(pictures.get("outside")) for pictures in known)
+        scores = [float(pictures["score"]) for pictures in known]
+        numbers = (
+            f"score {np.median(scores):.2f} (median), {scores[-1]:.2f} (largest); "
+            "99 % of the data are below 1"
+        )
+        if not outside:
+            return f"pictures: as in the training data; {numbers}"
+        words = known[-(outside + 1) // 2].get("words", "")  # of the median one outside
+        return (
+            f"pictures: {outside} of {len(known)} trials are outside the training data; "
+            f"{numbers}; {words}"
+        )
 
     def to_json(self) -> str:
         """Return all fields and the interval as JSON."""
         low, high = self.interval
         data = {**dataclasses.asdict(self), "wilson_low": low, "wilson_high": high}
+        # as an object of name and value, not as pairs
+        data["conditions"]["settings"] = {
+            name: json.loads(value) for name, value in self.conditions.settings
+        }
         return f"{json.dumps(data, indent=2)}\n"
 
 
@@ -100,31 +126,65 @@ def rate_text(successes: int, trials: int) -> str:
     )
 
 
-def report_trials(folder: Path) -> TrialReport:
-    """Count the episodes of a folder.
+def report_groups(folder: Path) -> List[TrialReport]:
+    """Count the episodes of a folder, those under other conditions apart.
+
+    Returns:
+        One report for each set of conditions, in the order in which they first occur.
 
     Raises:
         DatasetError: the folder holds no episode, or one that cannot be read; nothing is
             counted then.
     """
     dataset = open_dataset(folder)
-    rows = [
-        {
-            "file": path.name,
-            "seed": meta.seed,
-            "label": LABEL_NAMES.get(meta.success, "unknown"),
-            "steps": steps,
-            "abort_reason": meta.abort_reason,
-            "interventions": _interventions(path, meta),
-        }
-        for path, meta, steps in zip(dataset.paths, dataset.metas, dataset.lengths)
-    ]
+    # Checkpoints are told apart by their whole hash, conditions only name the beginning of it.
+    groups: Dict[Tuple[Conditions, str], List[int]] = {}
+    for i, meta in enumerate(dataset.metas):
+        key = conditions_of(meta), str(meta.policy.get("sha256", ""))
+        groups.setdefault(key, []).append(i)
+    reports = []
+    for (conditions, _), members in groups.items():
+        rows = [_row(dataset.paths[i], dataset.metas[i], dataset.lengths[i]) for i in members]
+        reports.append(_report(rows, dataset.metas[members[0]].policy, conditions))
+    return reports
+
+
+def report_trials(folder: Path) -> TrialReport:
+    """Count the episodes of a folder that were all recorded under the same conditions.
+
+    Raises:
+        DatasetError: as :func:`report_groups`; or the conditions differ, so that no one rate
+            describes the folder.
+    """
+    reports = report_groups(folder)
+    if len(reports) > 1:
+        first, second = (report.conditions.words() for report in reports[:2])
+        raise DatasetError(
+            f"holds trials under {len(reports)} different conditions ({first}; {second})",
+            "report it with `ofrl report --trials`, which keeps them apart",
+            folder,
+        )
+    return reports[0]
+
+
+def _row(path: Path, meta: EpisodeMeta, steps: int) -> Dict[str, Any]:
+    return {
+        "file": path.name,
+        "seed": meta.seed,
+        "label": LABEL_NAMES.get(meta.success, "unknown"),
+        "steps": steps,
+        "abort_reason": meta.abort_reason,
+        "interventions": _interventions(path, meta),
+        "pictures": meta.pictures,
+    }
+
+
+def _report(
+    rows: List[Dict[str, Any]], policy: Dict[str, Any], conditions: Conditions
+) -> TrialReport:
     counted = [row for row in rows if not row["abort_reason"]]
     helped = [row for row in counted if row["interventions"]]
     won = LABEL_NAMES[SUCCESS]
-    first = dataset.metas[0]
-    # A policy is identified by its hash, not its path; sampled and deterministic are two policies.
-    policies = {(m.policy.get("sha256"), recorded_choice(m.policy)) for m in dataset.metas}
     return TrialReport(
         successes=sum(row["label"] == won and not row["interventions"] for row in counted),
         trials=len(counted),
@@ -132,9 +192,8 @@ def report_trials(folder: Path) -> TrialReport:
         aborted=len(rows) - len(counted),
         helped=len(helped),
         helped_successes=sum(row["label"] == won for row in helped),
-        policy=first.policy if len(policies) == 1 else {"mixed": len(policies)},
-        actor=", ".join(sorted({m.actor for m in dataset.metas})),
-        task=first.task,
-        robot=first.robot,
+        policy=policy,
+        conditions=conditions,
+        seeds=seed_words(row["seed"] for row in counted or rows),
         rows=rows,
     )

@@ -24,6 +24,7 @@ Rows = Sequence[Dict[str, float]]
 BLUE, ORANGE, GREEN, RED = "#0072B2", "#E69F00", "#009E73", "#D55E00"
 GREY, INK = "#8a8f98", "#33373d"
 _STYLES = ((BLUE, "-"), (ORANGE, "--"), (GREEN, "-."), (GREY, ":"), (RED, (0, (5, 1, 1, 1))))
+_SHADES = (INK, RED, GREY, BLUE)  # of success rates under other conditions
 _WIDE, _HALF = (9.2, 3.5), (4.5, 2.7)  # inches
 _DPI = 144
 
@@ -88,8 +89,19 @@ _PANELS = (
     ),
     _Panel(
         "Held-out episodes",
-        "Dataset Q of the split valid beside that of the split train.",
-        (("data_q", "train"), ("valid_data_q", "valid")),
+        "Dataset Q of held-out episodes beside that of the training data (with --prior: of both "
+        "data sets, the held-out episodes are the task's).",
+        (("data_q", "train"), ("valid_data_q", "held out")),
+    ),
+    _Panel(
+        "Clipped targets",
+        "Share of the targets that clipping changed. Above 5 % there is no verdict.",
+        (("targets_clipped", "share clipped"),),
+    ),
+    _Panel(
+        "Behaviour policy",
+        "Loss of BRAC's behaviour policy; it is frozen where the held-out loss was least.",
+        (("behavior_loss", "train"), ("valid_behavior_loss", "held out")),
     ),
     _Panel(
         "Imitation: log-probability",
@@ -106,13 +118,18 @@ _PANELS = (
 
 @dataclasses.dataclass(frozen=True)
 class Measured:
-    """A success rate measured with a checkpoint of this run, and its interval (0 to 1)."""
+    """A success rate measured with a checkpoint of this run, and its interval (0 to 1).
+
+    Attributes:
+        conditions: where it was measured, in words; other conditions are another series.
+    """
 
     step: int
     choice: str
     rate: float
     low: float
     high: float
+    conditions: str = ""
 
 
 def pictures(
@@ -194,21 +211,27 @@ def _dataset_q(
 
 
 def _rates(axes: Axes, measured: Sequence[Measured]) -> None:
-    """Draw success rates with their intervals, one series for each way to choose actions."""
-    for choice, marker, color in ((MODE, "o", GREEN), (SAMPLE, "s", ORANGE), (MAX_Q, "^", BLUE)):
-        chosen = [m for m in measured if m.choice == choice]
-        if chosen:
+    """Draw success rates with their intervals, one series for each choice and conditions."""
+    styles = {MODE: ("o", GREEN), SAMPLE: ("s", ORANGE), MAX_Q: ("^", BLUE)}
+    places = list(dict.fromkeys(m.conditions for m in measured))
+    for choice, (marker, color) in styles.items():
+        for number, place in enumerate(places):
+            chosen = [m for m in measured if m.choice == choice and m.conditions == place]
+            if not chosen:
+                continue
             rate = np.array([m.rate for m in chosen])
             reach = [rate - [m.low for m in chosen], [m.high for m in chosen] - rate]
+            label = CHOICE_WORDS[choice]
             axes.errorbar(
                 [m.step for m in chosen],
                 100 * rate,
                 yerr=100 * np.clip(reach, 0, 1),
                 fmt=marker,
-                color=color,
+                color=_SHADES[number % len(_SHADES)] if number else color,
+                mfc="white" if number else color,
                 capsize=3,
                 lw=1.5,
-                label=CHOICE_WORDS[choice],
+                label=f"{label}: {place}" if len(places) > 1 else label,
             )
     axes.set_ylim(-3, 103)
     axes.set_ylabel("success in trials, %")

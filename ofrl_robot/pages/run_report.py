@@ -19,7 +19,7 @@ import numpy as np
 from ofrl_robot import __version__
 from ofrl_robot.data.datasets.dataset import open_dataset
 from ofrl_robot.errors import DatasetError
-from ofrl_robot.evaluation.trials import TrialReport, report_trials
+from ofrl_robot.evaluation.trials import TrialReport, report_groups
 from ofrl_robot.pages.film_strip import choose, film_strip
 from ofrl_robot.pages.html import template, write_page
 from ofrl_robot.pages.plots import Measured, pictures
@@ -50,6 +50,11 @@ _SENTENCES = {  # verdict -> headline, meaning for deployment
         "Dataset Q does not fall and the critic fits its targets. Deploy {step}, the last "
         "checkpoint.",
     ),
+    verdicts.CLIPPED: (
+        "No verdict: targets were clipped.",
+        "Dataset Q and TD error show the clip, not the critic. The last checkpoint, {step}, is "
+        "taken.",
+    ),
     verdicts.NO_VALUE: (
         "No verdict.",
         "{algo} learns no Q-function to diagnose. The last checkpoint, {step}, is taken.",
@@ -59,13 +64,13 @@ _SENTENCES = {  # verdict -> headline, meaning for deployment
 
 @dataclasses.dataclass(frozen=True)
 class Trials:
-    """One folder of recorded episodes as a row of the table.
+    """The episodes of a folder that share their conditions, as a row of the table.
 
     Attributes:
         folder: of the episodes.
         report: their counts.
         what: who acted, in words.
-        step: checkpoint of *this* run that acted, or None (scripted, another run, several).
+        step: checkpoint of *this* run that acted, or None (scripted, another run).
         deployed: whether that is the selected checkpoint.
     """
 
@@ -108,8 +113,8 @@ def _contents(run: Path, folders: Sequence[Path], compare: Sequence[Path]) -> Di
     rows = run_folder.read_metrics(run)
     diagnosis = diagnose_run(run)
     header = _header(run, diagnosis.selected_step)
-    trials = [_trials(run, folder, diagnosis, header) for folder in folders]
-    tasks = [header.task] if header else [t.report.task for t in trials]
+    trials = [t for folder in folders for t in _trials(run, folder, diagnosis, header)]
+    tasks = [header.task] if header else [t.report.conditions.task for t in trials]
     filmed = _filmed(trials)
     shown = choose(filmed.report.rows) if filmed else []
     camera = _camera(config)
@@ -158,20 +163,26 @@ def _header(run: Path, step: int) -> Optional[Header]:
 # -- trials -----------------------------------------------------------------------------------
 
 
-def _trials(run: Path, folder: Path, diagnosis: Diagnosis, header: Optional[Header]) -> Trials:
-    report = report_trials(folder)
+def _trials(
+    run: Path, folder: Path, diagnosis: Diagnosis, header: Optional[Header]
+) -> List[Trials]:
+    """Return a row for each set of conditions in a folder."""
+    return [_row(run, folder, report, diagnosis, header) for report in report_groups(folder)]
+
+
+def _row(
+    run: Path, folder: Path, report: TrialReport, diagnosis: Diagnosis, header: Optional[Header]
+) -> Trials:
     step = _step_of_this_run(run, report.policy)
-    choice = recorded_choice(report.policy)
-    if report.policy.get("mixed"):
-        what = f"{report.policy['mixed']} different policies in one folder"
-    elif report.policy:
+    if report.policy:
+        choice = recorded_choice(report.policy)
         algo = str(report.policy.get("algo", "policy")).upper()
         what = f"{algo} step {_recorded_step(report.policy):,}, {CHOICE_WORDS.get(choice, choice)}"
         if step is None:
             what += ", not of this run"
     else:
         trained_on = header and open_dataset(folder).fingerprint() == header.dataset_fingerprint
-        what = f"{report.actor or 'unnamed'} behaviour"
+        what = f"{report.conditions.actor or 'unnamed'} behaviour"
         if trained_on:
             what += ": the data of this run"
     return Trials(folder, report, what, step, step == diagnosis.selected_step)
@@ -198,7 +209,14 @@ def _recorded_step(policy: Dict[str, Any]) -> int:
 def _measured(trials: Sequence[Trials]) -> List[Measured]:
     """Return the success rates of checkpoints of this run, for the plot."""
     return [
-        Measured(t.step, recorded_choice(t.report.policy), t.rate, *t.report.interval)
+        Measured(
+            t.step,
+            recorded_choice(t.report.policy),
+            t.rate,
+            *t.report.interval,
+            # the plot tells the policy by its place; all other conditions need words
+            dataclasses.replace(t.report.conditions, policy="", actor="").words(),
+        )
         for t in trials
         if t.step is not None
     ]

@@ -6,11 +6,12 @@ import dataclasses
 import json
 import math
 from pathlib import Path
-from typing import Any, Dict, Tuple
+from typing import Any, Dict, Optional, Tuple
 
 from ofrl_robot import __version__
 from ofrl_robot.errors import CheckpointError, ConfigError
 from ofrl_robot.nets.config import NetConfig
+from ofrl_robot.policy.pictures import PictureSummary
 from ofrl_robot.specs import ActionSpec, ObservationSpec
 
 FORMAT_VERSION = 3  # 1 held the actor alone; 2 knew one camera and no frames of reference
@@ -46,6 +47,9 @@ class Header:
         step: gradient steps done.
         probe: metrics at that step.
         prior: folder name of the data of other tasks, empty without such data.
+        environment: backend and realism of the data (``policy/origin.py``); empty in checkpoints
+            of older versions.
+        pictures: ``PictureSummary.to_dict()``; empty where there is none.
     """
 
     algo: str
@@ -62,6 +66,8 @@ class Header:
     step: int
     probe: Dict[str, float] = dataclasses.field(default_factory=dict)
     prior: str = ""
+    environment: Dict[str, str] = dataclasses.field(default_factory=dict)
+    pictures: Dict[str, Any] = dataclasses.field(default_factory=dict)
     software_version: str = __version__
     format_version: int = FORMAT_VERSION
 
@@ -69,6 +75,10 @@ class Header:
     def shapes(self) -> Dict[str, Tuple[int, ...]]:
         """Shape of each observation that the policy reads, by name: (H, W, 3), or (D,)."""
         return self.observation_spec.shapes(self.observe)
+
+    def picture_summary(self) -> Optional[PictureSummary]:
+        """Return what the checkpoint knows of its training pictures, None if it knows nothing."""
+        return PictureSummary.from_dict(self.pictures) if self.pictures else None
 
     def to_json(self) -> str:
         """Return the header as JSON text."""
@@ -132,11 +142,17 @@ class Header:
             raise ValueError(f"step is {self.step!r:.40}")
         if not is_rate(self.control_rate_hz):
             raise ValueError(f"control_rate_hz is {self.control_rate_hz!r:.40}")
+        texts = self.environment
+        if not isinstance(texts, dict) or not all(isinstance(v, str) for v in texts.values()):
+            raise ValueError("environment is not a table of texts")
         _check_action(self.action_spec)
         _check_observation(self.observation_spec)
         if not self.observe:
             raise ValueError("observe is empty")
-        self.observation_spec.shapes(self.observe)  # ConfigError for an unknown name
+        known = self.observation_spec.shapes(self.observe)  # ConfigError for an unknown name
+        summary = self.picture_summary()
+        if summary is not None and not set(summary.stages[0].light) <= set(known):
+            raise ValueError("pictures describe a camera that the policy does not read")
 
 
 def is_rate(value: Any) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Callable, Dict, Optional, TypeVar
+from typing import Any, Callable, Dict, List, Mapping, Optional, TypeVar
 
 import numpy as np
 import torch
@@ -17,7 +17,10 @@ from ofrl_robot.nets.distributions import ActionDistribution
 from ofrl_robot.nets.sizes import actor_weights, critic_weights
 from ofrl_robot.policy.checkpoint import ACTOR, CRITIC, checkpoint_hash, load_checkpoint, part
 from ofrl_robot.policy.choice import MAX_Q, MODE, require_choice
+from ofrl_robot.policy.features import LastFeatures
 from ofrl_robot.policy.header import is_rate
+from ofrl_robot.policy.origin import difference
+from ofrl_robot.policy.picture_check import PictureCheck, PictureReport
 from ofrl_robot.specs import STATE, ActionSpec, ObservationSpec, require_same
 
 CANDIDATES = 10  # actions that "max_q" draws, as MaxQSoftPolicy of BRAC's released code does
@@ -67,6 +70,11 @@ class Policy:
                 lambda: Critic(nets, shapes, action.size),
             )
         self._generator = torch.Generator()
+        summary = self.header.picture_summary()
+        self._check: Optional[PictureCheck] = None
+        if summary is not None:
+            self._check = PictureCheck(summary)
+            self._features = LastFeatures(self._actor)
 
     def _load(
         self, weights: Dict[str, torch.Tensor], claimed: int, make: Callable[[], _Network]
@@ -144,9 +152,42 @@ class Policy:
         policy_name = f"{self.path} (which reads {', '.join(header.observe)})"
         require_same(header.observation_spec, observation, policy_name, robot, fix)
 
+    def notes(self, environment: Mapping[str, Any], task: str) -> List[str]:
+        """Say, a line each, what a person should know before this policy runs on a robot.
+
+        Args:
+            environment: settings of the robot, as an episode holds them.
+            task: that it is to do.
+        """
+        header = self.header
+        lines = [difference(header.environment, header.task, environment, task)]
+        if self._check is None:
+            lines.append(
+                "the checkpoint has no summary of its training pictures (it is older, or its data "
+                "has too few episodes): nobody compares the camera's pictures with them"
+            )
+        return [line for line in lines if line]
+
+    @property
+    def pictures(self) -> Optional[PictureReport]:
+        """How far the running episode's pictures are from the training data; None if unknown."""
+        return None if self._check is None else self._check.report
+
+    @property
+    def picture_failure(self) -> str:
+        """Why comparing the pictures was given up; empty when it was not."""
+        return "" if self._check is None else self._check.failure
+
+    def remarks(self) -> Dict[str, Any]:
+        """Return what an episode holds of its pictures: ``PictureReport.to_dict()``, or empty."""
+        report = self.pictures
+        return {} if report is None else report.to_dict()
+
     def reset(self, seed: int) -> None:
         """Start an episode. The seed fixes the actions of a policy that draws them."""
         self._generator.manual_seed(max(seed, 0))
+        if self._check is not None:
+            self._check.reset()
 
     def warm_up(self) -> None:
         """Run once, so that the first real action is not the slow one."""
@@ -166,7 +207,10 @@ class Policy:
                 # a copy: frames from a socket are read-only, which torch warns about
                 values = np.array(tick.images[name])
             observations[name] = torch.from_numpy(values).unsqueeze(0)
-        return self._chosen(self._actor(observations), observations)[0].double().numpy()
+        action = self._chosen(self._actor(observations), observations)[0].double().numpy()
+        if self._check is not None and self._check.due(tick.step):
+            self._check.take(tick.step, self._features.newest[0].numpy(), tick.images)
+        return action
 
     def _chosen(
         self, dist: ActionDistribution, observations: Dict[str, torch.Tensor]

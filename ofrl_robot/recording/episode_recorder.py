@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import Dict, Optional, Union
+from typing import Any, Dict, Optional, Union
 
 from ofrl_robot.control.signals import AppliedAction, Tick
 from ofrl_robot.data.episodes.writer import EpisodeWriter
@@ -89,6 +89,10 @@ class EpisodeRecorder:
         while len(self._applied) > PENDING:  # their ticks were lost
             del self._applied[min(self._applied)]
         self._write()
+
+    def note_pictures(self, remarks: Dict[str, Any]) -> None:
+        """Keep what the policy says of the pictures; :meth:`finish` writes what was said last."""
+        self.writer.meta.pictures = dict(remarks)
 
     def missing(self) -> str:
         """Say what the next tick waits for; empty when nothing is known to be missing."""

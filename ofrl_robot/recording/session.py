@@ -14,7 +14,7 @@ import numpy as np
 
 from ofrl_robot.control.arbitration import PRIORITY
 from ofrl_robot.control.loop import ControlLoop
-from ofrl_robot.control.protocols import ActionSource
+from ofrl_robot.control.protocols import ActionSource, Remarks
 from ofrl_robot.control.rig import Rig
 from ofrl_robot.control.signals import Command, Tick
 from ofrl_robot.control.stops import StopReason
@@ -107,6 +107,8 @@ class Session:
                 rounded = np.asarray(action, np.float32).astype(np.float64)
                 loop.offer(Command(tick.stamp_ns, rounded, actor.source))
             recorder.take_applied(loop.apply(tick))
+            if isinstance(actor, Remarks):
+                recorder.note_pictures(actor.remarks())
             if loop.stopped:
                 raise RobotError(f"the robot stopped ({loop.fault})", "see why, run it again")
             tick = self.rig.observe()

@@ -12,15 +12,18 @@ from ofrl_robot.algos.build import make_algorithm
 from ofrl_robot.data.replay.sampler import MixedSampler
 from ofrl_robot.errors import ConfigError, TrainingError
 from ofrl_robot.policy.header import Header
+from ofrl_robot.policy.origin import data_environment
 from ofrl_robot.training.allocator import keep_freed_memory
 from ofrl_robot.training.behavior import load_behavior
 from ofrl_robot.training.config import RunConfig
 from ofrl_robot.training.data import TrainData, open_data
 from ofrl_robot.training.graph import GraphedUpdate
+from ofrl_robot.training.pictures import PictureData
 from ofrl_robot.training.probe import Probe
 from ofrl_robot.training.resident import device_data
 
-VALID_METRICS = ("data_q", "td_error", "data_log_prob")  # those that show an overfit
+# of the held-out episodes: those that show an overfit
+VALID_METRICS = ("data_q", "td_error", "cql_term", "data_log_prob", "behavior_loss")
 
 
 class Learner:
@@ -66,6 +69,8 @@ class Learner:
         self._valid_probe: Optional[Probe] = None
         if self.data.valid is not None:
             self._valid_probe = Probe(self.data.valid, train.probe_size, train.seed)
+        held_out = self.data.valid.stores[0] if self.data.valid is not None else None
+        self._pictures = PictureData(self.data.stores[0], held_out)
 
     @property
     def step(self) -> int:
@@ -75,11 +80,20 @@ class Learner:
     def update(self) -> Dict[str, torch.Tensor]:
         """Do one gradient step; return scalars for the log, still on the device."""
         if self._graphed is None:
-            return self.algorithm.update(self.sampler.sample())
-        draws = self.sampler.draw()
-        if self._graphed.streams:
-            self.data.buffer.prefetch(self.sampler.upcoming)
-        return self._graphed(draws)
+            metrics = self.algorithm.update(self.sampler.sample())
+        else:
+            draws = self.sampler.draw()
+            if self._graphed.streams:
+                self.data.buffer.prefetch(self.sampler.upcoming)
+            metrics = self._graphed(draws)
+        self._validate()
+        return metrics
+
+    def _validate(self) -> None:
+        """Give the algorithm its held-out means if they are due."""
+        if self._valid_probe is not None and self.algorithm.validates_now:
+            means = self._valid_probe.mean(self.algorithm.validate, self.algorithm.device)
+            self.algorithm.validated(means)
 
     def stops(self, requested: bool) -> bool:
         """Return whether to stop after this step, given whether this process was asked to."""
@@ -104,6 +118,7 @@ class Learner:
         """Return the header of a checkpoint at this step with these probe metrics."""
         dataset = self.data.dataset
         meta = dataset.metas[0]
+        summary = self._pictures.summary(self.algorithm)
         return Header(
             algo=self.config.algo,
             algo_config=self.config.to_dict()["algo_config"],
@@ -119,6 +134,8 @@ class Learner:
             step=self.step,
             probe=metrics,
             prior=self.config.prior.resolve().name if self.config.prior else "",
+            environment=data_environment(each.environment for each in dataset.metas),
+            pictures=summary.to_dict() if summary is not None else {},
         )
 
     def _make_graphed(self, device: torch.device) -> Optional[GraphedUpdate]:

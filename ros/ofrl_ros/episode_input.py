@@ -11,7 +11,7 @@ from typing import Any, Callable, Dict, NamedTuple, Optional
 import rospy
 from diagnostic_msgs.msg import DiagnosticStatus
 from sensor_msgs.msg import Joy
-from std_msgs.msg import Bool, Empty
+from std_msgs.msg import Bool, Empty, String
 
 from ofrl_robot.control.signals import AppliedAction
 from ofrl_robot.control.stops import StopReason
@@ -124,6 +124,8 @@ class EpisodeInput:
                 Speaker(ROBOT_HEARTBEAT, Empty, self._hear_robot, node),
             ]
         )
+        if self._actor == "policy":
+            self.events.subscribe(messages.PICTURES_TOPIC, String, "pictures", node="")
         self._nodes = {"robot node": speakers["tick"]}
         for camera in self._robot.camera_nodes:
             self._nodes[f"camera node of {camera}"] = speakers[camera]
@@ -167,6 +169,8 @@ class EpisodeInput:
                 return _aborted(str(payload), session_over=True)
             elif kind == "applied":
                 recorder.take_applied(_applied_from(payload))
+            elif kind == "pictures":
+                self._note_pictures(recorder, payload)
             elif kind == DISCARD and payload[0] == self._attempt:
                 return End(schema.UNKNOWN, schema.NO_LABEL_SOURCE, discarded=True)
             elif kind == LABEL and payload[0] == self._attempt:
@@ -236,6 +240,15 @@ class EpisodeInput:
         recorder.take_tick(tick)
         if first and recorder.last_tick is not None:
             self._on_first_tick()
+
+    def _note_pictures(self, recorder: EpisodeRecorder, message: String) -> None:
+        try:
+            seed, remarks = messages.pictures_from(message)
+        except ValueError as error:
+            rospy.logwarn_throttle(5.0, "unusable message of pictures ignored (%s)", error)
+            return
+        if seed == self._seed:
+            recorder.note_pictures(remarks)
 
     def _hear_status(self, message: DiagnosticStatus) -> None:
         """Note a stop; it stays noted when a re-arm follows at once."""

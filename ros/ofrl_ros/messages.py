@@ -6,7 +6,7 @@ The topics are described in docs/ros_interface.md.
 from __future__ import annotations
 
 import json
-from typing import Dict, List, NamedTuple, Tuple
+from typing import Any, Dict, List, NamedTuple, Tuple
 
 import numpy as np
 import rospy
@@ -32,7 +32,9 @@ from ofrl_robot.specs import BASE, WORLD, ObservationSpec
 ACTION_TOPICS = {"teleop/action": HUMAN, "policy/action": POLICY}
 IMAGE_AGE = "image_age/{}"  # of a camera in a tick: s since the capture of the frame it shows
 IMAGE_TOPIC = "camera/{}/image_raw"
+PICTURES_TOPIC = "policy/pictures"
 STATE_AGE = "state_age"  # in a tick: s since the capture of the state
+MOST_REMARKS = 4096  # bytes
 _BOOKKEEPING = ("step", "seed", "episode", "reward", "terminated", "truncated")
 
 
@@ -244,6 +246,25 @@ def saved_from(message: String) -> Tuple[EpisodeMeta, int, int]:
     note = json.loads(message.data)
     meta = EpisodeMeta.from_attrs(note["attributes"], "episode/saved")
     return meta, int(note["steps"]), int(note["first_stamp"])
+
+
+def pictures_message(seed: int, remarks: Dict[str, Any]) -> String:
+    """Say how far the pictures of the episode with that seed are outside the training data."""
+    return String(json.dumps({"seed": seed, **remarks}))
+
+
+def pictures_from(message: String) -> Tuple[int, Dict[str, Any]]:
+    """Convert back what :func:`pictures_message` made: (seed, remarks).
+
+    Raises:
+        ValueError: it is no such message, or too long for an episode's attribute.
+    """
+    remarks = json.loads(message.data)
+    if not isinstance(remarks, dict) or type(remarks.get("seed")) is not int:
+        raise ValueError("no seed")
+    if len(message.data) > MOST_REMARKS:
+        raise ValueError(f"{len(message.data)} bytes, at most {MOST_REMARKS}")
+    return remarks.pop("seed"), remarks
 
 
 def ground_truth_message(tick: Tick) -> JointState:

@@ -10,13 +10,16 @@ from typing import Dict, List, Optional, Tuple
 import cv2
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 
 from ofrl_robot.cli import main
 from ofrl_robot.errors import DatasetError, OfrlError, OutputError
 from ofrl_robot.pages.film_strip import MOST_OTHERS, MOST_SUCCESSES, choose, film_strip
+from ofrl_robot.pages.plots import Measured, _rates
 from ofrl_robot.pages.run_report import write_report
 from ofrl_robot.policy.checkpoint import checkpoint_hash
 from ofrl_robot.training import run_folder
+from tests.run_factory import TASK
 
 PEAKED = np.interp(np.linspace(0, 1, 12), [0, 0.4, 1], [0, 1, 0.2])
 VOID = {"meta", "img", "br", "rect", "path", "circle", "hr", "link", "input"}
@@ -141,13 +144,39 @@ def test_a_diverged_run_has_a_page_too(make_run, metrics):
 @pytest.mark.usefixtures("without_curves")
 def test_trials_of_other_policies_are_not_passed_off_as_this_run(run, record, tmp_path):
     other = {**policy_of(run, 2500), "sha256": "0" * 64}
-    mixed = record(tmp_path / "mixed", [SUCCESS], actor="policy", policy=other)
     foreign = record(tmp_path / "foreign", [SUCCESS], actor="policy", policy=other)
-    record(mixed, [SUCCESS], actor="policy", policy=policy_of(run, 2500))
-    page = Page(write_report(run, [foreign, mixed]))
+    page = Page(write_report(run, [foreign]))
     assert "CQL step 2,500, deterministic, not of this run" in page.text
-    assert "2 different policies in one folder" in page.text
     assert "to deploy" not in page.text.split("Success in trials")[1].split("Curves")[0]
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("without_curves")
+def test_trials_under_other_conditions_are_rows_of_their_own(run, record, tmp_path):
+    places = [{"sim_backend": b, "realism": r} for b, r in (
+        ("embedded", "off"), ("roboverse", "off"), ("embedded", "looks=harsh"),
+    )]  # fmt: skip
+    folder = tmp_path / "trials"
+    for place, labels in zip(places, ([SUCCESS] * 3, [FAILURE] * 3, [SUCCESS, FAILURE])):
+        record(folder, labels, actor="policy", policy=policy_of(run, 2500), environment=place)
+    page = Page(write_report(run, [folder]))
+    assert "5/8" not in page.text
+    for rate, place in (("3/3", "embedded, realism off"), ("0/3", "roboverse, realism off"),
+                        ("1/2", "embedded, realism looks=harsh")):  # fmt: skip
+        row = page.text[page.text.index(f"{TASK} on sim, {place}, 5 Hz") :]
+        assert rate in row[:300], place
+    assert page.text.count("seeds 0-2") == 2
+
+
+def test_success_rates_under_other_conditions_are_other_series():
+    rates = [
+        Measured(step, "mode", 0.5, 0.4, 0.6, place)
+        for step in (500, 1000) for place in ("embedded", "roboverse")
+    ]  # fmt: skip
+    axes = Figure().add_subplot()
+    _rates(axes, rates)
+    labels = [text.get_text() for text in axes.get_legend().get_texts()]
+    assert labels == ["deterministic: embedded", "deterministic: roboverse"]
 
 
 @pytest.mark.slow

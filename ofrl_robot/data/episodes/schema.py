@@ -32,7 +32,8 @@ ORIGINALS = "obs_jpeg"  # beside obs: the frames before crop and resize, never r
 ACTION_STAMPS = ("action", "applied")  # timestamps with a row per action; others per observation
 
 _SPECS = ("action_spec", "observation_spec")  # stored as JSON text
-_JSON = ("policy", "environment")  # dicts, stored as JSON text
+_JSON = ("policy", "environment", "pictures")  # dicts, stored as JSON text
+_ADDED = {"pictures": "{}"}  # fields that older files of this version lack
 _MAX_TEXT = 8192  # bytes of one text; HDF5 refuses attributes above 64 kB with an obscure error
 
 
@@ -53,6 +54,8 @@ class EpisodeMeta:
         success: 1, 0 or -1 (unknown).
         label_source: who or what set ``success``, empty for nobody.
         abort_reason: why the episode ended early, or empty.
+        pictures: how far its pictures are outside the policy's training data
+            (``PictureReport.to_dict()``), or empty.
         calibration: name and date of the calibration in force, or empty.
         created: when the file was written, ISO 8601, UTC.
         recorded: when the episode was recorded, if the file was converted later and that is
@@ -79,6 +82,7 @@ class EpisodeMeta:
     success: int = UNKNOWN
     label_source: str = NO_LABEL_SOURCE
     abort_reason: str = ""
+    pictures: Dict[str, Any] = dataclasses.field(default_factory=dict)
     calibration: str = ""
     created: str = ""
     recorded: str = ""
@@ -161,9 +165,10 @@ def _values(attrs: Dict[str, Any]) -> Dict[str, Any]:
     """Return the checked values of every field. Raises ValueError and others when one is bad."""
     values: Dict[str, Any] = {}
     for field in dataclasses.fields(EpisodeMeta):
-        values[field.name] = _value(attrs[field.name], field)
+        known = attrs if field.name in attrs else _ADDED  # KeyError for every other field
+        values[field.name] = _value(known[field.name], field)
     for name in (*_SPECS, *_JSON):
-        values[name] = json.loads(attrs[name])
+        values[name] = json.loads(values[name])
         if not isinstance(values[name], dict):
             raise ValueError(f"{name} is not a dict")
     values["action_spec"] = ActionSpec.from_dict(values["action_spec"])

@@ -9,6 +9,7 @@ be opened again (measured, docs/data_format.md).
 from __future__ import annotations
 
 import datetime
+import json
 import time
 from pathlib import Path
 from typing import Any, Dict, List, Optional, Tuple
@@ -217,6 +218,7 @@ class EpisodeWriter:
             self.discard()
             return None
         self._append()
+        self._group.attrs["pictures"] = json.dumps(self.meta.pictures)
         complete(self._file, transitions, int(success), label_source, abort_reason)
         self._file.close()
         self._disk.commit()
