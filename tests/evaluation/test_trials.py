@@ -96,8 +96,10 @@ def test_unlabelled_trials_count_as_tried_and_aborted_ones_not_at_all(tmp_path):
         "1/3 = 33 % (Wilson 95 %: 6-79 %), 1 without a label, 2 aborted (not counted); "
         "Task-v0 on sim, hardware, 5 Hz, policy, seed 3"
     )
-    assert found.rows[0] == {"file": "episode_000000.h5", "seed": 3, "label": "success",
-                             "steps": 1, "abort_reason": "", "interventions": 0, "pictures": {}}  # fmt: skip
+    assert found.rows[0] == {
+        "file": "episode_000000.h5", "seed": 3, "label": "success", "steps": 1,
+        "abort_reason": "", "interventions": 0, "pictures": {},
+    }  # fmt: skip
     assert [row["abort_reason"] for row in found.rows[3:]] == ["watchdog", "operator"]
 
 
