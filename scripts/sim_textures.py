@@ -20,6 +20,7 @@ Point = Tuple[float, float, float]
 # The renderer shows a face that looks up at 0.8178 of its colour (measured).
 LIT_UP = 0.8178
 
+LIGHTEST = 245  # byte of a table's texture: the simulator makes tables up to 4 % brighter
 # Table: red, green and blue (of 255, as the camera shows them) over the table, as polynomials
 # in u = (x - 0.75 m) / 0.5 and v = (y + 0.2 m) / 0.75, which run from -1 to 1. Least squares
 # over the table's pixels in the mean first frames of the two recorded files.
@@ -72,7 +73,28 @@ def table() -> np.ndarray:
     grain = _noise(rng, (rows, columns), (0.5, 1.0)) + _noise(rng, (rows, columns), (5.0, 8.0))
     tint = np.stack([_noise(rng, (rows, columns), (1.0, 2.0)) for _ in range(3)], axis=2)
     field = field + TABLE_GRAIN * (grain[:, :, None] / np.sqrt(2.0) + 0.4 * tint)
-    return _to_bytes(field / LIT_UP)
+    return np.minimum(_to_bytes(field / LIT_UP), LIGHTEST)
+
+
+def other_tables() -> Dict[str, np.ndarray]:
+    """Return textures of other tables of the same mean colour, uint8 (rows, columns, 3)."""
+    rng = np.random.default_rng(3)
+    mean = table().reshape(-1, 3).mean(axis=0)
+    shape = rows, columns = 192, 128  # 7.8 mm each
+    board = np.arange(rows) // 16  # 12.5 cm wide
+    boards = rng.uniform(-1.0, 1.0, rows // 16)[board][:, None] * np.ones(columns)
+    boards -= 2.5 * (np.arange(rows) % 16 == 0)[:, None]
+    thread = (np.add.outer(np.arange(rows), np.arange(columns)) % 2) * 2.0 - 1.0
+    relative = {
+        "plain": np.zeros(shape),
+        "boards": 0.06 * boards + 0.02 * _noise(rng, shape, (0.6, 4.0)),
+        "weave": 0.05 * thread + 0.02 * _noise(rng, shape, (1.0, 1.0)),
+        "worn": 0.07 * _noise(rng, shape, (7.0, 7.0)) + 0.03 * _noise(rng, shape, (0.5, 0.5)),
+    }
+    return {
+        f"table_{name}": np.minimum(_to_bytes(mean * (1.0 + change)[:, :, None]), LIGHTEST)
+        for name, change in relative.items()
+    }
 
 
 def tray() -> np.ndarray:
@@ -192,6 +214,8 @@ def write(folder: Path) -> None:
         Image.fromarray(pixels).save(folder / f"{name}.png", optimize=True)
         (folder / f"{name}.mtl").write_text(material(name))
         (folder / f"{name}.obj").write_text(mesh)
+    for name, pixels in other_tables().items():
+        Image.fromarray(pixels).save(folder / f"{name}.png", optimize=True)
     (folder / "gripper_plate.obj").write_text(plate_mesh())
 
 

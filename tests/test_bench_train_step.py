@@ -20,13 +20,14 @@ STAND_IN = {
     "dataset.py": """
 class Episode:
     def __init__(self, observations, actions, rewards, terminated):
-        assert observations.shape == (5, 3, 16, 16) and observations.dtype == "uint8"
-        assert actions.shape == (5, 8) and rewards.shape == (5, 1) and terminated is True
+        count, *image = observations.shape
+        assert count in (5, 7) and image == [3, 40, 40] and observations.dtype == "uint8"
+        assert actions.shape == (count, 8) and rewards.shape == (count, 1) and terminated is True
 
 
 class Buffer:
     def sample_transition_batch(self, size):
-        assert size == 5
+        assert size in (5, 7)
         return "batch"
 
 
@@ -49,21 +50,30 @@ import torch
 from torch import nn
 
 
-def trunk():
+def narrow():
     return [nn.Conv2d(3, 16, 3), nn.Conv2d(16, 16, 3), nn.Conv2d(16, 16, 3)]
 
 
+def nature():
+    return [nn.Conv2d(3, 32, 8), nn.Conv2d(32, 64, 4), nn.Conv2d(64, 64, 3)]
+
+
 class CQLConfig:
-    def __init__(self, n_action_samples, critic_encoder_factory, **more):
-        assert n_action_samples == 4
-        self.size = critic_encoder_factory.size
+    def __init__(self, batch_size, n_action_samples, critic_encoder_factory=None, **more):
+        if critic_encoder_factory is None:
+            assert (batch_size, n_action_samples) == (7, 3)
+            self.size, self.flat, self.trunk = 512, 64, nature
+        else:
+            assert (batch_size, n_action_samples) == (5, 4)
+            self.size, self.flat, self.trunk = critic_encoder_factory.size, 16 * 64, narrow
 
     def create(self, device):
         return self
 
     def build_with_dataset(self, buffer):
-        policy = nn.ModuleList(trunk() + [nn.Linear(64, self.size), nn.Linear(self.size, 16)])
-        q = [trunk() + [nn.Linear(64 + 8, self.size), nn.Linear(self.size, 1)] for _ in "12"]
+        trunk, size = self.trunk, self.size
+        policy = nn.ModuleList(trunk() + [nn.Linear(self.flat, size), nn.Linear(size, 16)])
+        q = [trunk() + [nn.Linear(self.flat + 8, size), nn.Linear(size, 1)] for _ in "12"]
         q = nn.ModuleList(q[0] + q[1])
         self.impl = SimpleNamespace(modules=SimpleNamespace(policy=policy, q_funcs=q))
 
@@ -90,8 +100,9 @@ def test_a_short_run_beside_a_stand_in(tmp_path):
         path = tmp_path / "peers" / "d3rlpy" / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
-    words = "--batch-size 6 --d3rlpy-batch-size 5 --image-size 16 --hidden 12 8 --repeats 2"
-    words += " --feature-size 10 --seconds 0.01 --threads 1 --json r.json --peers-python "
+    words = "--batch-size 6 --d3rlpy-batch-size 5 --image-size 40 --hidden 12 8 --repeats 2"
+    words += " --default-batch-size 7 --default-samples 3 --feature-size 10 --clock cpu"
+    words += " --seconds 0.01 --threads 1 --json r.json --peers-python "
     done = subprocess.run(
         [sys.executable, str(BENCH / "train_step.py")] + (words + sys.executable).split(),
         cwd=str(tmp_path), env=dict(os.environ, PYTHONPATH=str(tmp_path / "peers")),
@@ -100,13 +111,22 @@ def test_a_short_run_beside_a_stand_in(tmp_path):
     assert done.returncode == 0, done.stderr
     result = json.loads((tmp_path / "r.json").read_text())
     turns, medians, used = result["turns"], result["medians"], result["precision"]
-    for side in ("ours_fp32", "small_fp32", "reference", "d3rlpy"):
+    measured = ("ours_fp32", "small_fp32", "default_fp32", "reference", "d3rlpy", "d3rlpy_default")
+    for side in measured:
         assert medians[side]["step_s"] == median([turn["step_s"] for turn in turns[side]])
         assert len(turns[side]) == 2 and medians[side]["step_s"] > 0
-    step, small = medians[f"ours_{used}"]["step_s"], medians[f"small_{used}"]
+    step, small, default = (medians[f"{name}_{used}"] for name in ("ours", "small", "default"))
+    step = step["step_s"]
     assert result["vs_reference"] == medians["reference"]["step_s"] / step
     assert result["vs_d3rlpy"] == medians["d3rlpy"]["step_s"] / small["step_s"]
+    peer = medians["d3rlpy_default"]
+    assert result["vs_d3rlpy_default"] == peer["step_s"] / default["step_s"]
     assert medians["d3rlpy"]["parameters"] == small["parameters"]
+    assert peer["parameters"] == default["parameters"]
+    fp32 = result["needed_gflop"] / medians["ours_fp32"]["step_s"] / medians["matmul"]["fp32"]
+    assert result["of_ceiling_fp32"] == pytest.approx(fp32)
+    assert len(set(result["allocator"].values())) == 1  # no side has an advantage
+    assert set(measured) < set(result["allocator"])
     rate = result["needed_gflop"] / step
     assert result["of_ceiling"] == pytest.approx(rate / medians["matmul"][used])
     assert "x the reference style, " in done.stdout and "x d3rlpy" in done.stdout
@@ -121,6 +141,8 @@ def medians():
         "ours_fp32": {"step_s": 0.5, **step}, "ours_bf16": None,
         "reference": {"step_s": 20.0, **step}, "d3rlpy": None, "cuda": None,
         "small_fp32": {"step_s": 0.1, "parameters": 5.0}, "small_bf16": None,
+        "d3rlpy_default": {"step_s": 9.0, "parameters": 3.0},
+        "default_fp32": {"step_s": 0.3, "parameters": 3.0}, "default_bf16": None,
         "matmul": {"fp32": 200.0, "bf16": 300.0},
     }  # fmt: skip
 
@@ -129,17 +151,28 @@ def test_what_is_missing_has_no_ratio_and_is_said(bench, medians):
     module, _ = bench
     ratios = module.ratios(medians, 25e9)
     assert ratios["bf16"] is None
-    assert ratios["fp32"] == {"vs_reference": 40.0, "vs_d3rlpy": None, "of_ceiling": 0.25}
-    errors = dict.fromkeys(("ours_bf16", "small_bf16", "cuda"), "no such arithmetic")
+    assert ratios["fp32"] == {
+        "vs_reference": 40.0, "vs_d3rlpy": None, "of_ceiling": 0.25,
+        "vs_d3rlpy_default": pytest.approx(30.0),
+    }  # fmt: skip
+    missing = ("ours_bf16", "small_bf16", "default_bf16", "cuda")
+    errors = dict.fromkeys(missing, "no such arithmetic")
     text = module.report({
         "medians": medians, "errors": {"d3rlpy": "not here", **errors}, "needed_gflop": 25.0,
-        "by_precision": ratios,
+        "by_precision": ratios, "allocator": {"ours_fp32": "kept", "reference": "the system's"},
     })  # fmt: skip
-    assert "d3rlpy      not here" in text and text.count("no such arithmetic") == 3
-    assert "fp32: 40x the reference style, d3rlpy not measured, 25 % of the ceiling" in text
+    assert "d3rlpy         not here" in text and text.count("no such arithmetic") == 4
+    assert (
+        "fp32: 40.0x the reference style, d3rlpy not measured, 30.0x d3rlpy as it comes, "
+        "25 % of the ceiling" in text
+    )
+    assert "allocator, kept: ours_fp32\nallocator, the system's: reference" in text
 
 
-@pytest.mark.parametrize(("side", "against"), [("reference", "ours"), ("d3rlpy", "small")])
+@pytest.mark.parametrize(
+    ("side", "against"),
+    [("reference", "ours"), ("d3rlpy", "small"), ("d3rlpy_default", "default")],
+)
 def test_other_networks_are_refused(bench, medians, side, against):
     module, _ = bench
     medians["d3rlpy"] = {"step_s": 1.0, "parameters": 5.0}
@@ -207,8 +240,9 @@ def test_the_reference_style_is_the_same_algorithm(bench, monkeypatch):
         for target, critic in zip(style.targets, style.critics):
             target.load_state_dict(critic.state_dict())
         ours.target_critic.load_state_dict(ours.critic.state_dict())
-    columns = module.random_batch(6, 16)
-    losses = ours.losses(ours.load(module.our_batch(columns, config.discount)))
+    sides = importlib.import_module("step_sides")
+    columns = sides.random_batch(6, 16)
+    losses = ours.losses(ours.load(sides.our_batch(columns, config.discount)))
     first, second, policy_loss, alpha_loss = style.update(**columns)
     # ours is the log of a mean over the 3N samples, theirs of their sum
     critics = first + second - 2 * np.log(6)

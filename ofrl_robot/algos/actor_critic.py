@@ -7,7 +7,7 @@ are neither computed nor mixed up with it. Each observation is encoded once per 
 Target, with m = 0 after a terminal and 1 otherwise, k = ``n_step`` rewards (fewer at the end of an
 episode), D a divergence from the data's behaviour with weight beta:
 
-    y = clip(r + discount^k m V) - discount^k m ([alpha log pi(a'|s')] + [beta D(s')])
+    y = [clip](r + discount^k m V) - discount^k m ([alpha log pi(a'|s')] + [beta D(s')])
     V = E_{a' ~ pi(.|s')} red_i Q'_i(s', a'),  red = lambda min + (1 - lambda) max
 """
 
@@ -43,6 +43,19 @@ class Proposals(NamedTuple):
     actions: torch.Tensor
     log_density: torch.Tensor
     n_uniform: int
+
+
+class Target(NamedTuple):
+    """What the critics are regressed on.
+
+    Attributes:
+        value: y (B,).
+        metrics: scalars for the log. With ``clip_targets``: ``target_unclipped``, the mean of
+            r + discount^k m V, and ``targets_clipped``, the share (0 to 1) that the clip changed.
+    """
+
+    value: torch.Tensor
+    metrics: Dict[str, torch.Tensor]
 
 
 class CriticValues(NamedTuple):
@@ -107,7 +120,10 @@ class ActorCritic(Algorithm):
         raise NotImplementedError
 
     def divergence(self, batch: Batch, dist: ActionDistribution) -> Optional[torch.Tensor]:
-        """Return the distance from the data's behaviour per state (B,), with gradient."""
+        """Return the distance from the data's behaviour per state (B,), with gradient.
+
+        Training asks after the warm start only: until then the actor does not follow it.
+        """
         return None
 
     def next_divergence(
@@ -155,8 +171,8 @@ class ActorCritic(Algorithm):
         least = q.min(0).values
         return least if weight == 1.0 else weight * least + (1.0 - weight) * q.max(0).values
 
-    def target(self, batch: Batch, next_dist: ActionDistribution) -> torch.Tensor:
-        """Return the regression target y (B,); call it without gradient."""
+    def target(self, batch: Batch, next_dist: ActionDistribution) -> Target:
+        """Return the regression targets; call it without gradient."""
         config = self.config
         encoded = self.target_critic.encode(batch.next_observations)
         entropy = None
@@ -172,14 +188,17 @@ class ActorCritic(Algorithm):
             else:
                 value = q.min(0).values.max(1).values
         target = batch.rewards + batch.bootstrap * value
+        metrics: Dict[str, torch.Tensor] = {}
         if config.clip_targets:
-            target = target.clamp(*self.value_limits)
+            unclipped, target = target, target.clamp(*self.value_limits)
+            metrics["target_unclipped"] = unclipped.mean()
+            metrics["targets_clipped"] = (unclipped != target).float().mean()
         if entropy is not None:
             target = target - batch.bootstrap * entropy
         divergence = self.next_divergence(batch, next_dist)
         if divergence is not None:
             target = target - batch.bootstrap * self.divergence_weight * divergence
-        return target
+        return Target(target, metrics)
 
     def actor_loss(
         self,
@@ -225,10 +244,10 @@ class ActorCritic(Algorithm):
         weighted_actions = dist.weighted_actions(1)
         with torch.no_grad():
             next_dist = self.actor(batch.next_observations)
-            target = self.target(batch, next_dist)
+            target, target_metrics = self.target(batch, next_dist)
         encoded = self.critic.encode(batch.observations)
 
-        divergence = self.divergence(batch, dist)
+        divergence = None if self.warming_up else self.divergence(batch, dist)
         with frozen(self.critic):
             actor_loss = self.actor_loss(
                 batch, encoded.detach(), dist, weighted_actions, divergence
@@ -242,6 +261,7 @@ class ActorCritic(Algorithm):
         if divergence is not None:
             losses.metrics["divergence"] = divergence.detach().mean()
             losses.parts.update(self.divergence_losses(divergence))
+        losses.metrics.update(target_metrics)
         losses.add(self.critic_losses(batch, encoded, target, dist.detach(), next_dist))
         return losses
 
@@ -317,7 +337,7 @@ class ActorCritic(Algorithm):
         next_dist = self.average_actor(batch.next_observations)
         encoded = self.critic.encode(batch.observations)
         data_q, regulariser, _ = self._evaluate(batch, encoded, dist, next_dist)
-        target = self.target(batch, next_dist)
+        target, target_metrics = self.target(batch, next_dist)
         policy_q = self.critic.q(encoded, dist.sample(1)[0])
         mode_q = self.critic.q(encoded, dist.mode.unsqueeze(1))
         random_q = self.critic.q(encoded, dist.uniform(1)[0])
@@ -329,6 +349,7 @@ class ActorCritic(Algorithm):
             random_q=random_q[0].mean(),
             td_error=(data_q[0] - target).square().mean(),
             target_variance=target.var(unbiased=False),  # finite for one transition too
+            **target_metrics,
         )
         if regulariser is not None:
             metrics["cql_term"] = regulariser[0]

@@ -172,6 +172,22 @@ class Algorithm(nn.Module):
     def after_step(self) -> None:
         """Update what follows an optimiser step, e.g. target networks."""
 
+    @property
+    def validates_now(self) -> bool:
+        """Whether :meth:`validated` is due after the last step; it is asked after every step."""
+        return False
+
+    def validation_metrics(self, batch: Batch) -> Dict[str, torch.Tensor]:
+        """Return means over a held-out batch on the device, for :meth:`validated`."""
+        return {}
+
+    def validated(self, metrics: Dict[str, float]) -> None:
+        """Take the means of :meth:`validation_metrics` over all held-out transitions.
+
+        It is called in every process with the same numbers, outside of a CUDA graph, and only if
+        the run holds episodes out.
+        """
+
     def probe_metrics(self, batch: Batch) -> Dict[str, torch.Tensor]:
         """Return the scalars of :meth:`probe`; a subclass adds its own."""
         dist = self.average_actor(batch.observations)
@@ -269,6 +285,13 @@ class Algorithm(nn.Module):
         """
         with evaluating(self):
             metrics = self.probe_metrics(self.load(batch))
+        return {name: float(value) for name, value in metrics.items()}
+
+    @torch.no_grad()
+    def validate(self, batch: Batch) -> Dict[str, float]:
+        """Return :meth:`validation_metrics` of a batch of numpy arrays, computed as a probe is."""
+        with evaluating(self):
+            metrics = self.validation_metrics(self.load(batch))
         return {name: float(value) for name, value in metrics.items()}
 
 

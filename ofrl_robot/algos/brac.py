@@ -7,8 +7,14 @@ the actor's loss, and with ``value_penalty`` in the target as well (BRAC-v; with
     target  y = r + discount m (red_i Q'_i(s',a') - [alpha log pi(a'|s')] - [beta D(s')])
 
 Primal forms compare with b, a policy with its own encoder. It is given, or fitted by maximum
-likelihood during the warm start and then frozen. Dual forms use a discriminator c(s,a) of data and
-policy actions, trained at every step with the one-sided gradient penalty.
+likelihood during the warm start and then frozen at its best held-out likelihood. Dual forms use a
+discriminator c(s,a) of data and policy actions, trained at every step with the one-sided gradient
+penalty.
+
+The penalty of a b that is still being fitted means nothing, so it enters the targets after the warm
+start, and little by little: with full weight at once they fall by beta D / (1 - discount) within
+a few steps, a dataset Q that looks like overfitting. With a given b, and in the dual form, it is
+there from the first step.
 """
 
 from __future__ import annotations
@@ -33,6 +39,8 @@ from ofrl_robot.nets.dual import LagrangeMultiplier
 
 _PRIMAL = {"kl": divergence.kl, "density": divergence.negative_log_density}
 _DUAL = {"kl": divergence.dual_kl, "wasserstein": divergence.dual_wasserstein}
+_VALIDATIONS = 10  # of b during the warm start
+_NOT_VALIDATED = 1e30  # a loss above all: state files hold finite numbers only
 
 
 class BRAC(ActorCritic):
@@ -42,6 +50,8 @@ class BRAC(ActorCritic):
     """
 
     config: BRACConfig
+    penalty_share: torch.Tensor
+    best_behavior_loss: torch.Tensor
 
     def __init__(self, config: BRACConfig, build: Build) -> None:
         super().__init__(config, build)
@@ -52,6 +62,9 @@ class BRAC(ActorCritic):
         self.discriminator: Optional[Critic] = None
         self.discriminator_optimizer: Optional[torch.optim.Optimizer] = None
         self._fits_behavior = config.divergence_form == "primal" and build.behavior is None
+        # a buffer, not a number: a CUDA graph that ramps runs no Python
+        ramps = self._fits_behavior and config.penalty_ramp_steps > 0
+        self.register_buffer("penalty_share", torch.tensor(0.0 if ramps else 1.0))
         if config.divergence_form == "dual":
             plain = dataclasses.replace(build.nets, n_critics=1, bottleneck=False, dropout=0.0)
             self.discriminator = build.critic(plain)
@@ -67,6 +80,8 @@ class BRAC(ActorCritic):
             own = dataclasses.replace(build.nets, action_head=head, bottleneck=False)
             self.behavior = build.actor(own)
             self.train_network(self.behavior, config.actor_lr)
+            self.best_behavior = copy.deepcopy(self.behavior).requires_grad_(False)
+            self.register_buffer("best_behavior_loss", torch.tensor(_NOT_VALIDATED))
 
     @property
     def optimizers(self) -> Dict[str, torch.optim.Optimizer]:
@@ -95,11 +110,11 @@ class BRAC(ActorCritic):
         self, batch: Batch, next_dist: ActionDistribution
     ) -> Optional[torch.Tensor]:
         """Return the divergence from b at the next observations (B,), or None."""
-        if not self.config.value_penalty or self.warming_up:
+        if not self.config.value_penalty or (self._fits_behavior and self.warming_up):
             return None
         value = self._divergence(batch.next_observations, batch.next_actions, next_dist)
         if self.discriminator is None:
-            return value
+            return self.penalty_share * value
         return value * batch.has_next_action  # there is no data action at an episode's end
 
     @property
@@ -109,7 +124,7 @@ class BRAC(ActorCritic):
 
     def divergence_losses(self, value: torch.Tensor) -> Dict[str, torch.Tensor]:
         """Return the loss of beta when it is tuned."""
-        if not self.config.tune_beta or self.warming_up:  # b is not fitted yet
+        if not self.config.tune_beta:
             return {}
         return {"beta": self.beta.loss(value - self.config.target_divergence)}
 
@@ -147,18 +162,71 @@ class BRAC(ActorCritic):
     # -- step -----------------------------------------------------------------------------
 
     def losses(self, batch: Batch) -> Losses:
-        """Add the loss of b during the warm start."""
+        """Add the loss of b during the warm start.
+
+        The columns "divergence" and "behavior_loss" are 0 where they are not computed: the first
+        during the warm start, the second after it.
+        """
+        if self._fits_behavior and self.step == self._warm_start_end:
+            self._freeze_behavior()
         losses = super().losses(batch)
-        losses.metrics["beta"] = self.beta.value
+        metrics, nothing = losses.metrics, torch.zeros((), device=self.device)
+        metrics["beta"] = self.beta.value
+        metrics["divergence"] = metrics.pop("divergence", nothing)  # always in the same place
         if self._fits_behavior:
-            assert self.behavior is not None
+            metrics["behavior_loss"] = nothing
+        if self._fits_behavior and self.warming_up:
             # after the warm start b has no loss, hence no gradient, and Adam leaves it alone
-            with torch.set_grad_enabled(self.warming_up):
-                loss = -self.behavior(batch.observations).log_prob(batch.actions).mean()
-            if self.warming_up:
-                losses.parts["behavior"] = loss
-            losses.metrics["behavior_loss"] = loss.detach()
+            loss = self._behavior_loss(batch)
+            losses.parts["behavior"] = loss
+            metrics["behavior_loss"] = loss.detach()
         return losses
+
+    def after_step(self) -> None:
+        """Move the target critics, and let the penalty's weight grow after the warm start."""
+        super().after_step()
+        if not self.warming_up and self._fits_behavior and self.config.penalty_ramp_steps:
+            self.penalty_share.add_(1.0 / self.config.penalty_ramp_steps).clamp_(max=1.0)
+
+    # -- choice of b ----------------------------------------------------------------------
+
+    @property
+    def _warm_start_end(self) -> int:
+        return self.pretraining_steps + self.config.warm_start_steps
+
+    @property
+    def validates_now(self) -> bool:
+        """Whether b was fitted for another tenth of the warm start."""
+        done = self.step - self.pretraining_steps
+        every = max(1, self.config.warm_start_steps // _VALIDATIONS)
+        last = done == self.config.warm_start_steps
+        return self._fits_behavior and (
+            last or (0 < done < self.config.warm_start_steps and done % every == 0)
+        )
+
+    def validation_metrics(self, batch: Batch) -> Dict[str, torch.Tensor]:
+        """Return the loss of b."""
+        return {"behavior_loss": self._behavior_loss(batch)}
+
+    def validated(self, metrics: Dict[str, float]) -> None:
+        """Keep b if it has the least held-out loss so far."""
+        if metrics["behavior_loss"] < float(self.best_behavior_loss):
+            self.best_behavior_loss.fill_(metrics["behavior_loss"])
+            self._copy_behavior(self.behavior, self.best_behavior)
+
+    def _freeze_behavior(self) -> None:
+        """Go back to the best b; the last one stays if nothing was held out."""
+        if float(self.best_behavior_loss) < _NOT_VALIDATED:
+            self._copy_behavior(self.best_behavior, self.behavior)
+
+    @staticmethod
+    def _copy_behavior(source: Optional[Actor], target: Optional[Actor]) -> None:
+        assert source is not None and target is not None
+        target.load_state_dict(source.state_dict())
+
+    def _behavior_loss(self, batch: Batch) -> torch.Tensor:
+        assert self.behavior is not None
+        return -self.behavior(batch.observations).log_prob(batch.actions).mean()
 
     def update_on(self, batch: Batch) -> Dict[str, torch.Tensor]:
         """Train the discriminator, then do one step of the others."""
@@ -202,4 +270,6 @@ class BRAC(ActorCritic):
         metrics["conservative_q"] = (
             metrics["policy_q"] - self.divergence_weight * metrics["divergence"]
         )
+        if self._fits_behavior:
+            metrics["behavior_loss"] = self._behavior_loss(batch)
         return metrics

@@ -10,6 +10,13 @@ Critic loss per Q-function, w = ``cql_weight``, T = ``cql_temperature``:
 The integral is estimated from actions of Uniform(-1,1)^A, pi(.|s) and pi(.|s'), all evaluated at
 s, each value corrected by its log-density. Without importance sampling there is no correction: the
 soft maximum is over the sampled actions.
+
+With K sampled actions R is their log-mean, so it does not depend on K. The papers' code takes the
+log-sum, which is R + T log K. That is a constant, except to a Lagrange multiplier l with its gap:
+
+    w l (R + T log K) - l gap
+
+So a published gap is given as it is published.
 """
 
 from __future__ import annotations
@@ -34,6 +41,8 @@ class CQL(ActorCritic):
 
     def __init__(self, config: CQLConfig, build: Build) -> None:
         super().__init__(config, build)
+        uniform, here, there = config.cql_samples
+        self._samples = here if config.cql_variant == "rho" else uniform + here + there
         if config.lagrange:
             self.multiplier = LagrangeMultiplier(1.0).to(self.device)
             self.train_network(self.multiplier, config.critic_lr)
@@ -67,10 +76,13 @@ class CQL(ActorCritic):
 
     def regulariser_losses(self, value: torch.Tensor) -> Dict[str, torch.Tensor]:
         """Return the weighted term, and the loss of its multiplier when tuned."""
-        weighted = self.config.cql_weight * value
-        if not self.config.lagrange:
+        config = self.config
+        weighted = config.cql_weight * value
+        if not config.lagrange:
             return {"critic": weighted.sum()}
-        excess = weighted - self.config.lagrange_gap
+        # published gaps are of the log-sum: 2.48 above the log-mean for 3 x 4 actions
+        log_sum = weighted + config.cql_weight * config.cql_temperature * math.log(self._samples)
+        excess = log_sum - config.lagrange_gap
         return {
             "critic": (self.multiplier.value * excess).sum(),
             "multiplier": self.multiplier.loss(excess),

@@ -12,13 +12,16 @@ from torch.nn import functional
 from ofrl_robot.nets.distributions import ActionDistribution
 
 # log b has no lower bound: one far action would outweigh a whole batch
-LEAST_LOG_DENSITY_PER_ENTRY = -20.0
+FLOOR_PER_ENTRY = -20.0
 
 
 def behavior_log_prob(behavior: ActionDistribution, actions: torch.Tensor) -> torch.Tensor:
-    """Return log b (B, K) of actions (B, K, A), at least -20 per action entry."""
-    least = LEAST_LOG_DENSITY_PER_ENTRY * actions.shape[-1]
-    return behavior.log_prob(actions).clamp(min=least)
+    """Return log b (B, K) of actions (B, K, A), logarithmic below -20 in each action entry.
+
+    A hard floor would let go of what is below it: where the data does not move an entry (b's
+    log std at -5) 46 % of the samples of a policy of std 0.1 were there, without any pull.
+    """
+    return behavior.log_prob(actions, FLOOR_PER_ENTRY)
 
 
 def kl(policy: ActionDistribution, behavior: ActionDistribution, samples: int) -> torch.Tensor:

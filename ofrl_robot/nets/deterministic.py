@@ -40,7 +40,7 @@ class Deterministic(ActionDistribution):
         actions, log_prob = self.sample(1)
         return actions, log_prob, torch.ones_like(log_prob)
 
-    def log_prob(self, actions: torch.Tensor) -> torch.Tensor:
+    def log_prob(self, actions: torch.Tensor, floor: float = -math.inf) -> torch.Tensor:
         """Raise ConfigError: there is no density."""
         raise _no_density()
 

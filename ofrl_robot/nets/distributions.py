@@ -28,10 +28,25 @@ def gaussian_log_prob(z: torch.Tensor, mean: torch.Tensor, log_std: torch.Tensor
 
 
 def tanh_gaussian_log_prob(
-    z: torch.Tensor, mean: torch.Tensor, log_std: torch.Tensor
+    z: torch.Tensor, mean: torch.Tensor, log_std: torch.Tensor, floor: float = -math.inf
 ) -> torch.Tensor:
-    """Return the log-density of tanh(z), z ~ N(mean, exp(log_std)^2), summed over the last axis."""
-    return (gaussian_log_prob(z, mean, log_std) - log_det_tanh(z)).sum(-1)
+    """Return the log-density of tanh(z), z ~ N(mean, exp(log_std)^2), summed over the last axis.
+
+    Each entry's is lifted by :func:`above_floor`, if there is a floor.
+    """
+    entries = gaussian_log_prob(z, mean, log_std) - log_det_tanh(z)
+    return above_floor(entries, floor).sum(-1)
+
+
+def above_floor(log_prob: torch.Tensor, floor: float) -> torch.Tensor:
+    """Return log-densities of which those below ``floor`` are floor - log(1 + floor - x).
+
+    Value and slope are continuous and the slope is nowhere 0, so what lies far below is still
+    pulled: along a Gaussian's tail by 2 / distance. -inf lifts nothing.
+    """
+    if floor == -math.inf:
+        return log_prob
+    return torch.maximum(log_prob, floor - torch.log1p((floor - log_prob).clamp(min=0.0)))
 
 
 def atanh(actions: torch.Tensor) -> torch.Tensor:
@@ -72,8 +87,13 @@ class ActionDistribution:
         """
         raise NotImplementedError
 
-    def log_prob(self, actions: torch.Tensor) -> torch.Tensor:
-        """Return the log-density (B,) of actions (B, A), or (B, K) of actions (B, K, A)."""
+    def log_prob(self, actions: torch.Tensor, floor: float = -math.inf) -> torch.Tensor:
+        """Return the log-density (B,) of actions (B, A), or (B, K) of actions (B, K, A).
+
+        Args:
+            actions: as above.
+            floor: lift the density of each entry by :func:`above_floor` before they are summed.
+        """
         raise NotImplementedError
 
     def pose_log_prob(self, actions: torch.Tensor) -> torch.Tensor:
@@ -125,12 +145,12 @@ class TanhGaussian(ActionDistribution):
         actions, log_prob = self.sample(count)
         return actions, log_prob, torch.full_like(log_prob, 1.0 / count)
 
-    def log_prob(self, actions: torch.Tensor) -> torch.Tensor:
+    def log_prob(self, actions: torch.Tensor, floor: float = -math.inf) -> torch.Tensor:
         """Return the log-density of actions (B, A) or (B, K, A)."""
         mean, log_std = self.mean, self.log_std
         if actions.dim() == 3:
             mean, log_std = mean.unsqueeze(1), log_std.unsqueeze(1)
-        return tanh_gaussian_log_prob(atanh(actions), mean, log_std)
+        return tanh_gaussian_log_prob(atanh(actions), mean, log_std, floor)
 
     def uniform(self, count: int) -> Tuple[torch.Tensor, torch.Tensor]:
         """Draw uniform actions and their log-densities."""
@@ -176,11 +196,11 @@ class TanhMixture(ActionDistribution):
         weights = self.log_weights.exp().repeat(1, count) / count
         return torch.tanh(z), self._log_prob_of(z), weights
 
-    def log_prob(self, actions: torch.Tensor) -> torch.Tensor:
+    def log_prob(self, actions: torch.Tensor, floor: float = -math.inf) -> torch.Tensor:
         """Return the log-density of actions (B, A) or (B, K, A)."""
         if actions.dim() == 2:
-            return self._log_prob_of(atanh(actions).unsqueeze(1)).squeeze(1)
-        return self._log_prob_of(atanh(actions))
+            return self._log_prob_of(atanh(actions).unsqueeze(1), floor).squeeze(1)
+        return self._log_prob_of(atanh(actions), floor)
 
     def uniform(self, count: int) -> Tuple[torch.Tensor, torch.Tensor]:
         """Draw uniform actions and their log-densities."""
@@ -190,10 +210,10 @@ class TanhMixture(ActionDistribution):
         """Return the same distribution without the policy's gradient."""
         return TanhMixture(self.log_weights.detach(), self.mean.detach(), self.log_std.detach())
 
-    def _log_prob_of(self, z: torch.Tensor) -> torch.Tensor:
+    def _log_prob_of(self, z: torch.Tensor, floor: float = -math.inf) -> torch.Tensor:
         """Return the log-density (B, K) of z (B, K, A) before tanh."""
         parts = tanh_gaussian_log_prob(
-            z.unsqueeze(2), self.mean.unsqueeze(1), self.log_std.unsqueeze(1)
+            z.unsqueeze(2), self.mean.unsqueeze(1), self.log_std.unsqueeze(1), floor
         )
         return torch.logsumexp(self.log_weights.unsqueeze(1) + parts, -1)
 
@@ -312,10 +332,11 @@ class MixedAction(ActionDistribution):
         log_prob = pose_log_prob.repeat_interleave(number, 1) + log_p
         return actions, log_prob, log_p.exp() / count
 
-    def log_prob(self, actions: torch.Tensor) -> torch.Tensor:
+    def log_prob(self, actions: torch.Tensor, floor: float = -math.inf) -> torch.Tensor:
         """Return the log-density of actions (B, A) or (B, K, A)."""
-        log_prob = self.pose_log_prob(actions)
+        log_prob = self.pose.log_prob(actions.index_select(-1, self.entries.continuous), floor)
         for log_probs, index in zip(self.log_probs, self.entries.index(actions)):
+            log_probs = above_floor(log_probs, floor)
             if actions.dim() == 2:
                 log_prob = log_prob + log_probs.gather(1, index.unsqueeze(1)).squeeze(1)
             else:

@@ -89,8 +89,19 @@ _PANELS = (
     ),
     _Panel(
         "Held-out episodes",
-        "Dataset Q of the split valid beside that of the split train.",
-        (("data_q", "train"), ("valid_data_q", "valid")),
+        "Dataset Q of held-out episodes beside that of the training data (with --prior: of both "
+        "data sets, the held-out episodes are the task's).",
+        (("data_q", "train"), ("valid_data_q", "held out")),
+    ),
+    _Panel(
+        "Clipped targets",
+        "Share of the targets that clipping changed. Above 5 % there is no verdict.",
+        (("targets_clipped", "share clipped"),),
+    ),
+    _Panel(
+        "Behaviour policy",
+        "Loss of BRAC's behaviour policy; it is frozen where the held-out loss was least.",
+        (("behavior_loss", "train"), ("valid_behavior_loss", "held out")),
     ),
     _Panel(
         "Imitation: log-probability",

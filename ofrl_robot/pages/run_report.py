@@ -50,6 +50,11 @@ _SENTENCES = {  # verdict -> headline, meaning for deployment
         "Dataset Q does not fall and the critic fits its targets. Deploy {step}, the last "
         "checkpoint.",
     ),
+    verdicts.CLIPPED: (
+        "No verdict: targets were clipped.",
+        "Dataset Q and TD error show the clip, not the critic. The last checkpoint, {step}, is "
+        "taken.",
+    ),
     verdicts.NO_VALUE: (
         "No verdict.",
         "{algo} learns no Q-function to diagnose. The last checkpoint, {step}, is taken.",

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from ofrl_robot.errors import ConfigError
-from ofrl_robot.sim.arm import IDEAL_ACTUATORS, STEP_SUBSTEPS, Actuators
+from ofrl_robot.sim.arm import IDEAL_ACTUATORS, STEP_SUBSTEPS
+from ofrl_robot.sim.realism import PRESETS, Realism
 from ofrl_robot.sim.simulation import EmbeddedSimulation, Simulation
 from ofrl_robot.sim.tasks import find
 
@@ -11,7 +12,7 @@ from ofrl_robot.sim.tasks import find
 def make_simulation(
     task_id: str,
     backend: str = "embedded",
-    actuators: Actuators = IDEAL_ACTUATORS,
+    realism: Realism = PRESETS["off"],
     num_objects: int = 0,
     roboverse_bugs: bool = False,
     substeps: int = STEP_SUBSTEPS,
@@ -25,14 +26,21 @@ def make_simulation(
     """
     task = find(task_id)(num_objects)
     if backend == "embedded":
-        return EmbeddedSimulation(task, actuators, roboverse_bugs, substeps)
+        return EmbeddedSimulation(
+            task, realism.actuators, roboverse_bugs, substeps, realism.object_size
+        )
     if backend == "roboverse":
         from ofrl_robot.sim.roboverse import RoboverseSimulation
 
-        if actuators != IDEAL_ACTUATORS:
+        if realism.actuators != IDEAL_ACTUATORS:
             raise ConfigError(
                 "the roboverse backend supports ideal motors only",
                 "use realism off, or the embedded simulator",
+            )
+        if realism.looks != PRESETS["off"].looks or realism.object_size != 1.0:
+            raise ConfigError(
+                "the roboverse backend has looks and objects of its own, which stay as they are",
+                "use realism without looks and object_size, or the embedded simulator",
             )
         if substeps != STEP_SUBSTEPS:
             raise ConfigError(

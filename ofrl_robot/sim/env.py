@@ -10,13 +10,15 @@ import numpy as np
 from ofrl_robot import specs
 from ofrl_robot.errors import ConfigError, RobotError
 from ofrl_robot.sim.backends import make_simulation
+from ofrl_robot.sim.looks import USUAL
 from ofrl_robot.sim.options import Backend
-from ofrl_robot.sim.realism import PRESETS, Imperfections, Realism, preset
+from ofrl_robot.sim.realism import PRESETS, Imperfections, Realism, parse_realism
 from ofrl_robot.sim.simulation import EmbeddedSimulation, Simulation
 from ofrl_robot.sim.tasks import TaskSpec
 from ofrl_robot.sim.world import TIME_STEP_S
 
 CAMERA_NAME = "image"
+LOOKS_STREAM = 1
 STATE_BOUND = 100.0
 ImageFormat = Literal["chw", "hwc", "uint8"]
 IMAGE_FORMATS = ("chw", "hwc", "uint8")
@@ -48,7 +50,8 @@ class WidowXEnv(gymnasium.Env):
         image_size: side S of the square image, pixels.
         image_format: "chw", "hwc" or "uint8".
         sim_backend: "embedded", or "roboverse" for the real one where it is installed.
-        realism: "off", "mild", "harsh" or a :class:`~ofrl_robot.sim.realism.Realism`.
+        realism: a text as :func:`~ofrl_robot.sim.realism.parse_realism` reads it, such as
+            "harsh" or "mild,light_gradient=30", or a :class:`~ofrl_robot.sim.realism.Realism`.
         num_objects: size of the pool that a many-object task draws from (0: the task's own).
         roboverse_bugs: bring back the stale gripper flag after a neutral action.
         control_rate_hz: control steps per second; 240 divided by a whole number. roboverse's
@@ -90,7 +93,7 @@ class WidowXEnv(gymnasium.Env):
         self.control_rate_hz = 1.0 / (substeps * TIME_STEP_S)
         self.image_size = int(image_size)
         self.image_format = image_format
-        self.realism = preset(realism)
+        self.realism = parse_realism(realism)
         self.render_mode = render_mode
         self.render_size = int(render_size)
         self.observation_spec = specs.widowx_observation(self.image_size, CAMERA_NAME)
@@ -99,7 +102,7 @@ class WidowXEnv(gymnasium.Env):
         self._steps = 0
         self._imperfections: Optional[Imperfections] = None
         self._simulation = make_simulation(
-            task_id, sim_backend, self.realism.actuators, num_objects, roboverse_bugs, substeps
+            task_id, sim_backend, self.realism, num_objects, roboverse_bugs, substeps
         )
         self.task: TaskSpec = self._simulation.task
 
@@ -115,6 +118,8 @@ class WidowXEnv(gymnasium.Env):
     ) -> Tuple[Observation, Dict[str, Any]]:
         """Rebuild the world and place the objects; ``seed`` is the only source of chance.
 
+        With other looks, ``info["look"]`` tells what was drawn (``Look.to_dict``).
+
         Raises:
             ConfigError: the objects do not fit in a bounded number of tries.
         """
@@ -122,11 +127,18 @@ class WidowXEnv(gymnasium.Env):
         self.simulation.reset(self.np_random)
         self._steps = 0
         # drawn with any realism: the next positions of the objects must not depend on it
-        rng = np.random.default_rng(int(self.np_random.integers(2**62)))
+        stream = int(self.np_random.integers(2**62))
         self._imperfections = None
         if self.realism != PRESETS["off"]:
+            rng = np.random.default_rng(stream)
             self._imperfections = Imperfections(self.realism, rng, self.action_spec.size)
-        return self._observe()
+        look = None
+        if self.realism.looks != USUAL and isinstance(self.simulation, EmbeddedSimulation):
+            # of its own, so that noise does not depend on the looks, nor they on it
+            look = self.realism.looks.draw(np.random.default_rng([stream, LOOKS_STREAM]))
+            self.simulation.dress(look)
+        observation, info = self._observe()
+        return observation, info if look is None else {**info, "look": look.to_dict()}
 
     def step(self, action: np.ndarray) -> Tuple[Observation, float, bool, bool, Dict[str, Any]]:
         """Apply one action (8,): 42 ms, 313 ms for a gripper toggle, 313 ms more for neutral.

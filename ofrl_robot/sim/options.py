@@ -8,7 +8,6 @@ from typing import Any, Dict, Literal
 from ofrl_robot.errors import ConfigError
 
 Backend = Literal["embedded", "roboverse"]
-Preset = Literal["off", "mild", "harsh"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -19,8 +18,8 @@ class SimOptions:
     """Pixels per side of the camera image (evaluate: 0 = size that the policy reads)."""
     sim_backend: Backend = "embedded"
     """Simulator: embedded (ours), or the real roboverse where it is installed."""
-    realism: Preset = "off"
-    """Imperfections of hardware (delay, noise, lag, stiction): off, mild or harsh."""
+    realism: str = "off"
+    """Imperfections (delay, noise, lag, looks): off, mild, harsh or NAME=VALUE,... (see docs)."""
     num_objects: int = 0
     """Size of the pool from which a many-object task draws its object (0: the task's own)."""
     roboverse_bugs: bool = False

@@ -9,6 +9,7 @@ import numpy as np
 from ofrl_robot import specs
 from ofrl_robot.errors import RobotError
 from ofrl_robot.sim.arm import IDEAL_ACTUATORS, STEP_SUBSTEPS, Actuators, WidowXArm
+from ofrl_robot.sim.looks import Look
 from ofrl_robot.sim.tasks.base import Task, TaskSpec
 from ofrl_robot.sim.world import TIME_STEP_S, Camera, World
 
@@ -72,6 +73,7 @@ class EmbeddedSimulation:
         stale_gripper_flag: keep the gripper flag through a neutral action, so that the next step
             drives the fingers back. This is a bug of roboverse; its published data has it.
         substeps: of 1/240 s in a control period.
+        object_size: factor of the length of the objects that are grasped.
     """
 
     def __init__(
@@ -80,7 +82,10 @@ class EmbeddedSimulation:
         actuators: Actuators = IDEAL_ACTUATORS,
         stale_gripper_flag: bool = False,
         substeps: int = STEP_SUBSTEPS,
+        object_size: float = 1.0,
     ) -> None:
+        self._object_size = object_size
+        self._look: Optional[Look] = None
         self.task = task.spec
         self._placement = task
         self._actuators = actuators
@@ -100,8 +105,9 @@ class EmbeddedSimulation:
             ConfigError: the objects do not fit; the simulation then needs another reset.
         """
         self._arm = None  # step() is refused until everything is in place
+        self._look = None
         if self._world is None:
-            self._world = World()
+            self._world = World(self._object_size)
         world = self._world
         world.clear()
         arm = WidowXArm(world, self._actuators, self._substeps * TIME_STEP_S)
@@ -163,7 +169,14 @@ class EmbeddedSimulation:
 
     def image(self, size: int) -> np.ndarray:
         """Draw the camera image: uint8 RGB (size, size, 3)."""
-        return self._camera.render(self._running()[0], size)
+        image = self._camera.render(self._running()[0], size, self._look)
+        return image if self._look is None else self._look.develop(image)
+
+    def dress(self, look: Look) -> None:
+        """Give the episode other looks, until the next reset. Physics does not change."""
+        world, arm = self._running()
+        world.dress(look, arm.body)
+        self._look = look
 
     def state(self) -> np.ndarray:
         """Return the state, float64 (10,), in the order of ``specs.WIDOWX_STATE_NAMES``."""

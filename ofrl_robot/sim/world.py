@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import itertools
 import os
-from typing import TYPE_CHECKING, Optional, Sequence, Set, Tuple
+from typing import TYPE_CHECKING, Any, Dict, Optional, Sequence, Set, Tuple
 
 import numpy as np
+from scipy.spatial.transform import Rotation
 
 from ofrl_robot.errors import ConfigError
 from ofrl_robot.sim.engine import pybullet
 
 if TYPE_CHECKING:
     from ofrl_robot.sim.items import Item
+    from ofrl_robot.sim.looks import Look
 
 ASSETS = os.path.join(os.path.dirname(os.path.abspath(__file__)), "assets")
 TIME_STEP_S = 1.0 / 240.0
@@ -19,6 +22,13 @@ TABLE_POSITION = (0.75, -0.2, -0.375)  # centre of the table's upper face, m
 GRAVITY = -10.0
 SOLVER_ITERATIONS = 150
 ITEM_MASS_KG = 0.05
+OBJECTS = ("ball", "block", "bottle")  # what the tasks grasp, beside the catalogue's items
+# What the renderer takes when it is not told: shares of light from everywhere, from the lamp and
+# of its reflections.
+AMBIENT, DIFFUSE, SPECULAR = 0.6, 0.35, 0.05
+# Colours may not get brighter than white: the renderer's bytes wrap round. The table's textures
+# have no byte above 245 (scripts/sim_textures.py).
+TABLE_HEADROOM = 1.04
 
 
 class World:
@@ -27,11 +37,16 @@ class World:
     Without the explicit id PyBullet uses the first client of the process, so a second
     environment would silently move the robot of the first.
 
+    Args:
+        object_size: factor of every length of ``OBJECTS`` and of what :meth:`add` builds; their
+            mass stays.
+
     Raises:
         ConfigError: PyBullet cannot return images as arrays.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, object_size: float = 1.0) -> None:
+        self.object_size = object_size
         if not pybullet.isNumpyEnabled():
             raise ConfigError(
                 "this pybullet was built without numpy, so its images come as Python tuples",
@@ -83,6 +98,7 @@ class World:
             basePosition=tuple(float(v) for v in position),
             baseOrientation=tuple(float(v) for v in quaternion),
             useFixedBase=fixed,
+            globalScaling=self.object_size if name in OBJECTS else 1.0,
             flags=pybullet.URDF_USE_INERTIA_FROM_FILE,
             physicsClientId=self.client,
         )
@@ -103,14 +119,15 @@ class World:
             "sphere": pybullet.GEOM_SPHERE,
         }
         # The engine requires every list in full length and picks what each shape needs.
+        factor = self.object_size
         shapes = dict(
             shapeTypes=[kinds[part.shape] for part in item.parts],
-            halfExtents=[part.half_extents.tolist() for part in item.parts],
-            radii=[part.size[0] for part in item.parts],
-            lengths=[part.size[-1] for part in item.parts],
+            halfExtents=[(factor * part.half_extents).tolist() for part in item.parts],
+            radii=[factor * part.size[0] for part in item.parts],
+            lengths=[factor * part.size[-1] for part in item.parts],
             physicsClientId=self.client,
         )
-        places = [list(part.position) for part in item.parts]
+        places = [[factor * v for v in part.position] for part in item.parts]
         return pybullet.createMultiBody(
             ITEM_MASS_KG,
             pybullet.createCollisionShapeArray(collisionFramePositions=places, **shapes),
@@ -123,6 +140,36 @@ class World:
             [float(v) for v in quaternion],
             physicsClientId=self.client,
         )
+
+    def dress(self, look: Look, arm: int) -> None:
+        """Give the table and every body but ``arm`` the texture and colours of ``look``."""
+        if look.table_texture:
+            texture = pybullet.loadTexture(
+                os.path.join(ASSETS, f"table_{look.table_texture}.png"),
+                physicsClientId=self.client,
+            )
+            pybullet.changeVisualShape(
+                self.table, -1, textureUniqueId=texture, physicsClientId=self.client
+            )
+        self._tint(self.table, look.table_color, TABLE_HEADROOM)
+        count = pybullet.getNumBodies(physicsClientId=self.client)
+        bodies = [pybullet.getBodyUniqueId(i, physicsClientId=self.client) for i in range(count)]
+        objects = [body for body in bodies if body not in (self.table, arm)]
+        for body, factors in zip(objects, itertools.cycle(look.object_colors)):
+            self._tint(body, factors)
+
+    def _tint(self, body: int, factors: Sequence[float], most: float = 1.0) -> None:
+        """Multiply the colours of a body's shapes by factors; none gets above ``most``."""
+        if all(factor == 1.0 for factor in factors):
+            return
+        shapes: Dict[int, int] = {}  # of each link so far: the engine counts them link by link
+        for data in pybullet.getVisualShapeData(body, physicsClientId=self.client):
+            link, (*color, alpha) = data[1], data[7]
+            shape = shapes[link] = shapes.get(link, -1) + 1
+            tinted = [min(c * f, most) for c, f in zip(color, factors)]
+            pybullet.changeVisualShape(
+                body, link, shape, rgbaColor=[*tinted, alpha], physicsClientId=self.client
+            )
 
     def remove(self, body: int) -> None:
         """Take a body out of the world."""
@@ -214,14 +261,24 @@ class Camera:
         self.projection = pybullet.computeProjectionMatrixFOV(fov_deg, 1.0, near, far)
         self.light = tuple(light_direction or (1.0, 1.0, 1.0))
 
-    def render(self, world: World, size: int) -> np.ndarray:
-        """Draw the world: uint8 RGB (size, size, 3)."""
+    def render(self, world: World, size: int, look: Optional[Look] = None) -> np.ndarray:
+        """Draw the world: uint8 RGB (size, size, 3), with the lamp and camera pose of ``look``."""
+        view: Sequence[float] = self.view
+        light: Dict[str, Any] = {"lightDirection": self.light}
+        if look is not None:
+            view = _displaced(self.view, look)
+            light = {
+                "lightDirection": look.light_direction,
+                "lightAmbientCoeff": AMBIENT,
+                "lightDiffuseCoeff": DIFFUSE * look.light_level,
+                "lightSpecularCoeff": SPECULAR * look.light_level,
+            }
         image = pybullet.getCameraImage(
             size,
             size,
-            viewMatrix=self.view,
+            viewMatrix=view,
             projectionMatrix=self.projection,
-            lightDirection=self.light,
+            **light,
             shadow=0,
             flags=pybullet.ER_NO_SEGMENTATION_MASK,
             renderer=pybullet.ER_TINY_RENDERER,
@@ -229,3 +286,13 @@ class Camera:
         )[2]
         pixels = np.asarray(image, dtype=np.uint8).reshape(size, size, 4)
         return np.ascontiguousarray(pixels[:, :, :3])
+
+
+def _displaced(view: Sequence[float], look: Look) -> Sequence[float]:
+    """Return the view matrix (16, column by column) of a displaced and rotated camera."""
+    if not any(look.camera_shift) and not any(look.camera_tilt):
+        return view
+    pose = np.eye(4)
+    pose[:3, :3] = Rotation.from_euler("xyz", look.camera_tilt).as_matrix()
+    pose[:3, 3] = look.camera_shift
+    return (np.linalg.inv(pose) @ np.reshape(view, (4, 4), order="F")).ravel(order="F").tolist()

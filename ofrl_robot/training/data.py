@@ -11,10 +11,10 @@ from typing import List, Optional, Sequence, Tuple
 
 import numpy as np
 
-from ofrl_robot.data.datasets.dataset import Dataset
-from ofrl_robot.data.datasets.splits import SPLITS, read_splits
+from ofrl_robot.data.datasets.dataset import Dataset, open_dataset
+from ofrl_robot.data.datasets.splits import SPLITS, read_splits, select
 from ofrl_robot.data.replay.buffer import ReplayBuffer
-from ofrl_robot.data.replay.sources import OpenSource, Source, open_sources
+from ofrl_robot.data.replay.sources import HOLD_OUT_EVERY, OpenSource, Source, open_sources
 from ofrl_robot.data.replay.statistics import state_statistics
 from ofrl_robot.data.replay.transition_store import TransitionStore
 from ofrl_robot.errors import ConfigError, DatasetError
@@ -64,13 +64,20 @@ def open_data(config: RunConfig) -> TrainData:
     """
     train = config.train
     rewards = {"reward_scale": train.reward_scale, "reward_bias": train.reward_bias}
-    sources = [Source(config.dataset, train.num_traj, train.split, **rewards)]
+    task = Source(config.dataset, train.num_traj, train.split, **rewards)
+    valid: Optional[Source] = None
+    if _has_valid_split(config):
+        valid = Source(config.dataset, split=VALID, **rewards)
+    elif config.algo_config.holds_out and _can_be_parted(task):
+        valid = dataclasses.replace(task, part="held_out")
+        task = dataclasses.replace(task, part="rest")
+    sources = [task]
     if config.prior is not None:
         rewards_of_prior = {**rewards, "reward_scale": 0.0}
         sources.append(Source(config.prior, train.num_traj, **rewards_of_prior))
     trained_on = len(sources)
-    if _holds_out(config):
-        sources.append(Source(config.dataset, split=VALID, **rewards))
+    if valid is not None:
+        sources.append(valid)
     with np.errstate(over="ignore"):  # check_trainable raises an error that names the cause
         opened = open_sources(sources, train.observed, train.cache, train.memory_mb)
     trained, held_out = opened[:trained_on], opened[trained_on:]
@@ -129,7 +136,13 @@ def check_trainable(sources: List[OpenSource], config: RunConfig) -> None:
         )
 
 
-def _holds_out(config: RunConfig) -> bool:
+def _can_be_parted(source: Source) -> bool:
+    """Return whether it has enough episodes for one to be held out."""
+    dataset = open_dataset(source.folder)
+    return len(select(dataset, source.first, source.split)) >= HOLD_OUT_EVERY
+
+
+def _has_valid_split(config: RunConfig) -> bool:
     """Return whether the run trains on the split train of a dataset that has a split valid."""
     if config.train.split != TRAIN or not (config.dataset / SPLITS).is_file():
         return False

@@ -102,6 +102,7 @@ class DistributedLearner(Learner):
         self.algorithm.optimizer.zero_grad(set_to_none=True)
         losses.total.backward()
         self.algorithm.finish_step()
+        self._validate()
         return self._mean(losses.metrics) if self.logs else losses.metrics
 
     @property

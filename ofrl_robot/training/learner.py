@@ -22,7 +22,8 @@ from ofrl_robot.training.pictures import PictureData
 from ofrl_robot.training.probe import Probe
 from ofrl_robot.training.resident import device_data
 
-VALID_METRICS = ("data_q", "td_error", "data_log_prob")  # those that show an overfit
+# of the held-out episodes: those that show an overfit
+VALID_METRICS = ("data_q", "td_error", "cql_term", "data_log_prob", "behavior_loss")
 
 
 class Learner:
@@ -79,11 +80,20 @@ class Learner:
     def update(self) -> Dict[str, torch.Tensor]:
         """Do one gradient step; return scalars for the log, still on the device."""
         if self._graphed is None:
-            return self.algorithm.update(self.sampler.sample())
-        draws = self.sampler.draw()
-        if self._graphed.streams:
-            self.data.buffer.prefetch(self.sampler.upcoming)
-        return self._graphed(draws)
+            metrics = self.algorithm.update(self.sampler.sample())
+        else:
+            draws = self.sampler.draw()
+            if self._graphed.streams:
+                self.data.buffer.prefetch(self.sampler.upcoming)
+            metrics = self._graphed(draws)
+        self._validate()
+        return metrics
+
+    def _validate(self) -> None:
+        """Give the algorithm its held-out means if they are due."""
+        if self._valid_probe is not None and self.algorithm.validates_now:
+            means = self._valid_probe.mean(self.algorithm.validate, self.algorithm.device)
+            self.algorithm.validated(means)
 
     def stops(self, requested: bool) -> bool:
         """Return whether to stop after this step, given whether this process was asked to."""

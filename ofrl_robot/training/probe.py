@@ -7,12 +7,13 @@ too noisy to show a peak.
 from __future__ import annotations
 
 import dataclasses
-from typing import Dict, List
+from typing import Callable, Dict, List
 
 import numpy as np
 import torch
 
 from ofrl_robot.algos.base import Algorithm
+from ofrl_robot.data.replay.batch import Batch
 from ofrl_robot.data.replay.buffer import ReplayBuffer
 from ofrl_robot.data.replay.sampler import batch_counts
 
@@ -44,13 +45,23 @@ class Probe:
         self._seed = seed
 
     def measure(self, algorithm: Algorithm) -> Dict[str, float]:
-        """Return the mean of each metric over the probe set."""
+        """Return the mean of each probe metric over the probe set."""
+        return self.mean(algorithm.probe, algorithm.device)
+
+    def mean(
+        self, metrics: Callable[[Batch], Dict[str, float]], device: torch.device
+    ) -> Dict[str, float]:
+        """Return the mean over the probe set of what ``metrics`` says of parts of it.
+
+        Args:
+            metrics: function of a batch of numpy arrays.
+            device: on which it computes.
+        """
         parts: List[Dict[str, float]] = []
-        device = algorithm.device
         # by default torch saves the generators of all cards, which wakes every one of them
         with torch.random.fork_rng([device] if device.type == "cuda" else []):
             torch.manual_seed(self._seed)
             for chunk in self._chunks:
-                parts.append(algorithm.probe(self._buffer.gather(chunk)))
+                parts.append(metrics(self._buffer.gather(chunk)))
         weights = [sum(map(len, chunk)) for chunk in self._chunks]
         return {k: float(np.average([p[k] for p in parts], weights=weights)) for k in parts[0]}

@@ -5,15 +5,16 @@ from __future__ import annotations
 import dataclasses
 import json
 from pathlib import Path
-from typing import Any, Dict, List, Mapping
+from typing import Any, Dict, List, Mapping, Sequence
 
 from ofrl_robot import files
+from ofrl_robot.algos.configs.base import AlgoConfig
 from ofrl_robot.algos.registry import config_class
 from ofrl_robot.errors import CheckpointError, ConfigError
 from ofrl_robot.policy.checkpoint import SELECTED
 from ofrl_robot.training import run_folder
 from ofrl_robot.workflow.corrections import NextStep, next_steps
-from ofrl_robot.workflow.diagnosis import Diagnosis, diagnose
+from ofrl_robot.workflow.diagnosis import LEAST_POINTS, Diagnosis, diagnose
 
 _PARTS = ("algo_config", "nets", "train")  # groups of settings in config.json
 
@@ -30,10 +31,13 @@ def diagnose_run(folder: Path) -> Diagnosis:
     for part in _PARTS:
         settings.update(config[part])
     try:
+        warm_start = _number(settings, "warm_start_steps", int)
+        algo_config = _algo_config(config)
+        rows = run_folder.read_metrics(folder)
         return diagnose(
-            run_folder.read_metrics(folder),
-            _number(settings, "warm_start_steps", int),
-            may_be_negative=_values_may_be_negative(config),
+            rows,
+            _ignored_steps(rows, warm_start, algo_config.settling_steps),
+            may_be_negative=_values_may_be_negative(config, algo_config),
             settings=settings,
         )
     except CheckpointError as error:
@@ -92,19 +96,32 @@ def _config(folder: Path) -> Dict[str, Any]:
     return config
 
 
-def _values_may_be_negative(config: Mapping[str, Any]) -> bool:
+def _ignored_steps(rows: Sequence[Mapping[str, float]], warm_start: int, settled: int) -> int:
+    """Return the step up to which checkpoints are not judged.
+
+    It is the end of settling, or in a run too short for that the end of the warm start.
+    """
+    judged = sum(row.get("step", 0.0) > settled for row in rows)
+    return settled if judged >= LEAST_POINTS else warm_start
+
+
+def _values_may_be_negative(config: Mapping[str, Any], algo_config: AlgoConfig) -> bool:
     """Return whether true values below 0 are possible, by rewards or by penalties in targets."""
     train = config["train"]
     scale = _number(train, "reward_scale", float, 1.0)
     bias = _number(train, "reward_bias", float)
+    return algo_config.values_may_be_negative(scale, bias)
+
+
+def _algo_config(config: Mapping[str, Any]) -> AlgoConfig:
+    """Return the run's own settings of its algorithm; those that it lacks are today's."""
     form = config_class(config["algo"])
     known = {field.name for field in dataclasses.fields(form)}
     settings = {name: value for name, value in config["algo_config"].items() if name in known}
     try:
-        algo_config = form(**settings)
+        return form(**settings)
     except (ConfigError, TypeError, ValueError) as error:
         raise CheckpointError(f"damaged ({error})", "train again") from error
-    return algo_config.values_may_be_negative(scale, bias)
 
 
 def _number(settings: Mapping[str, Any], name: str, kind: type, default: float = 0) -> Any:

@@ -65,6 +65,12 @@ def after_underfitting(settings: Mapping[str, Any]) -> Tuple[Correction, ...]:
     return left or (Correction({}, f"retrain with larger networks; {check}"),)
 
 
+def after_clipping() -> Tuple[Correction, ...]:
+    """Return the correction of a run whose targets were clipped too often to be judged."""
+    why = "train again without clipping targets: this run cannot be judged, only tried"
+    return (Correction({"clip_targets": False}, why),)
+
+
 def after_divergence(settings: Mapping[str, Any]) -> Tuple[Correction, ...]:
     """Return the correction of a run whose metrics became non-finite."""
     rates = {name: settings[name] for name in LEARNING_RATES if name in settings}

@@ -1,10 +1,13 @@
-"""The verdict on a run: overfit, underfit or good, from its probe metrics alone.
+"""The verdict on a run: overfit, underfit, good or none, from its probe metrics alone.
 
 No rollout enters the verdict. The rules follow "A Workflow for Offline Model-Free Robotic RL"
 (Kumar et al. 2021, arXiv 2109.10813): when a critic overfits, the average dataset Q-value rises
 and then falls with more gradient steps, and the policies around the peak are the good ones. When
 it underfits, TD error and CQL regulariser stay high. The paper gives trends, not thresholds: **the
 numbers in :class:`Thresholds` are this project's own**.
+
+Clipped targets cannot fall with the critic, and their variance collapses: of runs that overfit on
+10 episodes 3 of 3 were called underfit. So where many are clipped there is no verdict but overfit.
 """
 
 from __future__ import annotations
@@ -22,7 +25,8 @@ from ofrl_robot.workflow import corrections
 from ofrl_robot.workflow.corrections import Correction
 
 OVERFIT, UNDERFIT, GOOD, NO_VALUE = "overfit", "underfit", "good", "no_value_function"
-_FALL_POINTS = 4  # with fewer, not even a strict fall has a 95 % interval below 0
+CLIPPED = "targets_clipped"
+LEAST_POINTS = 4  # with fewer, not even a strict fall has a 95 % interval below 0
 _MAX_STEP = 10**12  # a larger number in the column is no step; it would not fit a file name
 _NO_SETTINGS: Mapping[str, Any] = MappingProxyType({})
 _NEEDED = ("data_q", "td_error", "target_variance")
@@ -40,6 +44,7 @@ class Thresholds:
         rising: gain of dataset Q over the last third of training, as a fraction of its range,
             above which longer training is advised.
         td_ratio: TD error over target variance above which the critic does not fit its targets.
+        clipped: share of clipped targets above which neither "underfit" nor "good" is said.
     """
 
     smooth: int = 3
@@ -48,6 +53,7 @@ class Thresholds:
     noise: float = 3.0
     td_ratio: float = 0.5
     rising: float = 0.1
+    clipped: float = 0.05
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,7 +61,8 @@ class Diagnosis:
     """The verdict and the numbers it rests on.
 
     Attributes:
-        verdict: ``overfit``, ``underfit``, ``good`` or ``no_value_function`` (BC).
+        verdict: ``overfit``, ``underfit``, ``good``, ``targets_clipped`` (no verdict can be read)
+            or ``no_value_function`` (BC).
         selected_step: checkpoint to deploy.
         reasons: measured numbers against thresholds, one line each.
         corrections: what to run next, in the order in which to try it.
@@ -132,8 +139,12 @@ def diagnose(
         ratio, reason = _td_ratio(rows, thresholds)
         reasons.append(reason)
         underfit = ratio > thresholds.td_ratio
+    clipped, found_clipped = _clipped(rows, thresholds)
+    reasons += found_clipped
     if overfit:
         verdict, found = OVERFIT, corrections.after_overfitting(settings)
+    elif clipped:
+        verdict, found = CLIPPED, corrections.after_clipping()
     elif underfit:
         verdict, found = UNDERFIT, corrections.after_underfitting(settings)
     elif diverged:
@@ -173,11 +184,29 @@ def _require_steps(rows: Sequence[Dict[str, float]]) -> None:
         before = step
 
 
+def _at_the_end(rows: Sequence[Dict[str, float]], name: str) -> float:
+    """Return the mean of a column over the last fifth of the checkpoints."""
+    tail = max(1, int(np.ceil(0.2 * len(rows))))
+    return float(np.mean([row[name] for row in rows[-tail:]]))
+
+
+def _clipped(rows: Sequence[Dict[str, float]], thresholds: Thresholds) -> Tuple[bool, List[str]]:
+    """Return whether too many targets were clipped for a verdict, and why; runs log it if any."""
+    if not {"targets_clipped", "target_unclipped"} <= rows[0].keys():
+        return False, []
+    share = _at_the_end(rows, "targets_clipped")
+    reason = (
+        f"{100 * share:.0f} % of the targets were clipped at the end (unclipped mean "
+        f"{_at_the_end(rows, 'target_unclipped'):.3g}; above {100 * thresholds.clipped:.0f} % "
+        "Q and TD error show the clip, not the critic)"
+    )
+    return share > thresholds.clipped, [reason]
+
+
 def _td_ratio(rows: Sequence[Dict[str, float]], thresholds: Thresholds) -> Tuple[float, str]:
     """Return TD error over target variance at the end of training, and the reason line."""
-    tail = max(1, int(np.ceil(0.2 * len(rows))))
-    td = float(np.mean([row["td_error"] for row in rows[-tail:]]))
-    variance = float(np.mean([row["target_variance"] for row in rows[-tail:]]))
+    td = _at_the_end(rows, "td_error")
+    variance = _at_the_end(rows, "target_variance")
     ratio = td / variance if variance > 0 else math.inf
     reason = (
         f"TD error {td:.3g} is {100 * ratio:.0f} % of its targets' variance (underfit "
@@ -219,10 +248,10 @@ def _overfit(
     )
     if steps[peak] > steps[-1] - thresholds.tail * (steps[-1] - steps[0]):
         return False, [f"{at}: no fall to speak of"]
-    if len(steps) - peak < _FALL_POINTS:
+    if len(steps) - peak < LEAST_POINTS:
         reason = (
             f"{at}: {len(steps) - peak} checkpoints from the peak on are too few to tell a fall "
-            f"from noise ({_FALL_POINTS} needed)"
+            f"from noise ({LEAST_POINTS} needed)"
         )
         return False, [reason]
     fall = float(smooth[peak] - smooth[-1])
@@ -247,7 +276,7 @@ def _overfit(
 
 def _still_rising(steps: np.ndarray, raw: np.ndarray, thresholds: Thresholds) -> bool:
     """Return whether dataset Q gains clearly (95 %) and enough over the last third of training."""
-    start = len(raw) - max(_FALL_POINTS, len(raw) // 3)
+    start = len(raw) - max(LEAST_POINTS, len(raw) // 3)
     if start < 0:
         return False
     slope, _, low, _ = stats.theilslopes(raw[start:], steps[start:], 0.95)

@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 import pytest
 import torch
 
 from ofrl_robot.data.replay.batch import Batch
+from ofrl_robot.nets.actor import Actor
+from ofrl_robot.nets.config import NetConfig
 from ofrl_robot.nets.distributions import TanhGaussian
+from ofrl_robot.specs import ActionSpec
 from tests.algos.known_q import KnownQ, table
 
 both = pytest.mark.parametrize("name", ["cql", "brac"])
 PR = {"value_penalty": False}  # BRAC without its own term in the target
 PLAIN = {"cql": {}, "brac": PR}
+SPEC = ActionSpec(("x", "gripper"), ("m", "1"), (0.1, 1.0), "base")
+GIVEN = {"behavior": Actor(NetConfig(latent=8, hidden=(8,)), {"image": (16, 16, 3)}, SPEC)}
 
 
 def rows(rewards, alive, discount=0.5):
@@ -34,11 +40,11 @@ def rows(rewards, alive, discount=0.5):
 
 
 def target_of(algorithm, batch, values, log_std=0.0):
-    """Target where the target critics have these values (E, B, K)."""
+    """y (B,) where the target critics have these values (E, B, K)."""
     algorithm.target_critic = KnownQ(*table(values))
     dist = TanhGaussian(torch.zeros(len(batch.rewards), 2), torch.full((1, 2), log_std))
     torch.manual_seed(0)
-    return algorithm.target(batch, dist)
+    return algorithm.target(batch, dist).value
 
 
 # -- targets ----------------------------------------------------------------------------------
@@ -71,10 +77,44 @@ def test_targets_by_hand(name, clip, build):
 def test_targets_are_clipped_to_the_returns_that_the_rewards_allow(
     rewards, discount, expected, build
 ):
-    algorithm = build("cql", discount=discount, options={"reward_range": rewards})
+    algorithm = build(
+        "cql", clip_targets=True, discount=discount, options={"reward_range": rewards}
+    )
     assert algorithm.value_limits == pytest.approx(expected)
     extreme = target_of(algorithm, rows([0.0, 0.0], [1.0, 1.0]), [[[-1e6], [1e6]]])
     assert extreme.tolist() == pytest.approx(expected)
+
+
+def test_what_a_clip_cuts_off_is_logged_and_clipping_is_off_unless_asked_for(build):
+    """The fall of the targets, by which overfitting is told, would end at 0 and not be seen."""
+    batch = rows([0.0] * 4, [1.0] * 4)
+    values = [[[-30.0], [-1.0], [0.5], [8.0]]]
+    metrics = {}
+    for clip in (False, True):
+        algorithm = build("cql", discount=0.5, **({"clip_targets": True} if clip else {}))
+        algorithm.target_critic = KnownQ(*table(values))
+        dist = TanhGaussian(torch.zeros(4, 2), torch.zeros(1, 2))
+        target, metrics[clip] = algorithm.target(batch, dist)
+        wanted = [0.0, 0.0, 0.25, 2.0] if clip else [-15.0, -0.5, 0.25, 4.0]
+        assert target.tolist() == pytest.approx(wanted)
+    assert metrics[False] == {}
+    found = {name: float(value) for name, value in metrics[True].items()}
+    assert found == pytest.approx({"target_unclipped": -11.25 / 4, "targets_clipped": 0.75})
+
+
+def test_the_share_that_was_clipped_is_in_the_losses_and_in_the_probe(build, batch, losses_of):
+    algorithm = build("cql", clip_targets=True)
+    algorithm.target_critic = KnownQ(lambda a: a[..., 0] * 0 - 5.0)
+    rewards = torch.from_numpy(batch.rewards)
+    bootstrap = torch.from_numpy(batch.bootstrap)
+    unclipped = rewards - 5.0 * bootstrap
+    expected = {
+        "target_unclipped": float(unclipped.mean()),
+        "targets_clipped": float((unclipped < 0).float().mean()),
+    }
+    assert 0.0 < expected["targets_clipped"] < 1.0
+    for found in (losses_of(algorithm, batch).metrics, algorithm.probe(batch)):
+        assert {k: float(found[k]) for k in expected} == pytest.approx(expected)
 
 
 def test_the_target_is_the_mean_over_the_next_actions(build):
@@ -104,9 +144,9 @@ def test_max_backup_draws_as_many_actions_as_it_says(build):
     seen = []
     algorithm.target_critic = KnownQ(lambda a: seen.append(a) or a[..., 0])
     dist = TanhGaussian(torch.zeros(1, 2), torch.zeros(1, 2))
-    got = algorithm.target(rows([0.0], [1.0]), dist)
+    got = algorithm.target(rows([0.0], [1.0]), dist).value
     assert seen[0].shape == (1, 7, 2)
-    assert float(got) == pytest.approx(max(0.0, 0.5 * float(seen[0][..., 0].max())))
+    assert float(got) == pytest.approx(0.5 * float(seen[0][..., 0].max()))
 
 
 def test_entropy_counts_after_the_clip_with_temperature_and_discount(build):
@@ -114,8 +154,11 @@ def test_entropy_counts_after_the_clip_with_temperature_and_discount(build):
     batch = rows([0.0, 0.0], [1.0, 0.0])
     plain, entropy = (
         target_of(
-            build("cql", discount=0.5, initial_alpha=alpha, entropy_backup=on), batch, values, -1.0
-        )
+            build("cql", discount=0.5, initial_alpha=alpha, entropy_backup=on, clip_targets=True),
+            batch,
+            values,
+            -1.0,
+        )  # fmt: skip
         for on in (False, True)
     )
     torch.manual_seed(0)
@@ -238,7 +281,7 @@ def test_each_loss_reaches_its_own_part_only(warm, head, name, settings, build, 
     algorithm = build(name, warm_start_steps=100, nets={"action_head": head}, **settings)
     algorithm.step = 100 - warm
     losses = losses_of(algorithm, batch).parts
-    expected = {"actor", "temperature", "critic"}
+    expected = {"actor", "critic"} | ({"temperature"} if name == "cql" else set())
     expected |= {"multiplier"} if "lagrange" in settings else set()
     expected |= {"beta"} if "tune_beta" in settings and not warm else set()
     fits = name == "brac" and "divergence_form" not in settings and warm
@@ -280,6 +323,18 @@ def test_actor_climbs_q(head, build, batch):
     assert mode.min() > 0.7
 
 
+def test_an_entropy_temperature_of_0_is_no_entropy(build, batch, losses_of):
+    """BRAC's default, as in its reference; the width of the policy costs nothing then."""
+    algorithm = build("brac", warm_start_steps=0, behavior_path=Path("b"), options=GIVEN)
+    assert "temperature" not in losses_of(algorithm, batch).parts
+    with torch.no_grad():
+        algorithm.beta.log.fill_(-100.0)
+    algorithm.critic = KnownQ(lambda a: a[..., 0] * 0)
+    losses = losses_of(algorithm, batch)
+    assert float(losses.metrics["alpha"]) == 0.0
+    assert losses.parts["actor"].item() == pytest.approx(0.0, abs=1e-5)
+
+
 @both
 @pytest.mark.parametrize(("head", "entropy"), [("gaussian", -2.0), ("mixed", -1.0)])
 def test_temperature_is_tuned_to_the_entropy_of_the_continuous_entries(
@@ -287,7 +342,8 @@ def test_temperature_is_tuned_to_the_entropy_of_the_continuous_entries(
 ):
     """It rises when the policy is surer than that and falls when it is not."""
     for log_std, sign in ((-4.0, 1.0), (0.0, -1.0)):
-        algorithm = build(name, nets={"action_head": head})
+        tuned = {"tune_alpha": True, "initial_alpha": 1.0}
+        algorithm = build(name, nets={"action_head": head}, **tuned)
         assert algorithm.target_entropy == entropy
         continuous = 2 if head == "gaussian" else 1
         with torch.no_grad():

@@ -36,8 +36,10 @@ forms = pytest.mark.parametrize(
 
 
 def trained(build, batch, steps=WARM, **settings):
-    """After its warm start; without clipping, so that all of a penalty shows in the target."""
-    settings = {"warm_start_steps": WARM, "actor_lr": 3e-3, "clip_targets": False, **settings}
+    """After its warm start, with all of the penalty in the targets at once."""
+    fits = "divergence_form" not in settings and "behavior_path" not in settings
+    ramp = {"penalty_ramp_steps": 0} if fits and settings.get("value_penalty", True) else {}
+    settings = {"warm_start_steps": WARM, "actor_lr": 3e-3, **ramp, **settings}
     algorithm = build("brac", **settings)
     for _ in range(steps):
         algorithm.update(batch)
@@ -90,6 +92,45 @@ def test_behavior_may_have_another_head_and_has_no_bottleneck(build):
     )
     assert algorithm.behavior.config.action_head == "mixture"
     assert algorithm.actor.bottleneck is not None and algorithm.behavior.bottleneck is None
+
+
+def test_b_is_taken_where_its_held_out_loss_was_least(build, batch, weights):
+    """Training on, it learns the few episodes by heart."""
+    algorithm = build("brac", warm_start_steps=20, actor_lr=3e-3)
+    losses, kept = iter([3.0, 1.0, 2.0] + [1.5] * 9), {}
+    for step in range(20):
+        algorithm.update(batch)
+        due = (step + 1) % 2 == 0
+        assert algorithm.validates_now == due
+        if due:
+            loss = next(losses)
+            if loss == 1.0:
+                kept = of("behavior", weights(algorithm))
+            algorithm.validated({"behavior_loss": loss})
+    assert not same(of("behavior", weights(algorithm)), kept)
+    algorithm.update(batch)
+    assert same(of("behavior", weights(algorithm)), kept) and not algorithm.validates_now
+
+
+def test_what_is_held_out_is_the_loss_of_b(build, batch):
+    algorithm = build("brac", nets={"dropout": 0.5})
+    tensors = algorithm.load(batch)
+    with torch.no_grad():
+        dist = algorithm.behavior.eval()(tensors.observations)
+        expected = -float(dist.log_prob(tensors.actions).mean())
+    algorithm.behavior.train()
+    assert algorithm.validate(batch) == {"behavior_loss": pytest.approx(expected, rel=1e-4)}
+    assert algorithm.probe(batch)["behavior_loss"] == pytest.approx(expected, rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("settings", "fits"), [({}, True), (DUAL, False), ({"behavior_path": Path("b")}, False)]
+)
+def test_only_a_b_that_is_fitted_wants_held_out_episodes(settings, fits):
+    config = BRACConfig(**settings)
+    assert config.fits_behavior == config.holds_out == fits
+    settled = 5000 + 1000 + 600 if fits else 5000
+    assert config.settling_steps == settled
 
 
 @pytest.fixture
@@ -151,7 +192,7 @@ def test_value_penalty_is_in_the_target_and_policy_regularisation_is_not(setting
         for penalty in (True, False):
             algorithm.config = dataclasses.replace(algorithm.config, value_penalty=penalty)
             torch.manual_seed(4)
-            targets.append(algorithm.target(tensors, dist))
+            targets.append(algorithm.target(tensors, dist).value)
         torch.manual_seed(4)
         dist.weighted_actions(1)  # the draw that the value took
         there = dataclasses.replace(
@@ -170,7 +211,7 @@ def test_both_have_it_in_the_actors_loss_after_the_warm_start(
     settings, penalty, build, batch, losses_of
 ):
     algorithm = trained(build, batch, value_penalty=penalty, **settings)
-    for step, counts in ((WARM, True), (0, False)):
+    for step, counts in ((WARM + 1, True), (0, False)):
         algorithm.step = step
         values = []
         for beta in (0.5, 3.0):
@@ -180,17 +221,43 @@ def test_both_have_it_in_the_actors_loss_after_the_warm_start(
         difference = values[1].parts["actor"] - values[0].parts["actor"]
         expected = 2.5 * values[0].metrics["divergence"] if counts else torch.zeros(())
         torch.testing.assert_close(difference.detach(), expected, rtol=1e-3, atol=1e-3)
-        assert values[0].metrics["divergence"].abs() > 1e-4
+        computed = float(values[0].metrics["divergence"].abs())
+        assert computed > 1e-4 if counts else computed == 0.0
 
 
-def test_there_is_no_penalty_in_the_target_while_b_is_not_fitted(build, batch):
-    algorithm = build("brac", warm_start_steps=5)
-    tensors = algorithm.load(batch)
-    with torch.no_grad():
-        dist = algorithm.actor(tensors.next_observations)
-        assert algorithm.next_divergence(tensors, dist) is None
-        algorithm.step = 5
-        assert algorithm.next_divergence(tensors, dist).shape == (12,)
+def penalties(algorithm, batch, steps):
+    """What the targets lose by the divergence at each of the next steps: (largest, of all of D)."""
+    tensors, found = algorithm.load(batch), []
+    for _ in range(steps):
+        with torch.no_grad():
+            dist = algorithm.actor(tensors.next_observations)
+            torch.manual_seed(4)
+            value = algorithm.next_divergence(tensors, dist)
+            torch.manual_seed(4)
+            there = dataclasses.replace(
+                tensors, observations=tensors.next_observations, actions=tensors.next_actions
+            )
+            whole = algorithm.divergence(there, dist)
+        ratio = torch.zeros(()) if value is None else (value / whole)[whole.abs() > 1e-4].max()
+        found.append(round(float(ratio), 4))
+        algorithm.update(batch)
+    return found
+
+
+def test_the_penalty_of_a_b_that_is_fitted_comes_in_little_by_little(build, batch):
+    """At once it would let targets fall by beta D / (1 - discount) within a few steps."""
+    algorithm = build("brac", warm_start_steps=2, penalty_ramp_steps=4, actor_lr=3e-3)
+    assert penalties(algorithm, batch, 8) == [0.0, 0.0, 0.0, 0.25, 0.5, 0.75, 1.0, 1.0]
+
+
+@pytest.mark.parametrize("form", ["given", "dual"])
+def test_the_penalty_of_a_given_b_and_of_the_dual_form_does_not_wait(
+    form, given_behavior, build, batch
+):
+    """The target is the same function of Q and D before and after the end of the warm start."""
+    settings = {"behavior_path": Path("b"), "options": {"behavior": given_behavior}}
+    algorithm = build("brac", warm_start_steps=2, **(DUAL if form == "dual" else settings))
+    assert penalties(algorithm, batch, 4) == [1.0] * 4
 
 
 def test_the_dual_penalty_reads_the_next_data_action_and_none_where_there_is_none(build, batch):
@@ -214,6 +281,8 @@ def test_beta_rises_where_the_divergence_is_above_its_target(
     settings, target, direction, build, batch, losses_of
 ):
     tuned = {"tune_beta": True, "target_divergence": target, "critic_lr": 1e-2, "beta": 2.0}
+    if not settings.get("divergence_form"):
+        settings = {"penalty_ramp_steps": 0, **settings}
     algorithm = build("brac", warm_start_steps=1, **tuned, **settings)
     assert "beta" not in losses_of(algorithm, batch).parts  # b is not fitted yet
     algorithm.step = 1
@@ -233,8 +302,7 @@ def test_beta_stays_unless_it_is_tuned(build, batch):
 @pytest.mark.slow
 def test_the_penalty_pulls_the_policy_to_b(build, batch):
     """With a flat Q and a large beta the policy ends where b is."""
-    algorithm = trained(build, batch, 5, beta=30.0, actor_lr=1e-2, tune_alpha=False,
-                        initial_alpha=1e-3)  # fmt: skip
+    algorithm = trained(build, batch, 5, beta=30.0, actor_lr=1e-2)
     algorithm.critic = algorithm.target_critic = KnownQ(lambda a: a[..., 0] * 0)
     with torch.no_grad():
         algorithm.actor.head[-1].bias.add_(torch.tensor([1.0, -1.0, -1.0, -1.0]))

@@ -209,12 +209,44 @@ def test_lagrange_by_its_formula(build, batch, losses_of):
         algorithm.multiplier.log.fill_(math.log(3.0))
     plain = build("cql", cql_weight=0.0)
     td, got = losses_of(plain, batch), losses_of(algorithm, batch)
-    term = got.metrics["cql_term"]
+    term = got.metrics["cql_term"] + math.log(12)
     added = got.parts["critic"] - td.parts["critic"]
     torch.testing.assert_close(added, 3.0 * 2 * (2.0 * term - 0.7), rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(
         got.parts["multiplier"], -math.log(3.0) * (2.0 * term - 0.7), rtol=1e-4, atol=1e-5
     )
+
+
+@pytest.mark.parametrize(
+    ("settings", "count"),
+    [
+        ({}, 12),
+        ({"cql_samples": (1, 1, 1)}, 3),
+        ({"importance_sampling": False}, 12),
+        ({"cql_variant": "rho", "cql_samples": (0, 5, 0)}, 5),
+        ({"cql_temperature": 0.5}, 12),
+    ],
+    ids=str,
+)
+def test_a_published_gap_counts_from_the_log_sum(settings, count, build):
+    """w (T log sum exp(Q/T) - Q(a_data)) - gap, as the papers' code has it, written out."""
+    algorithm = build("cql", lagrange=True, lagrange_gap=0.7, cql_weight=2.0, **settings)
+    here, there = gaussian(0.4, -0.3), gaussian(-0.6, 0.1)
+    term, _ = regulariser_of(algorithm, (steep, flat), here, there)
+    torch.manual_seed(0)
+    proposals = algorithm.proposals(here, there)
+    temperature = settings.get("cql_temperature", 1.0)
+    corrected = settings.get("importance_sampling", "cql_variant" not in settings)
+    expected = []
+    for function in (steep, flat):
+        exponents = function(proposals.actions) / temperature
+        if corrected:
+            exponents = exponents - proposals.log_density
+        assert exponents.shape[1] == count
+        soft = temperature * exponents.exp().sum(1).log()
+        expected.append(2.0 * (soft.mean() - function(torch.full((1, 1), DATA))).squeeze() - 0.7)
+    losses = algorithm.regulariser_losses(term)
+    torch.testing.assert_close(losses["critic"], sum(expected), rtol=1e-4, atol=1e-4)
 
 
 def test_probe_reports_the_unmultiplied_terms(build, batch):

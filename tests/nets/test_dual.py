@@ -34,6 +34,31 @@ def test_it_stays_at_its_bound():
     assert float(dual.value) == 3.0
 
 
+@pytest.mark.parametrize(("excess", "bound"), [(1.0, 3.0), (-1.0, 1e-8)])
+def test_it_comes_back_from_its_bound_at_once(excess, bound):
+    """A logarithm that ran on would need as many steps back: the constraint cannot be met."""
+    dual = LagrangeMultiplier(2.0, most=3.0)
+    optimizer = torch.optim.SGD(dual.parameters(), lr=0.1)
+
+    def step(value):
+        optimizer.zero_grad()
+        dual.loss(torch.tensor([value])).backward()
+        optimizer.step()
+
+    for _ in range(1000):
+        step(excess)
+    assert float(dual.value) == pytest.approx(bound)
+    for _ in range(3):
+        step(-excess)
+    change = float(dual.value) / bound
+    assert change < 0.9 if excess > 0 else change > 1.1
+
+
+def test_a_value_of_0_is_none():
+    dual = LagrangeMultiplier(0.0)
+    assert float(dual.value) == 0.0 and all(torch.isfinite(p).all() for p in dual.parameters())
+
+
 def test_neither_use_passes_a_gradient_on():
     """The excess learns nothing from the multiplier, nor what is multiplied from its loss."""
     dual, x = LagrangeMultiplier(1.0), torch.tensor(2.0, requires_grad=True)

@@ -72,6 +72,10 @@ def test_an_ideal_camera_sends_a_frame_with_every_tick(node):
     "params, words",
     [
         ({"settings": "{realism: wild}"}, ["'wild'", "use off or mild or harsh"]),
+        (
+            {"settings": "{realism: 'mild,light_gradient=300'}"},
+            ["light_gradient is 300", "use 0..128"],
+        ),
         ({"settings": "{sim_backend: mujoco}"}, ["'mujoco'", "use embedded or roboverse"]),
         ({"settings": "{num_objects: -1}"}, ["num_objects -1", "omit it"]),
         (
@@ -86,7 +90,7 @@ def test_an_ideal_camera_sends_a_frame_with_every_tick(node):
             ),
         ),
     ],
-    ids=["realism", "backend", "objects", "bugs", "not-installed"],
+    ids=["realism", "looks", "backend", "objects", "bugs", "not-installed"],
 )
 def test_a_wrong_setting_is_one_line_and_exit_code_2(node, params, words):
     process, log = node("robot_node.py", task=TASK, **params)

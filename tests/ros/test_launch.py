@@ -29,7 +29,7 @@ def test_every_argument_is_documented(file):
         assert " value=" in line or ' doc="' in line, line
 
 
-@pytest.mark.parametrize("realism", ["off", "harsh"])
+@pytest.mark.parametrize("realism", ["off", "harsh,gripper_delay=1"])
 def test_collect_equals_the_loop_in_one_process(launch, tmp_path, realism):
     out = tmp_path / "ros"
     text = launch(
@@ -51,7 +51,7 @@ def test_collect_equals_the_loop_in_one_process(launch, tmp_path, realism):
         assert np.array_equal(a.images["image"], b.images["image"])
         assert (np.diff(a.timestamps["obs"]) > 0).all()
         ages = [e.timestamps["obs"] - e.timestamps["image"] for e in (a, b)]
-        assert np.array_equal(*ages) and ages[0].any() == (realism == "harsh")
+        assert np.array_equal(*ages) and ages[0].any() == (realism != "off")
         assert not a.held.any()
         for e in (a, b):  # in simulated time nothing takes any
             assert np.array_equal(e.timestamps["state"], e.timestamps["obs"])

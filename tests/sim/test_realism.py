@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from ofrl_robot import specs
+from ofrl_robot.cli import main
 from ofrl_robot.data.episodes.reader import read_episode
 from ofrl_robot.data.episodes.schema import episode_paths
 from ofrl_robot.errors import ConfigError
@@ -18,7 +19,8 @@ from ofrl_robot.robots.config import ArmConfig, load_arm_file
 from ofrl_robot.robots.registry import make_rig
 from ofrl_robot.sim import arm, make
 from ofrl_robot.sim.arm import CONTROL_PERIOD_S, Actuators
-from ofrl_robot.sim.realism import PRESETS, Imperfections, Realism
+from ofrl_robot.sim.realism import PRESETS, Imperfections, Realism, parse_realism
+from ofrl_robot.sim.scripted import make_scripted
 from ofrl_robot.teleop.scripted import ScriptedDevice
 
 GRASP, TRAY = "Widow250SingleObjGrasp-v0", "Widow250PickTray-v0"
@@ -310,3 +312,136 @@ def test_a_recorded_episode_says_how_old_its_frames_were(tmp_path):
         for stamp in captured:
             shown = frames[captured == stamp]
             assert (shown == shown[0]).all(), "one capture time, one frame"
+
+
+# -- gripper, action noise, object size ------------------------------------------------------
+
+
+def test_gripper_delay_holds_back_the_gripper_only():
+    late = imperfect(gripper_delay=2, action_delay=1)
+    sent = [np.full(8, step / 10.0) for step in range(1, 7)]
+    effects = np.array([late.delay(action) for action in sent])
+    np.testing.assert_allclose(effects[:, 0], [0.0, 0.1, 0.2, 0.3, 0.4, 0.5])
+    np.testing.assert_allclose(effects[:, 7], effects[:, 0])
+    np.testing.assert_allclose(effects[:, 6], [0.0, 0.0, 0.0, 0.1, 0.2, 0.3])
+    assert sent[5].tolist() == [0.6] * 8, "the action that was sent is not written on"
+
+
+def test_action_noise_is_on_the_entries_that_move_the_arm():
+    shaky, action = imperfect(action_noise=0.1), np.array([0.5] * 7 + [-1.0])
+    effects = np.array([shaky.delay(action) for _ in range(2000)])
+    assert effects[:, :6].std(axis=0) == pytest.approx(np.full(6, 0.1), rel=0.1)
+    assert effects[:, :6].mean() == pytest.approx(0.5, abs=0.01)
+    assert np.array_equal(effects[:, 6:], np.tile(action[6:], (2000, 1)))
+    full = np.array([imperfect(s, action_noise=0.5).delay(np.ones(8)) for s in range(50)])
+    assert full.max() == 1.0 and full[:, :6].min() < 1.0
+
+
+@pytest.mark.parametrize("task", [TRAY, "Widow250PickTrayMult-v0"])
+def test_object_size_scales_the_object_where_it_lies(task):
+    tops, places = [], []
+    for size in (0.7, 1.0, 1.3):
+        env = make(task, image_size=8, realism=f"object_size={size}")
+        env.reset(seed=3)
+        body, client = env.simulation._placement.target, env.simulation._world.client
+        low, high = arm.pybullet.getAABB(body, physicsClientId=client)
+        tops.append(high[2] + 0.375)
+        places.append(env.ground_truth()["object_position"][:2])
+        env.close()
+    assert tops[0] / tops[1] == pytest.approx(0.7, rel=0.08)
+    assert tops[2] / tops[1] == pytest.approx(1.3, rel=0.08)
+    np.testing.assert_allclose(places, np.tile(places[1], (3, 1)), atol=2e-3)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "task", [GRASP, "Widow250PlaceTray-v0", "Widow250DrawerGrasp-v0"], ids=["grasp", "held", "ball"]
+)
+@pytest.mark.parametrize("size", [0.8, 1.2])
+def test_objects_of_another_size_can_be_handled(task, size):
+    env, policy = make(task, image_size=4, realism=f"object_size={size}"), make_scripted(task)
+    wins = 0
+    for seed in range(5):
+        env.reset(seed=seed)
+        policy.reset(seed)
+        ended = False
+        while not ended:
+            _, reward, _, ended, _ = env.step(policy.act(env.ground_truth()))
+        wins += reward > 0.0
+    env.close()
+    assert wins >= 4
+
+
+# -- the text --------------------------------------------------------------------------------
+
+
+HARSH = PRESETS["harsh"]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("harsh", HARSH),
+        ("camera_latency=2", Realism(camera_latency=2)),
+        ("off,dropped_frames=0.5", Realism(dropped_frames=0.5)),
+        ("looks=harsh", Realism(looks=HARSH.looks)),
+        (
+            "mild, light_gradient = 30",
+            dataclasses.replace(
+                PRESETS["mild"], looks=dataclasses.replace(PRESETS["mild"].looks, light_gradient=30)
+            ),
+        ),
+        ("harsh,looks=off", dataclasses.replace(HARSH, looks=Realism().looks)),
+        ("lag_s=0.05,stiction_rad=1e-3", Realism(actuators=Actuators(0.05, 1e-3))),
+        ("object_size=1,action_noise=0", Realism()),
+    ],
+    ids=str,
+)
+def test_a_text_names_presets_and_settings(text, expected):
+    assert parse_realism(text) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("wild", "realism 'wild' is unknown; use off or mild or harsh, or NAME=VALUE"),
+        ("", "realism '' is unknown"),
+        ("mild,harsh", "realism has 'harsh' after a comma; use NAME=VALUE there"),
+        ("camera_latncy=2", "realism has no setting 'camera_latncy'; use camera_latency"),
+        ("looks=wild", "realism 'wild' is unknown"),
+        ("camera_latency=two", "camera_latency is 'two'; use a number"),
+        ("camera_latency=1.5", "camera_latency 1.5 is not a whole number in 0..100"),
+        ("camera_latency=nan", "camera_latency nan is not a whole number"),
+        ("camera_latency=inf", "camera_latency inf is not a whole number"),
+        ("light_gradient=300", "light_gradient is 300; use 0..128"),
+        ("object_size=2", "object_size is 2; use 0.7..1.3"),
+        ("action_noise=nan", "action_noise is nan; use 0..1"),
+        ("lag_s=-1", "lag_s"),
+        ("actuators=1", "realism has no setting 'actuators'"),
+        ("mild,", "realism has '' after a comma"),
+    ],
+    ids=str,
+)
+def test_a_text_that_says_nothing_possible_is_refused(text, message):
+    with pytest.raises(ConfigError) as refused:
+        parse_realism(text)
+    assert message in str(refused.value)
+
+
+@pytest.mark.parametrize("text", ["looks=mild", "object_size=0.9", "light_angle=5"])
+def test_the_real_roboverse_keeps_its_looks(text):
+    with pytest.raises(ConfigError, match="roboverse backend has looks and objects of its own"):
+        make(GRASP, sim_backend="roboverse", realism=text)
+
+
+def test_the_command_line_takes_the_same_text(tmp_path, capsys):
+    words = ["collect", "--task", GRASP, "--episodes", "1", "--image-size", "8"]
+    realism = "off,light_gradient=30,gripper_delay=1"
+    assert main([*words, "--realism", realism, "--out", str(tmp_path / "a")]) == 0
+    (path,) = episode_paths(tmp_path / "a")
+    assert read_episode(path).meta.environment["realism"] == realism
+    capsys.readouterr()
+    assert main([*words, "--realism", "light_gradient=300", "--out", str(tmp_path / "b")]) == 2
+    error = capsys.readouterr().err
+    assert "light_gradient is 300; use 0..128" in error and error.count("\n") == 1
+    assert not (tmp_path / "b").exists()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 
 import h5py
@@ -9,13 +10,14 @@ import numpy as np
 import pytest
 
 from ofrl_robot.data.datasets.dataset import open_dataset
+from ofrl_robot.data.datasets.splits import split
 from ofrl_robot.data.replay.buffer import ReplayBuffer
 from ofrl_robot.errors import ConfigError, DatasetError, SpecMismatchError
 from ofrl_robot.training import run_folder
 from ofrl_robot.training.learner import Learner
 from ofrl_robot.training.loop import train
 from ofrl_robot.training.probe import Probe
-from tests.training.small_run import config
+from tests.training.small_run import HYPER, config
 
 
 @pytest.fixture
@@ -45,6 +47,42 @@ def test_the_range_of_rewards_covers_the_prior_too(both):
     learner = Learner(config(make_all_ones(task), prior=prior))
     assert learner.data.reward_range == (0.0, 1.0)
     assert learner.algorithm.value_limits == pytest.approx((0.0, 10.0))
+
+
+@pytest.mark.slow
+def test_a_fitted_behaviour_policy_holds_out_every_20th_episode(make_dataset):
+    """Also of the chosen ones; fewer than 20 are too few, and a split valid is held out instead."""
+    folder = make_dataset(episodes=41)
+    whole = Learner(config(folder, "brac")).data
+    assert [len(whole.stores[0]), len(whole.valid)] == [39 * 5, 2 * 5]
+    paths = open_dataset(folder).paths
+    assert whole.dataset.paths == [p for k, p in enumerate(paths) if k not in (19, 39)]
+    first = Learner(config(folder, "brac", num_traj=20)).data
+    assert [len(first.stores[0]), len(first.valid)] == [19 * 5, 5]
+    assert Learner(config(folder, "brac", num_traj=19)).data.valid is None
+    assert Learner(config(folder)).data.valid is None
+    split(folder, 0.2)
+    with_split = Learner(config(folder, "brac", split="train")).data
+    assert len(with_split.stores[0]) + len(with_split.valid) == 41 * 5
+    assert len(with_split.valid) > 2 * 5
+
+
+@pytest.mark.slow
+def test_the_behaviour_policy_is_validated_while_it_is_fitted(make_dataset, tmp_path):
+    algo = dataclasses.replace(HYPER["brac"], warm_start_steps=4)
+    learner = Learner(config(make_dataset(episodes=20), "brac", algo))
+    seen, real = [], learner.algorithm.validated
+
+    def note(metrics):
+        seen.append((learner.step, metrics["behavior_loss"]))
+        real(metrics)
+
+    learner.algorithm.validated = note
+    while learner.step < 6:
+        learner.update()
+    assert [step for step, _ in seen] == [1, 2, 3, 4]
+    best = min(loss for _, loss in seen)
+    assert learner.measure()["valid_behavior_loss"] == pytest.approx(best, rel=1e-5)
 
 
 @pytest.mark.slow
@@ -93,7 +131,7 @@ def test_the_held_out_split_is_measured_too(make_dataset, tmp_path):
     (data / "splits.json").write_text(json.dumps(splits))
     folder = train(config(data, split="train"), tmp_path / "run")
     rows = run_folder.read_metrics(folder)
-    held_out = {"valid_data_q", "valid_td_error", "valid_data_log_prob"}
+    held_out = {"valid_data_q", "valid_td_error", "valid_cql_term", "valid_data_log_prob"}
     assert {name for name in rows[0] if name.startswith("valid")} == held_out
     assert all(np.isfinite(row["valid_data_q"]) for row in rows)
     learner = Learner(config(data, split="train"))

@@ -35,7 +35,7 @@ Q_METRICS = ["data_q", "data_q_min", "policy_q", "mode_q", "random_q", "td_error
 COLUMNS = {
     "bc": SHARED,
     "cql": SHARED + Q_METRICS + ["cql_term"],
-    "brac": SHARED + Q_METRICS + ["divergence", "conservative_q"],
+    "brac": SHARED + Q_METRICS + ["divergence", "conservative_q", "behavior_loss"],
 }
 
 

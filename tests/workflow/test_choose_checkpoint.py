@@ -104,6 +104,19 @@ def test_the_warm_start_is_read_from_the_config(make_run, metrics):
     assert diagnose_run(make_run(metrics(curve), name="b")).peak_step == 500
 
 
+def test_what_brac_s_penalty_does_to_q_as_it_comes_in_is_not_judged(make_run, metrics):
+    """Warm start 1000, ramp 1000, three time constants of 200 steps; then flat: no overfit. A
+    run too short for that is judged from the warm start on."""
+    q = np.concatenate([np.full(2, 5.0), np.linspace(4.9, 3.0, 4), np.full(10, 3.0)])
+    settings = {"warm_start_steps": 1000, "penalty_ramp_steps": 1000, "target_rate": 0.005}
+    for curve, expected in ((q, GOOD), (np.linspace(5.0, 3.0, 8), OVERFIT)):
+        run = make_run(metrics(curve), name=f"run{len(curve)}", algo="brac")
+        config = json.loads((run / "config.json").read_text())
+        config["algo_config"] = {**settings, "value_penalty": True}
+        (run / "config.json").write_text(json.dumps(config))
+        assert diagnose_run(run).verdict == expected, len(curve)
+
+
 def test_diagnosing_writes_nothing(make_run, metrics):
     run = make_run(metrics(PEAKED))
     before = sorted(run.rglob("*"))

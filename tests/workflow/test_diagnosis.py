@@ -10,7 +10,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ofrl_robot.errors import CheckpointError
-from ofrl_robot.workflow.diagnosis import GOOD, NO_VALUE, OVERFIT, UNDERFIT, Diagnosis, diagnose
+from ofrl_robot.workflow.diagnosis import (
+    CLIPPED,
+    GOOD,
+    NO_VALUE,
+    OVERFIT,
+    UNDERFIT,
+    Diagnosis,
+    diagnose,
+)
 
 Rows = List[Dict[str, float]]
 
@@ -68,6 +76,23 @@ def test_a_critic_that_misses_its_targets_underfits():
 
 def test_overfitting_is_looked_for_first():
     assert diagnose(rows(peaked(16), td=0.8)).verdict == OVERFIT
+
+
+def clipped(q: Sequence[float], share: float, td: float) -> Rows:
+    return [{**row, "targets_clipped": share, "target_unclipped": -5.0} for row in rows(q, td=td)]
+
+
+@pytest.mark.parametrize(("td", "otherwise"), [(0.8, UNDERFIT), (0.1, GOOD)])
+def test_no_verdict_is_read_off_clipped_targets(td, otherwise):
+    """On 10 episodes the critic overfits: with the clip its curve is flat, and the variance of
+    its targets collapses, which is what underfitting looks like."""
+    flat = np.full(12, 0.3) + noise(12, 0.01, 0)
+    found = diagnose(clipped(flat, 0.4, td))
+    assert (found.verdict, found.selected_step) == (CLIPPED, 6000)
+    assert [c.settings for c in found.corrections] == [{"clip_targets": False}]
+    assert any("40 % of the targets were clipped" in reason for reason in found.reasons)
+    assert diagnose(clipped(flat, 0.04, td)).verdict == otherwise
+    assert diagnose(clipped(peaked(12), 0.4, td)).verdict == OVERFIT
 
 
 def test_targets_without_variance_underfit_rather_than_divide_by_zero():

@@ -37,13 +37,14 @@ class ActorCriticConfig(AlgoConfig):
     entropy_backup: bool = False
     """Subtract temperature * log pi of the next action in the target. Off is what the papers'
     code calls deterministic backup (its next action is sampled nevertheless)."""
-    clip_targets: bool = True
+    clip_targets: bool = False
     """Clip targets to the range of returns that the rewards allow, e.g. [0, 1/(1-discount)] for
-    rewards of 0 and 1. Entropy and penalties come after."""
+    rewards of 0 and 1. Entropy and penalties come after. A fall of dataset Q, by which overfitting
+    is told, ends at the clip: beyond 5 % of clipped targets there is no verdict."""
     initial_alpha: float = 1.0
     """Entropy temperature at the start; it is then tuned to a target entropy of -A. SAC's 1.0
     keeps the policy wide for thousands of steps, and value does not travel back through wide
-    sampled next actions: 0.1 does (docs/experiments.md)."""
+    sampled next actions: 0.1 does (docs/experiments.md). 0, with --no-tune-alpha: no entropy."""
     tune_alpha: bool = True
     """Tune the entropy temperature; else it stays at initial_alpha."""
     target_entropy: float = -1.0
@@ -77,8 +78,8 @@ class ActorCriticConfig(AlgoConfig):
             require(self, name, 1)
         require(self, "target_rate", 0.0, 1.0, low_open=True)
         require(self, "ensemble_lambda", 0.0, 1.0)
-        for name in ("critic_lr", "initial_alpha"):
-            require(self, name, 0.0, low_open=True)
+        require(self, "critic_lr", 0.0, low_open=True)
+        require(self, "initial_alpha", 0.0, low_open=self.tune_alpha, fix="0 needs --no-tune-alpha")
         for name in ("actor_bc_weight", "warm_start_steps", "dr3_weight", "regularization_const"):
             require(self, name, 0.0)
 

@@ -84,6 +84,16 @@ class AlgoConfig:
         require(self, "bottleneck_const", 0.0)
 
     @property
+    def holds_out(self) -> bool:
+        """Whether it needs held-out episodes; without a split every 20th is one."""
+        return False
+
+    @property
+    def settling_steps(self) -> int:
+        """Steps in which the average Q moves for other reasons than fit; the verdict skips them."""
+        return self.warm_start_steps
+
+    @property
     def behavior_checkpoint(self) -> Optional[Path]:
         """Run folder or checkpoint of a policy that the algorithm is given, or None."""
         return None

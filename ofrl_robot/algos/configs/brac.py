@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from pathlib import Path
 from typing import Literal, Optional
 
@@ -14,11 +15,21 @@ from ofrl_robot.nets.config import Head, NetConfig
 
 @dataclasses.dataclass(frozen=True)
 class BRACConfig(ActorCriticConfig):
-    """Behaviour regularised actor critic (Wu et al. 2019, arXiv 1911.11361)."""
+    """Behaviour regularised actor critic (Wu et al. 2019, arXiv 1911.11361).
+
+    As in its reference there is no entropy term: the KL to the data holds one.
+    """
 
     name = "brac"
     algorithm_path = "ofrl_robot.algos.brac:BRAC"
     unused_parameters = True  # the behaviour policy, after the warm start
+
+    initial_alpha: float = 0.0
+    """Entropy temperature; 0 is none, as in BRAC's own code. With --tune-alpha: at the start."""
+    tune_alpha: bool = False
+    """Tune the entropy temperature to target_entropy; else it stays at initial_alpha."""
+    warm_start_steps: int = 5000
+    """Steps in which the actor only imitates and the behaviour policy is fitted."""
 
     divergence: Literal["kl", "mmd", "density", "wasserstein"] = "kl"
     """Divergence of the policy pi from the behaviour policy b: "kl", "mmd" (Laplacian kernel),
@@ -35,6 +46,9 @@ class BRACConfig(ActorCriticConfig):
     """See tune_beta."""
     value_penalty: bool = True
     """Divergence in target and actor loss (BRAC-v); off: in the actor loss only (BRAC-p)."""
+    penalty_ramp_steps: int = 1000
+    """Steps after the warm start in which value_penalty grows to its full weight, for a behaviour
+    policy that is fitted; from the first step on for one that is given, and for the dual form."""
     divergence_samples: int = 4
     """Actions per state of pi, and of b for mmd."""
     mmd_sigma: float = 20.0
@@ -57,7 +71,7 @@ class BRACConfig(ActorCriticConfig):
             require(self, name, 0.0, low_open=True)
         for name in ("divergence_samples", "discriminator_steps"):
             require(self, name, 1)
-        for name in ("gradient_penalty", "target_divergence"):
+        for name in ("gradient_penalty", "target_divergence", "penalty_ramp_steps"):
             require(self, name, 0.0)
 
     def check(self, nets: NetConfig) -> None:
@@ -89,10 +103,32 @@ class BRACConfig(ActorCriticConfig):
                     "different action spaces",
                     "use mixed for both or for neither",
                 )
+        if not self.fits_behavior:
+            refuse_unused(self, "a behaviour policy that is fitted", "penalty_ramp_steps")
+        if not self.value_penalty:
+            refuse_unused(self, "--value-penalty", "penalty_ramp_steps")
         if self.divergence != "mmd":
             refuse_unused(self, "--divergence mmd", "mmd_sigma")
         if not self.tune_beta:
             refuse_unused(self, "--tune-beta", "target_divergence")
+
+    @property
+    def fits_behavior(self) -> bool:
+        """Whether the behaviour policy is fitted during the warm start."""
+        return self.divergence_form == "primal" and self.behavior_path is None
+
+    @property
+    def holds_out(self) -> bool:
+        """Whether it needs held-out episodes: for the choice of the behaviour policy."""
+        return self.fits_behavior
+
+    @property
+    def settling_steps(self) -> int:
+        """Steps of warm start and ramp, and three time constants of the target critics."""
+        if not (self.value_penalty and self.fits_behavior):
+            return self.warm_start_steps
+        follow = math.ceil(3.0 / self.target_rate)
+        return self.warm_start_steps + self.penalty_ramp_steps + follow
 
     @property
     def behavior_checkpoint(self) -> Optional[Path]:

@@ -28,14 +28,15 @@ class CQLConfig(ActorCriticConfig):
     """Actions per state that estimate it: uniform, of the policy here, of the policy at the next
     image. Variant "rho" has only the policy's."""
     importance_sampling: bool = True
-    """Correct each value for the density its action was drawn with (variant "h")."""
+    """Correct each value for the density its action was drawn with (variant "h"; the papers'
+    code: min_q_version 3; without: 2)."""
     cql_temperature: float = 1.0
     """T of the soft maximum T log sum exp(Q/T)."""
     lagrange: bool = False
-    """Tune a multiplier of the conservative term so that cql_weight * R stays near
-    lagrange_gap."""
+    """Tune a multiplier of the conservative term so that it stays near lagrange_gap."""
     lagrange_gap: float = 5.0
-    """See lagrange."""
+    """Threshold as the papers count it: of cql_weight * (R + cql_temperature * log K), K the
+    sampled actions. Their soft maximum is a log-sum, that in R a log-mean."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

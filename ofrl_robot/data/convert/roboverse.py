@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Any, Tuple
+from typing import Any, Optional, Tuple
 
 import numpy as np
 
@@ -159,14 +159,24 @@ def _same(after: Tuple[np.ndarray, np.ndarray], before: Tuple[np.ndarray, np.nda
     return bool(np.abs(after[0].astype(np.int16) - before[0]).max() <= _RENDERING_NOISE)
 
 
-def _image(value: Any, where: str, step: int) -> np.ndarray:
-    """Return uint8 (H, W, 3). A flat image is square, rows first, as the collectors store it."""
+def as_picture(value: Any) -> Optional[np.ndarray]:
+    """Return a recorded image as uint8 (H, W, 3), None for anything else.
+
+    A flat image is square, rows first, as the collectors store it.
+    """
     if isinstance(value, np.ndarray) and value.dtype == np.uint8 and value.size > 0:
         if value.ndim == 3 and value.shape[2] == 3:
             return value
         side = int(round((value.size / 3) ** 0.5))
         if value.shape == (3 * side * side,):
             return value.reshape(side, side, 3)
+    return None
+
+
+def _image(value: Any, where: str, step: int) -> np.ndarray:
+    picture = as_picture(value)
+    if picture is not None:
+        return picture
     shown = f"{value.dtype} {value.shape}" if isinstance(value, np.ndarray) else type(value)
     raise _bad_step(f"image is {shown}, expected uint8 (H, W, 3)", where, step)
 

@@ -5,13 +5,16 @@ from __future__ import annotations
 import dataclasses
 import math
 from pathlib import Path
-from typing import List, Optional, Sequence
+from typing import List, Literal, Optional, Sequence
 
 from ofrl_robot.data.datasets.dataset import Dataset, open_dataset
 from ofrl_robot.data.datasets.splits import select
+from ofrl_robot.data.episodes.schema import SUCCESS
 from ofrl_robot.data.replay.transition_store import TransitionStore, open_transition_store
-from ofrl_robot.errors import ConfigError, SpecMismatchError
+from ofrl_robot.errors import ConfigError, DatasetError, SpecMismatchError
 from ofrl_robot.specs import require_same
+
+HOLD_OUT_EVERY = 20  # of the episodes, where some are held out and there is no split
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,6 +25,8 @@ class Source:
         folder: of the dataset.
         first: use at most this many episodes, the first ones (0 = all).
         split: use only the episodes of this split (empty = all).
+        part: of those, "held_out" takes every 20th, "rest" the others, "" all.
+        successes: of those, use only the ones that are labelled a success.
         reward_scale, reward_bias: rewards become reward * scale + bias; scale 0 removes them, as
             for prior data that shows another task.
 
@@ -32,6 +37,8 @@ class Source:
     folder: Path
     first: int = 0
     split: str = ""
+    part: Literal["", "rest", "held_out"] = ""
+    successes: bool = False
     reward_scale: float = 1.0
     reward_bias: float = 0.0
 
@@ -82,12 +89,26 @@ def open_sources(
         _require_alike(dataset, datasets[0])
     opened = []
     for source, dataset in zip(sources, datasets):
-        episodes = select(dataset, source.first, source.split)
+        episodes = _chosen(dataset, source)
         store = open_transition_store(dataset, observe, cache, episodes, memory_mb)
         memory_mb -= store.resident_bytes / (1 << 20)
         store = store.relabelled(source.reward_scale, source.reward_bias)
         opened.append(OpenSource(dataset.subset(episodes), store))
     return opened
+
+
+def _chosen(dataset: Dataset, source: Source) -> List[int]:
+    """Return the positions of the episodes that ``source`` uses."""
+    episodes = select(dataset, source.first, source.split)
+    if source.part:
+        held_out = set(episodes[HOLD_OUT_EVERY - 1 :: HOLD_OUT_EVERY])
+        episodes = [k for k in episodes if (k in held_out) == (source.part == "held_out")]
+    if source.successes:
+        episodes = [k for k in episodes if dataset.metas[k].success == SUCCESS]
+    if not episodes:
+        what = "a success" if source.successes else f"{HOLD_OUT_EVERY} or more"
+        raise DatasetError(f"not one of its episodes is {what}", "collect more", dataset.folder)
+    return episodes
 
 
 def _require_alike(dataset: Dataset, reference: Dataset) -> None:

@@ -1,4 +1,4 @@
-"""Read roboverse's recorded trajectories for a replay, without their images.
+"""Read roboverse's recorded trajectories for a replay.
 
 The converter (``data/convert/roboverse.py``) makes training data and is strict about every field.
 Here an episode only needs the fields that a replay compares, in lists, tuples or arrays.
@@ -12,6 +12,7 @@ from typing import Any, Dict, List, Optional, Sequence, Sized
 import numpy as np
 
 from ofrl_robot import specs
+from ofrl_robot.data.convert.roboverse import as_picture
 from ofrl_robot.data.convert.unpickle import load_npy_objects
 from ofrl_robot.errors import DatasetError
 from ofrl_robot.evaluation.fidelity.replay import Recording
@@ -64,6 +65,7 @@ def parse_recording(raw: Any) -> Recording:
         object_orientation=_observed(observed[:1], "object_orientation", 4)[0],
         rewards=rewards[:, 0],
         infos=infos,
+        images=_images(observed),
     )
 
 
@@ -84,6 +86,17 @@ def _observed(observations: Sequence[Any], key: str, size: int) -> np.ndarray:
     if not all(isinstance(o, dict) and key in o for o in observations):
         raise DatasetError(f"its observations have no {key}")
     return _rows([o[key] for o in observations], key, size)
+
+
+def _images(observed: Sequence[Any]) -> Optional[np.ndarray]:
+    """Return the pictures uint8 (len, H, H, 3), None unless all are there, alike and square."""
+    pictures = [as_picture(one.get("image")) for one in observed]
+    found = [picture for picture in pictures if picture is not None]
+    shapes = {picture.shape for picture in found}
+    if len(found) < len(pictures) or len(shapes) != 1:
+        return None
+    height, width, _ = shapes.pop()
+    return np.array(found) if height == width else None
 
 
 def _infos(values: Any) -> Dict[str, np.ndarray]:

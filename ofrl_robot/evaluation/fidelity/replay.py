@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, Dict, Optional
+from typing import Any, Dict, List, Optional
 
 import numpy as np
 
@@ -35,6 +35,7 @@ class Recording:
         rewards: (T,); above 0 is success.
         infos: (T,) each, roboverse's numeric info entries after each step, by name; empty when
             none were recorded.
+        images: (T+1, S, S, 3) uint8 RGB of the camera, None when none were recorded.
     """
 
     actions: np.ndarray
@@ -43,6 +44,7 @@ class Recording:
     object_orientation: np.ndarray
     rewards: np.ndarray
     infos: Dict[str, np.ndarray]
+    images: Optional[np.ndarray] = None
 
     @property
     def held_at_start(self) -> bool:
@@ -78,12 +80,18 @@ class Replay:
             until it leaves the fingers.
         recorded: the end of the recording.
         replayed: the end of the replay.
+        pixel_errors: (T+1,) mean absolute difference of the frames before and after each step,
+            of 255, over all pixels and colours; empty when no images were recorded.
+        frames: (2, 3, S, S, 3) uint8, the recorded and the rendered frames at the start, in the
+            middle and at the end; None when no images were recorded.
     """
 
     errors_mm: np.ndarray
     free_steps: int
     recorded: Outcome
     replayed: Outcome
+    pixel_errors: np.ndarray
+    frames: Optional[np.ndarray]
 
 
 def replay(
@@ -103,9 +111,11 @@ def replay(
     _require_same_start(simulation, recording)
     key = simulation.task.success_key
     positions, successes = [], []
+    rendered = _Rendered(simulation, recording.images)
     free_steps = _recorded_free_steps(recording)
     for step, action in enumerate(recording.actions):
         simulation.step(action)
+        rendered.compare()
         positions.append(simulation.state()[:3])
         successes.append(bool(simulation.info()[key]))
         if step < free_steps and not recording.held_at_start and simulation.touching():
@@ -117,7 +127,34 @@ def replay(
         free_steps=free_steps,
         recorded=_outcome(rewarded, {k: v[-1] for k, v in recording.infos.items()}),
         replayed=_outcome(np.array(successes), simulation.info()),
+        pixel_errors=np.array(rendered.errors),
+        frames=rendered.frames(),
     )
+
+
+class _Rendered:
+    """The frames of a replay, compared as they come with the recorded ones, if there are any."""
+
+    def __init__(self, simulation: EmbeddedSimulation, recorded: Optional[np.ndarray]) -> None:
+        self._simulation = simulation
+        self._recorded = recorded
+        self._pairs: List[np.ndarray] = []
+        self.errors: List[float] = []
+        self.compare()
+
+    def compare(self) -> None:
+        """Render the scene as it is now and note how far it is from the next recorded frame."""
+        if self._recorded is None:
+            return
+        step, last = len(self.errors), len(self._recorded) - 1
+        recorded = self._recorded[step]
+        image = self._simulation.image(len(recorded))
+        self.errors.append(float(np.abs(image.astype(np.int16) - recorded).mean()))
+        self._pairs += [np.array([recorded, image])] * (0, last // 2, last).count(step)
+
+    def frames(self) -> Optional[np.ndarray]:
+        """Return what ``Replay.frames`` holds."""
+        return None if self._recorded is None else np.stack(self._pairs, axis=1)
 
 
 def _first_state(recording: Recording) -> Dict[str, Any]:

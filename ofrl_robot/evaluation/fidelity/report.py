@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 import json
 import os
 from pathlib import Path
 from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple, Union
 
 import numpy as np
+from PIL import Image
 
 from ofrl_robot import files
 from ofrl_robot.data.convert.roboverse import task_of
@@ -19,6 +21,7 @@ from ofrl_robot.sim.simulation import EmbeddedSimulation
 from ofrl_robot.sim.tasks import find
 
 LINE_WIDTH = 79
+PICTURE_SIDE = 192  # pixels per frame of the picture, at least
 _FREE_ERRORS = ("mean_mm", "median_mm", "p95_mm")  # of the steps before first contact
 _ALL_ERRORS = ("all_median_mm", "all_p95_mm")
 HEADER = (
@@ -49,7 +52,8 @@ class Fidelity:
         ``mean_mm``, ``median_mm``, ``p95_mm`` are over the steps before first contact of all
         episodes together, ``all_median_mm``, ``all_p95_mm`` over all steps. An agreement is
         the fraction of episodes that end alike (``_any``: that both reach success at any step,
-        or both never). A value without any data is None.
+        or both never). Pixels are mean absolute differences of 255: of the mean first frames,
+        of every episode's first frame, and of all frames. A value without any data is None.
         """
         pairs = [(r.recorded, r.replayed) for r in self.replays.values()]
         drawers = []
@@ -63,6 +67,10 @@ class Fidelity:
             "file": self.file.name,
             "env": self.env,
             **_errors(list(self.replays.values())),
+            "first_mean_px": self._first_mean_px(),
+            "first_px": _mean(
+                [r.pixel_errors[0] for r in self.replays.values() if len(r.pixel_errors)]
+            ),
             "success_agreement": _mean([a.success == b.success for a, b in pairs]),
             "success_agreement_any": _mean([a.success_any == b.success_any for a, b in pairs]),
             "drawer_agreement": _mean(drawers),
@@ -79,6 +87,14 @@ class Fidelity:
             "skipped": [{"episode": n, "reason": reason} for n, reason in self.skipped.items()],
         }
 
+    def _first_mean_px(self) -> Optional[float]:
+        """Return how far the mean recorded first frame is from the mean rendered one, of 255."""
+        pairs = [r.frames[:, 0] for r in self.replays.values() if r.frames is not None]
+        if len({pair.shape for pair in pairs}) != 1:  # none, or of several sizes
+            return None
+        recorded, rendered = np.mean(pairs, axis=0)
+        return float(np.abs(recorded - rendered).mean())
+
     def lines(self) -> List[str]:
         """Return the summary below the table."""
         found = self.to_dict()
@@ -92,6 +108,12 @@ class Fidelity:
             f"success agrees in {found['success_agreement']:.0%} at the last step, in "
             f"{found['success_agreement_any']:.0%} at any step",
         ]
+        if found["all_px"] is not None:
+            mean, first = (_text(found[key], "{:.1f}") for key in ("first_mean_px", "first_px"))
+            lines.append(
+                f"pictures differ by {first} of 255 in first frames ({mean} in their means), by "
+                f"{found['all_px']:.1f} in all"
+            )
         if found["drawer_agreement"] is not None:
             apart = _text(found["drawer_opening_error_median"], "{:.1f}", 100.0)
             lines.append(
@@ -157,7 +179,7 @@ def require_writable(report: Path) -> None:
     """
     parent = next(p for p in report.absolute().parents if p.exists())
     if report.is_dir() or not (parent.is_dir() and os.access(parent, os.W_OK)):
-        raise OutputError("the report cannot be written there", "choose another --report", report)
+        raise OutputError("the report cannot be written there", "choose another file", report)
 
 
 def write_report(fidelity: Fidelity, report: Path) -> None:
@@ -169,6 +191,25 @@ def write_report(fidelity: Fidelity, report: Path) -> None:
     files.make_folder(report.parent)
     text = json.dumps(fidelity.to_dict(), indent=2, allow_nan=False)
     files.write_whole(report, f"{text}\n")
+
+
+def write_picture(fidelity: Fidelity, picture: Path) -> None:
+    """Write a PNG of one episode: recorded above, rendered below; start, middle and end.
+
+    Raises:
+        DatasetError: no replayed episode has images.
+        OutputError: the disk refuses.
+    """
+    shown = [one.frames for one in fidelity.replays.values() if one.frames is not None]
+    if not shown:
+        raise DatasetError("has no images to show", "leave --picture out", fidelity.file)
+    rows = [np.concatenate(list(frames), axis=1) for frames in shown[0]]
+    scale = max(1, PICTURE_SIDE // shown[0].shape[2])
+    pixels = np.concatenate(rows).repeat(scale, axis=0).repeat(scale, axis=1)
+    encoded = io.BytesIO()
+    Image.fromarray(pixels).save(encoded, "PNG", optimize=True)
+    files.make_folder(picture.parent)
+    files.write_whole(picture, encoded.getvalue())
 
 
 def _errors(replays: Sequence[Replay]) -> Dict[str, Any]:
@@ -183,6 +224,7 @@ def _errors(replays: Sequence[Replay]) -> Dict[str, Any]:
         "p95_mm": _percentile(free, 95),
         "all_median_mm": _percentile(every, 50),
         "all_p95_mm": _percentile(every, 95),
+        "all_px": _mean(np.concatenate([r.pixel_errors for r in replays])),
     }
 
 

@@ -26,6 +26,7 @@ SLIDE_JOINT, HANDLE_LINK = 1, 5
 
 SIDE_TRAY_XY = (0.80, 0.0)
 BALL_REST = -0.355  # height of the ball in the drawer, m
+BALL_RADIUS = 0.0163  # of its underside, m
 BALL_AHEAD = 0.12  # where it is dropped, from the middle of the closed drawer
 BALL_SPREAD = 0.015
 
@@ -92,7 +93,8 @@ class DrawerTask(Task):
             at = min(at + again, 0.125)
         self.drawer.slide(world, at)
         x = self.drawer_position[0] + BALL_AHEAD + rng.uniform(-BALL_SPREAD, BALL_SPREAD)
-        ball = (x - opened + at, self.drawer_position[1], BALL_REST)
+        rest = BALL_REST + BALL_RADIUS * (world.object_size - 1.0)
+        ball = (x - opened + at, self.drawer_position[1], rest)
         self.target = world.load("ball", ball, HALF_TURN)
         world.step(10)
 

@@ -33,6 +33,7 @@ HOLDING_SPEEDS = (0.0458, -0.1495, 0.2602, -0.0301, -0.4107, 0.0682, -0.0194)
 HELD_XY = (0.6000, 0.1527)
 HELD_UNDERSIDE = -0.2436
 CLOSING_FINGERS = 0.027  # from here the fingers close on it; the widest object needs 0.026 m
+HALF_WIDTH = 0.0125  # of the block, m
 CLOSING_SUBSTEPS = 15
 ARM_BRAKE = 500.0  # N m; holds the arm still while the fingers close
 
@@ -100,7 +101,7 @@ class PickTray(Task):
         self._container = np.array([spot[0], spot[1], TABLE_HEIGHT])
         world.load(self.container.asset, self._container, fixed=True)
         if self.in_gripper:
-            self.target = self.load_object(world, self._held_position())
+            self.target = self.load_object(world, self._held_position(world))
         else:
             self.target = self.load_object(world, (spot[2], spot[3], DROP_HEIGHT))
             world.step(SETTLE_SUBSTEPS)
@@ -113,11 +114,11 @@ class PickTray(Task):
         return world.load("block", position, HALF_TURN)
 
     def underside(self) -> float:
-        """Return the depth of this episode's object below its frame, m."""
+        """Return the depth of this episode's object, at its usual size, below its frame, m."""
         return BLOCK_UNDERSIDE
 
-    def _held_position(self) -> Tuple[float, float, float]:
-        return (*HELD_XY, HELD_UNDERSIDE + self.underside())
+    def _held_position(self, world: World) -> Tuple[float, float, float]:
+        return (*HELD_XY, HELD_UNDERSIDE + world.object_size * self.underside())
 
     def start(self, world: World, arm: WidowXArm) -> None:
         """Put the object into the closed gripper."""
@@ -128,14 +129,15 @@ class PickTray(Task):
 
         for joint, value in zip(MOVABLE_JOINTS, HOLDING_JOINTS):
             world.set_joint(arm.body, joint, value)
-        world.set_joint(arm.body, LEFT_FINGER, CLOSING_FINGERS)
-        world.set_joint(arm.body, RIGHT_FINGER, -CLOSING_FINGERS)
+        fingers = CLOSING_FINGERS + HALF_WIDTH * (world.object_size - 1.0)
+        world.set_joint(arm.body, LEFT_FINGER, fingers)
+        world.set_joint(arm.body, RIGHT_FINGER, -fingers)
         arm.gripper_open = False
         arm.command_delta(np.zeros(3), np.zeros(3))
         for joint in MOVABLE_JOINTS[:7]:
             world.hold_joint(arm.body, joint, ARM_BRAKE)
         for _ in range(CLOSING_SUBSTEPS):  # it is kept in the air until the fingers hold it
-            world.move(self.target, self._held_position(), HALF_TURN)
+            world.move(self.target, self._held_position(world), HALF_TURN)
             world.step(1)
         for joint, value, speed in zip(MOVABLE_JOINTS, HOLDING_JOINTS, HOLDING_SPEEDS):
             world.set_joint(arm.body, joint, value, speed)
@@ -191,7 +193,7 @@ class PickTrayMult(PickTray):
         return world.add(self._item, position, HALF_TURN)
 
     def underside(self) -> float:
-        """Return the depth of the object below its frame, m."""
+        """Return the depth of the object, at its usual size, below its frame, m."""
         return -float(self._item.low[2])
 
     def info(self, world: World, ee_position: np.ndarray) -> Dict[str, Any]:

@@ -71,6 +71,20 @@ def test_seven_entries_are_padded_and_all_are_clipped(raw):
     assert found.shape == (STEPS, 8) and not found[:, 7].any() and found[1, 0] == -1.0
 
 
+def test_images_are_read_when_all_are_there_and_square(raw):
+    assert parse_recording(raw).images is None
+    frames = np.arange((STEPS + 1) * 48, dtype=np.uint8).reshape(STEPS + 1, 4, 4, 3)
+    for step in range(STEPS):
+        raw["observations"][step] = dict(raw["observations"][step], image=frames[step])
+        after = dict(raw["next_observations"][step], image=frames[step + 1].reshape(-1))
+        raw["next_observations"][step] = after
+    np.testing.assert_array_equal(parse_recording(raw).images, frames)
+    raw["next_observations"][1]["image"] = frames[0].astype(float)
+    assert parse_recording(raw).images is None
+    raw["next_observations"][1]["image"] = np.zeros((2, 2, 3), np.uint8)
+    assert parse_recording(raw).images is None
+
+
 @pytest.mark.parametrize("infos", [None, [], [{}] * STEPS, "nothing", [1] * STEPS])
 def test_infos_may_be_missing(raw, infos):
     raw["env_infos"] = infos

@@ -8,9 +8,14 @@ import os
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from ofrl_robot.cli import main
+from ofrl_robot.evaluation.fidelity.recordings import parse_recording
+from ofrl_robot.evaluation.fidelity.replay import replay
 from ofrl_robot.evaluation.fidelity.report import HEADER, LINE_WIDTH
+from ofrl_robot.sim.simulation import EmbeddedSimulation
+from ofrl_robot.sim.tasks import find
 
 TASK, DRAWER = "Widow250SingleObjGrasp-v0", "Widow250DrawerOpen-v0"
 NAME = f"scripted_{TASK}_2021-06-01.npy"
@@ -60,6 +65,60 @@ def test_drawers_are_compared_too(ofrl, tmp_path, record_trajectory, write_npy):
     assert code == 0 and "drawer agrees in 100%" in out
     assert found["drawer_agreement"] == 1.0 and found["drawer_opening_error_median"] < 0.02
     assert found["episodes"][0]["recorded"]["drawer_opened"] is True
+
+
+def pictures_of(number, trajectory):
+    """What the simulator's camera sees in a replay of the trajectory, at 24 pixels."""
+    simulation = EmbeddedSimulation(find(TASK)(), stale_gripper_flag=True)
+    draw, images = simulation.image, []
+    simulation.image = lambda size: images.append(draw(24)) or images[-1]
+    replay(simulation, parse_recording(trajectory), np.random.default_rng(number))
+    simulation.close()
+    return images
+
+
+def filmed(trajectories, brighter):
+    """The trajectories with pictures of our own simulator, each value raised by ``brighter``."""
+    found = copy.deepcopy(trajectories)
+    for number, trajectory in enumerate(found):
+        observations = trajectory["observations"] + trajectory["next_observations"][-1:]
+        for observation in observations:
+            observation["image"] = np.zeros((24, 24, 3), np.uint8)
+        images = pictures_of(number, dict(trajectory, next_observations=observations[1:]))
+        for observation, image in zip(observations, images):
+            observation["image"] = np.clip(image, 0, 255 - brighter) + np.uint8(brighter)
+        trajectory["next_observations"] = observations[1:]
+    return found
+
+
+@pytest.mark.slow
+def test_pictures_are_compared_too(ofrl, tmp_path, trajectories, write_npy):
+    found = {}
+    for brighter in (0, 10):
+        file = write_npy(tmp_path / NAME, filmed(trajectories[:2], brighter))
+        report, picture = tmp_path / f"{brighter}.json", tmp_path / "new" / f"{brighter}.png"
+        code, out, _ = ofrl("sim", "replay", file, "--report", report, "--picture", picture)
+        assert code == 0 and f"picture: {picture}" in out
+        found[brighter] = json.loads(report.read_text())
+    keys = ("first_mean_px", "first_px", "all_px")
+    assert [found[0][key] for key in keys] == [0.0, 0.0, 0.0]
+    # The background, 255 already, cannot get brighter.
+    assert all(7.0 < found[10][key] <= 10.0 for key in keys)
+    assert found[10]["episodes"][0]["all_px"] == pytest.approx(found[10]["all_px"], abs=0.5)
+    assert "pictures differ by" in out
+    shown = np.asarray(Image.open(picture)).astype(int)
+    assert shown.shape == (2 * 192, 3 * 192, 3)
+    assert 7.0 < (shown[:192] - shown[192:]).mean() <= 10.0
+
+
+def test_without_pictures_none_are_compared(ofrl, tmp_path, trajectories, write_npy):
+    file, report = write_npy(tmp_path / NAME, trajectories[:1]), tmp_path / "r.json"
+    code, out, err = ofrl(
+        "sim", "replay", file, "--report", report, "--picture", tmp_path / "p.png"
+    )
+    assert code == 2 and "has no images to show; leave --picture out" in err
+    assert json.loads(report.read_text())["all_px"] is None and "pictures differ" not in out
+    assert os.listdir(str(tmp_path)).count("p.png") == 0
 
 
 @pytest.mark.slow
