@@ -90,7 +90,7 @@ def run(folder, *more, every=2):
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(300)  # seven processes that import torch, on whatever machine
+@pytest.mark.timeout(600)  # nine processes that import torch, on whatever machine
 def test_a_tiny_budget_is_spent_and_a_larger_one_goes_on(tmp_path):
     for name, text in STAND_IN.items():
         path = tmp_path / "peers" / "d3rlpy" / name
