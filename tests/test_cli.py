@@ -88,6 +88,13 @@ def ofrl(capsys):
             "is not plain text",
         ),
         (["evaluate", "OUT", "--out", "TRIALS", "--seed", 2**32], "seed 4294967296 of 50"),
+        (["stress", "OUT"], "no such run folder or checkpoint file"),
+        (["stress", "FILE"], "not a safetensors file"),
+        (["stress", "OUT", "--trials", "0"], "trials 0 is below 1"),
+        (["stress", "OUT", "--workers", "-1"], "workers -1 is below 0"),
+        (["stress", "OUT", "--realism", "wild"], "realism 'wild' is unknown"),
+        (["stress", "OUT", "--disturbances", "exposure=3"], "exposure is 3; use 0..0.5"),
+        (["stress", "OUT", "--sim-backend", "roboverse"], "has no looks to disturb"),
         (["collect", "--task", TASK, "--out", "LONG"], "File name too long"),
         (["evaluate", "OUT", "--out", "LONG"], "File name too long"),
         (["data", "info", "LONG"], "File name too long"),
@@ -134,6 +141,7 @@ def test_words_that_are_no_command_give_exit_code_2(ofrl, words):
         (["sweep"], ["--vary", "--workers", "--ray", "--discount"]),
         (["diagnose"], ["Run folder written by"]),
         (["evaluate"], ["--trials", "default: 50", "--seed", "default: 1000000"]),
+        (["stress"], ["--disturbances", "--trials", "default: 50", "--workers", "--realism"]),
         (["report"], ["--trials", "--out"]),
         (["data"], ["info", "verify", "view", "label", "split", "merge", "convert", "export"]),
         (["data", "info"], ["Dataset folder."]),
@@ -159,7 +167,7 @@ def test_help_lists_the_verbs_in_the_order_of_the_path_on_one_line_each(ofrl):
     _, out, _ = ofrl("--help")
     rows = [line.strip("│ ").split() for line in out.splitlines() if "•" in line]
     assert [row[1] for row in rows] == [
-        "collect", "data", "train", "diagnose", "report", "evaluate", "sweep", "launch",
+        "collect", "data", "train", "diagnose", "report", "evaluate", "stress", "sweep", "launch",
         "rehearse", "sim", "info",
     ]  # fmt: skip
     assert all(row[-1].endswith(".") for row in rows)

@@ -34,6 +34,7 @@ from ofrl_robot.cli.output import PIPE_CLOSED, PipeClosed, checked_output, compl
 from ofrl_robot.cli.parsing import UsageError, parse, parse_quietly, print_usage_error
 from ofrl_robot.cli.rehearse import Rehearse
 from ofrl_robot.cli.simulation import Collect, Evaluate, Sim
+from ofrl_robot.cli.stress import StressTest
 from ofrl_robot.cli.sweep import Sweep
 from ofrl_robot.cli.train_words import prepare_train
 from ofrl_robot.errors import ConfigError, OfrlError
@@ -56,6 +57,7 @@ def verbs(words: Sequence[str]) -> Any:
         (Diagnose, "diagnose", "Judge a run and choose its checkpoint."),
         (Report, "report", "Write a page with curves, verdict and trials."),
         (Evaluate, "evaluate", "Run trials in simulation and print k/n."),
+        (StressTest, "stress", "Try a policy under single disturbances in simulation."),
         (Sweep[settings], "sweep", "Train for every combination of settings."),  # type: ignore[valid-type]
         (Launch, "launch", "Collect or deploy over ROS, with an honest exit code."),
         (Rehearse, "rehearse", "Play every fault over ROS and measure until the arm stops."),

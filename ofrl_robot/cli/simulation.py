@@ -78,10 +78,11 @@ class Collect:
 
     def rig_and_actor(self) -> Tuple[Any, Any]:
         """Build one of each; every process that records needs them."""
+        from ofrl_robot.evaluation.simulated import sim_rig
         from ofrl_robot.teleop.scripted import ScriptedDevice
 
         actor = ScriptedDevice(self.task, self.noise, self.policy)
-        return _sim_rig(self.task, self.sim), actor
+        return sim_rig(self.task, self.sim), actor
 
 
 @dataclasses.dataclass(frozen=True)
@@ -108,6 +109,7 @@ class Evaluate:
     def run(self) -> None:
         """Run the trials and print k/n."""
         from ofrl_robot.data.episodes.schema import episode_paths
+        from ofrl_robot.evaluation.simulated import rig_for
         from ofrl_robot.policy.checkpoint import resolve_checkpoint
         from ofrl_robot.policy.policy import Policy
         from ofrl_robot.recording.session import episode_meta, record_episodes
@@ -117,19 +119,7 @@ class Evaluate:
         if self.out.is_dir() and episode_paths(self.out):
             raise ConfigError("holds episodes already", "choose a new folder for trials", self.out)
         policy = Policy(resolve_checkpoint(self.policy), self.action_choice)
-        options = self.sim
-        if not options.image_size:
-            camera = policy.header.observation_spec.cameras[0]
-            options = dataclasses.replace(options, image_size=camera.height)
-        rig = _sim_rig(self.task or policy.header.task, options)
-        policy.require_specs(
-            rig.action_spec,
-            rig.observation_spec,
-            rig.control_rate_hz,
-            "robot sim",
-            rig.task.name,
-            self.any_task,
-        )
+        rig = rig_for(policy, self.sim, self.task, self.any_task)
         print(f"policy: {policy.path}")
         for note in policy.notes(rig.environment, rig.task.name):
             print(f"note: {note}")
@@ -140,15 +130,6 @@ class Evaluate:
         finally:
             rig.close()
         print_total(self.out)
-
-
-def _sim_rig(task: str, options: SimOptions) -> Any:
-    """Build the simulated rig whose episodes are a function of their seed."""
-    from ofrl_robot.robots.config import ArmConfig, load_arm_file
-    from ofrl_robot.robots.registry import make_rig
-
-    file = load_arm_file("sim")
-    return make_rig(ArmConfig("sim", task, file, True, True, options.to_dict()))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -19,10 +19,13 @@ import numpy as np
 from ofrl_robot import __version__
 from ofrl_robot.data.datasets.dataset import open_dataset
 from ofrl_robot.errors import DatasetError
+from ofrl_robot.evaluation.stress import FILE as STRESS_FILE
+from ofrl_robot.evaluation.stress import read_stress
 from ofrl_robot.evaluation.trials import TrialReport, report_groups
 from ofrl_robot.pages.film_strip import choose, film_strip
 from ofrl_robot.pages.html import template, write_page
 from ofrl_robot.pages.plots import Measured, pictures
+from ofrl_robot.pages.stress_plot import stress_picture
 from ofrl_robot.policy.checkpoint import Header, checkpoint_hash, load_checkpoint
 from ofrl_robot.policy.choice import CHOICE_WORDS, recorded_choice
 from ofrl_robot.specs import STATE
@@ -141,6 +144,7 @@ def _contents(run: Path, folders: Sequence[Path], compare: Sequence[Path]) -> Di
         "trials": trials,
         "filmed": filmed,
         "strips": [film_strip(filmed.folder, row, camera) for row in shown],
+        "stress": _stress(run),
         "siblings": [_sibling(folder) for folder in (run, *compare)] if compare else [],
         "settings": _settings(config),
         "facts": _facts(config, header),
@@ -226,6 +230,25 @@ def _filmed(trials: Sequence[Trials]) -> Optional[Trials]:
     """Return the trials to show strips of: the deployed policy's, else a policy's, else any."""
     ranked = sorted(trials, key=lambda t: (not t.deployed, not t.report.policy))  # stable
     return ranked[0] if ranked else None
+
+
+def _stress(run: Path) -> Optional[Dict[str, Any]]:
+    """Return what `ofrl stress` found out about a checkpoint of this run; None if it never ran."""
+    folder = run / run_folder.STRESS
+    if not (folder / STRESS_FILE).is_file():
+        return None
+    found = read_stress(folder)
+    step = _step_of_this_run(run, found.policy)
+    choice = recorded_choice(found.policy)
+    return {
+        "rows": found.rows,
+        "lines": found.lines(),
+        "picture": stress_picture(found),
+        "folder": folder,
+        "task": found.task,
+        "what": f"step {_recorded_step(found.policy):,}, {CHOICE_WORDS.get(choice, choice)}"
+        + ("" if step is not None else ", not of this run"),
+    }
 
 
 # -- siblings, settings, facts ----------------------------------------------------------------

@@ -28,6 +28,7 @@ CONFIG, SETTINGS, METRICS, LOSSES, CHECKPOINTS, REPORT = (
     "checkpoints",
     "report",
 )
+STRESS = "stress"  # trials under disturbances
 
 
 def require_new(folder: Path) -> None:

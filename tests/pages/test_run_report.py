@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import dataclasses
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Dict, List, Optional, Tuple
@@ -14,6 +15,7 @@ from matplotlib.figure import Figure
 
 from ofrl_robot.cli import main
 from ofrl_robot.errors import DatasetError, OfrlError, OutputError
+from ofrl_robot.evaluation.stress import Stress, StressRow
 from ofrl_robot.pages.film_strip import MOST_OTHERS, MOST_SUCCESSES, choose, film_strip
 from ofrl_robot.pages.plots import Measured, _rates
 from ofrl_robot.pages.run_report import write_report
@@ -315,3 +317,51 @@ def test_all_that_went_wrong_is_shown_up_to_a_bound():
     chosen = choose(rows("success", 20) + wrong)
     assert chosen == wrong + rows("success", MOST_SUCCESSES)
     assert len(choose(rows("failure", 50))) == MOST_OTHERS
+
+
+# -- stress ----------------------------------------------------------------------------------
+
+
+def stress_of(policy, weak_k=10):
+    row = StressRow(
+        "undisturbed", "", "off", 49, 50, (0.9, 0.99), 0, 0, 1.0, "seeds 0-49", "embedded", 24.0,
+        "mode", 0.5,
+    )  # fmt: skip
+    weak = dataclasses.replace(
+        row, disturbance="light_gradient", value="30", realism="light_gradient=30", k=weak_k,
+        interval=(0.1, 0.3), lost=49 - weak_k, p=1e-9, picture_score=None,
+    )  # fmt: skip
+    return Stress(policy, TASK, 0, 50, (row, weak))
+
+
+def test_what_a_policy_is_sensitive_to_is_in_the_page(run, without_curves):
+    assert "sensitive" not in Page(write_report(run)).text
+    (run / "stress").mkdir()
+    (run / "stress" / "stress.json").write_text(stress_of(policy_of(run, 3000)).to_json())
+    page = Page(write_report(run))
+    assert "What the policy is sensitive to" in page.text
+    assert "Sensitive to light_gradient 30: 10/50 instead of 49/50 (39 lost" in page.text
+    assert "light_gradient 30 10/50 10–30 % 39 0 1e-09 –" in page.text
+    assert "step 3,000, deterministic; embedded, 24 Hz" in page.text
+    assert "not of this run" not in page.text
+    (image,) = page.images("Success rate with its interval under each disturbance")
+    png = base64.b64decode(image["src"].split(",")[1])
+    assert cv2.imdecode(np.frombuffer(png, np.uint8), cv2.IMREAD_COLOR).std() > 1.0
+
+
+def test_a_stress_of_another_policy_is_said_to_be_one(run, without_curves):
+    (run / "stress").mkdir()
+    other = {**policy_of(run, 3000), "sha256": "0" * 64}
+    (run / "stress" / "stress.json").write_text(stress_of(other).to_json())
+    assert "step 3,000, deterministic, not of this run" in Page(write_report(run)).text
+
+
+def test_a_damaged_stress_leaves_the_page_as_it_was(run, without_curves):
+    path = write_report(run)
+    before = path.read_bytes()
+    (run / "stress").mkdir()
+    assert "sensitive" not in Page(write_report(run)).text, "no row is finished yet"
+    (run / "stress" / "stress.json").write_text('{"rows": 0}')
+    with pytest.raises(DatasetError, match="not the result of a stress"):
+        write_report(run)
+    assert path.read_bytes() == before
