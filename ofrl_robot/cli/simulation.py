@@ -109,7 +109,7 @@ class Evaluate:
     def run(self) -> None:
         """Run the trials and print k/n."""
         from ofrl_robot.data.episodes.schema import episode_paths
-        from ofrl_robot.evaluation.simulated import rig_for
+        from ofrl_robot.evaluation.simulated import rig_for, use_one_thread
         from ofrl_robot.policy.checkpoint import resolve_checkpoint
         from ofrl_robot.policy.policy import Policy
         from ofrl_robot.recording.session import episode_meta, record_episodes
@@ -118,6 +118,7 @@ class Evaluate:
         require_seeds(self.seed, self.trials)
         if self.out.is_dir() and episode_paths(self.out):
             raise ConfigError("holds episodes already", "choose a new folder for trials", self.out)
+        use_one_thread()
         policy = Policy(resolve_checkpoint(self.policy), self.action_choice)
         rig = rig_for(policy, self.sim, self.task, self.any_task)
         print(f"policy: {policy.path}")

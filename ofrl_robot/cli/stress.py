@@ -61,9 +61,7 @@ class StressTest:
         self._require_simulated(policy)
         out = self.out or _default_folder(self.policy)
         workers = min(self.workers or available_cores(), len(rows))
-        trials = Trials(
-            checkpoint, self.action_choice, self.sim, self.seed, self.trials, out, workers > 1
-        )
+        trials = Trials(checkpoint, self.action_choice, self.sim, self.seed, self.trials, out)
         print(f"policy: {checkpoint}")
         result = _with_bar(run_stress(trials, rows, policy, workers), len(rows))
         print("\n".join([*_table(result), *result.lines()]))

@@ -21,7 +21,7 @@ from ofrl_robot.data.episodes.lock import one_writer
 from ofrl_robot.data.episodes.numbering import unfinished
 from ofrl_robot.data.episodes.schema import LABEL_NAMES, SUCCESS, episode_paths
 from ofrl_robot.errors import ConfigError, DatasetError, RobotError
-from ofrl_robot.evaluation.simulated import rig_for
+from ofrl_robot.evaluation.simulated import rig_for, use_one_thread
 from ofrl_robot.evaluation.trials import TrialReport, report_groups, wilson
 from ofrl_robot.policy.policy import Policy
 from ofrl_robot.processes import Lost, watched_map
@@ -217,7 +217,6 @@ class Trials:
         options: of the simulator, those of the undisturbed row.
         seed, count: of the first trial, and how many.
         folder: holds a folder for each row.
-        single_threaded: use one thread in each process, as when there are several of them.
     """
 
     checkpoint: Path
@@ -226,7 +225,6 @@ class Trials:
     seed: int
     count: int
     folder: Path
-    single_threaded: bool = False
 
     def row_folder(self, row: Disturbance) -> Path:
         """Return the folder of a row's episodes."""
@@ -234,7 +232,7 @@ class Trials:
 
     def __call__(self, row: Disturbance) -> int:
         """Record the trials of a row; return how many."""
-        policy = _policy(self.checkpoint, self.action_choice, self.single_threaded)
+        policy = _policy(self.checkpoint, self.action_choice)
         rig = rig_for(policy, dataclasses.replace(self.options, realism=row.realism))
         try:
             meta = episode_meta(rig, actor="policy", policy=policy.identity())
@@ -245,12 +243,9 @@ class Trials:
 
 
 @functools.lru_cache(maxsize=1)
-def _policy(checkpoint: Path, action_choice: str, single_threaded: bool) -> Policy:
+def _policy(checkpoint: Path, action_choice: str) -> Policy:
     """Load the policy once in each process."""
-    if single_threaded:
-        import torch
-
-        torch.set_num_threads(1)  # processes that share the cores slow each other down else
+    use_one_thread()
     return Policy(checkpoint, action_choice)
 
 
