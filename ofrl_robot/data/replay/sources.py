@@ -116,9 +116,9 @@ def _chosen(dataset: Dataset, source: Source) -> List[int]:
         return episodes
     successful = [k for k in episodes if dataset.metas[k].success == SUCCESS]
     if not successful:
-        which = " held-out" if source.part == "held_out" or source.split == VALID else ""
+        kind = " held-out" if source.part == "held_out" or source.split == VALID else ""
         raise DatasetError(
-            f"not one of {len(episodes)}{which} episodes is labelled a success",
+            f"not one of {len(episodes)}{kind} episodes is labelled a success",
             "label successes first, or drop --successes-only",
             dataset.folder,
         )
