@@ -37,7 +37,7 @@ setup(
     # Lower bounds only, and low enough for Noetic's Python 3.8. ROS itself comes from apt.
     install_requires=[
         "numpy>=1.21",
-        "torch>=2.0",
+        "torch>=2.4",  # the first with the fused Adam on the CPU
         "h5py>=3.8",  # 3.7, Debian's own, does not load beside numpy 2
         "pybullet>=3.2.5",
         "gymnasium>=1.1",

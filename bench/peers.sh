@@ -17,7 +17,7 @@ stamp=$(sha256sum <"bench/peers.sh")
 
 install_peers() {
     rm -rf "$VENV"
-    .venv/bin/python -m venv "$VENV" || return 1
+    .venv/bin/python -m venv --system-site-packages "$VENV" || return 1 # as .venv is made
     touch "$VENV/CATKIN_IGNORE"
     .venv/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))' \
         >"$("$VENV/bin/python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/ofrl.pth"

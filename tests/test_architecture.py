@@ -29,7 +29,7 @@ FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
 INNER_FLOORS = {
     "data": [{"episodes"}, {"datasets"}, {"verify", "replay", "convert"}],
     "workflow": [{"flags", "corrections"}, {"diagnosis"}, {"choose_checkpoint"}, {"sweeps"}],
-    "evaluation": [{"conditions", "simulated"}, {"trials"}, {"fidelity", "stress"}],
+    "evaluation": [{"conditions"}, {"trials", "simulated"}, {"fidelity", "stress"}],
     "algos": [{"configs"}, {"registry", "divergence", "base", "build", "actor_critic"},
               {"bc", "cql", "brac"}],
 }  # fmt: skip

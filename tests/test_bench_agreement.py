@@ -134,7 +134,7 @@ def test_without_d3rlpy_only_ours_is_measured(bench):
     # a stand-in that cannot be imported: the real one may be installed here
     text, result = bench(BROKEN)
     assert "d3rlpy was not measured: ImportError: not here" in text
-    assert set(result["runs"]) == {"ours plain", "ours max", "ours bc"}
+    assert set(result["runs"]) == {"ours plain", "ours max", "ours bc", "ours shipped"}
     assert result["tests"] == {}
     assert all(len(runs) == 2 for runs in result["runs"].values())
     first, second = result["runs"]["ours plain"]

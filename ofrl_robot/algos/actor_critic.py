@@ -331,13 +331,20 @@ class ActorCritic(Algorithm):
         polyak(self.target_critic, self.critic, self.config.target_rate)
 
     def probe_metrics(self, batch: Batch) -> Dict[str, torch.Tensor]:
-        """Add Q-values of data, policy and random actions, and the TD error."""
+        """Add Q-values of data, policy and random actions, and the TD error.
+
+        ``td_error`` and ``target_variance`` are of the targets that the critics are trained on:
+        n-step returns, and next actions of the actor itself. ``td_error_average`` is of targets
+        with next actions of the averaged actor, which is the one that is deployed. Both are means
+        over the critics; Q is that of the first one.
+        """
         metrics = super().probe_metrics(batch)
         dist = self.average_actor(batch.observations)
         next_dist = self.average_actor(batch.next_observations)
         encoded = self.critic.encode(batch.observations)
         data_q, regulariser, _ = self._evaluate(batch, encoded, dist, next_dist)
-        target, target_metrics = self.target(batch, next_dist)
+        target, target_metrics = self.target(batch, self.actor(batch.next_observations))
+        of_average = self.target(batch, next_dist).value
         policy_q = self.critic.q(encoded, dist.sample(1)[0])
         mode_q = self.critic.q(encoded, dist.mode.unsqueeze(1))
         random_q = self.critic.q(encoded, dist.uniform(1)[0])
@@ -347,8 +354,9 @@ class ActorCritic(Algorithm):
             policy_q=policy_q[0].mean(),
             mode_q=mode_q[0].mean(),
             random_q=random_q[0].mean(),
-            td_error=(data_q[0] - target).square().mean(),
+            td_error=(data_q - target).square().mean(),
             target_variance=target.var(unbiased=False),  # finite for one transition too
+            td_error_average=(data_q - of_average).square().mean(),
             **target_metrics,
         )
         if regulariser is not None:
@@ -365,7 +373,8 @@ def dr3_term(
     """Return DR3's term: the mean inner product of features and next features.
 
     It is summed over encoders and cameras, each (B, F). Next features are taken without gradient
-    and also after terminals, as in the workflow paper's code.
+    and also after terminals, as in the workflow paper's code. With n-step returns the next image is
+    the one n steps on: the pair that a backup compares.
     """
     total = torch.zeros((), device=features[0].device)
     for here, there in zip(features, next_features):

@@ -16,7 +16,7 @@ from ofrl_robot.data.replay.batch import Batch
 from ofrl_robot.nets.actor import Actor
 from ofrl_robot.nets.augment import Change, Photometric, random_shift
 from ofrl_robot.nets.config import NetConfig
-from ofrl_robot.nets.critic import Critic
+from ofrl_robot.nets.critic import Critic, split_norms
 from ofrl_robot.nets.encoder import Encoder, pixels
 from ofrl_robot.specs import ActionSpec
 
@@ -163,11 +163,12 @@ class Algorithm(nn.Module):
         Args:
             network: any module of this algorithm.
             lr: Adam's learning rate (per step).
-            weight_decay: Adam's L2 penalty.
+            weight_decay: Adam's L2 penalty, on all but gains and biases of LayerNorm.
         """
-        self.optimizer.add_param_group(
-            {"params": network.parameters(), "lr": lr, "weight_decay": weight_decay}
-        )
+        norms, others = split_norms(network) if weight_decay else ([], network.parameters())
+        self.optimizer.add_param_group({"params": others, "lr": lr, "weight_decay": weight_decay})
+        if norms:
+            self.optimizer.add_param_group({"params": norms, "lr": lr})
 
     def after_step(self) -> None:
         """Update what follows an optimiser step, e.g. target networks."""

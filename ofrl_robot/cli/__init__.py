@@ -25,6 +25,7 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
         Exit code: 0; 2 for anything that the user can correct; 130 after Ctrl-C; 141 when the
         reader of the output has gone (``ofrl data info DATA | head``).
     """
+    _yield_while_waiting()
     words = list(sys.argv[1:] if argv is None else argv)
     if words[:1] == ["--version"]:
         print(f"ofrl_robot {__version__}")
@@ -37,6 +38,16 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
         with contextlib.suppress(OSError):
             print("ofrl: interrupted", file=sys.stderr)
         return INTERRUPTED
+
+
+def _yield_while_waiting() -> None:
+    """Have OpenMP threads that wait for one another give their core away.
+
+    By default they spin for milliseconds. Two trainings on a two-core machine then spin while the
+    thread that they wait for has no core. The OpenMP library reads this when torch loads it, so it
+    comes first; what the user has set is left alone.
+    """
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
 @contextlib.contextmanager

@@ -132,14 +132,24 @@ class Critic(nn.Module):
     def weight_magnitude(self) -> torch.Tensor:
         """Return the sum over all weight tensors of their mean absolute value.
 
-        The heads' tensors count once per Q-function, as if each had tensors of its own.
+        The heads' tensors count once per Q-function, as if each had tensors of its own. Gains and
+        biases of LayerNorm do not count: shrinking them is no less capacity.
         """
-        parts = [p.abs().mean() for p in self.encoders.parameters()]
+        _, others = split_norms(self.encoders)
+        parts = [p.abs().mean() for p in others]
         parts += [p.abs().flatten(1).mean(1).sum() for p in self.heads.parameters()]
         return torch.stack(parts).sum()
 
     def _encoders(self) -> List[Encoder]:
         return list(self.encoders)  # type: ignore[arg-type]
+
+
+def split_norms(network: nn.Module) -> Tuple[List[nn.Parameter], List[nn.Parameter]]:
+    """Return the parameters of all LayerNorms in ``network``, and all others."""
+    layers = [m for m in network.modules() if isinstance(m, nn.LayerNorm)]
+    norms = [p for layer in layers for p in layer.parameters()]
+    known = {id(p) for p in norms}
+    return norms, [p for p in network.parameters() if id(p) not in known]
 
 
 def _images(features: List[Features]) -> Tuple[torch.Tensor, ...]:

@@ -74,7 +74,11 @@ _PANELS = (
     _Panel(
         "TD error against its targets",
         "A critic that fits has an error well below the variance of what it regresses on.",
-        (("td_error", "TD error, pure"), ("target_variance", "variance of targets")),
+        (
+            ("td_error", "TD error, as trained"),
+            ("td_error_average", "with the averaged actor"),
+            ("target_variance", "variance of targets"),
+        ),
         log=True,
     ),
     _Panel(

@@ -51,11 +51,14 @@ def measure(image: np.ndarray) -> np.ndarray:
     )
 
 
-def differences(values: np.ndarray, low: np.ndarray, high: np.ndarray) -> List[str]:
+def differences(
+    values: np.ndarray, low: np.ndarray, high: np.ndarray, worth: float = 1.0
+) -> List[str]:
     """Return what is outside a range in words, the largest difference first; empty if nothing is.
 
     Args:
         values, low, high: float (10,), in the order of QUANTITIES.
+        worth: how often the least excess that is worth a word a difference must be.
     """
     excess = np.maximum(values - high, 0.0) - np.maximum(low - values, 0.0)
     found: List[Tuple[float, str]] = []  # size in units of what is worth a word, words
@@ -65,7 +68,7 @@ def differences(values: np.ndarray, low: np.ndarray, high: np.ndarray) -> List[s
         name, amount = "picture", whole
     else:
         name, amount = SIDES[side], sides[side]
-    if abs(amount) >= LEAST_LIGHT:
+    if abs(amount) >= worth * LEAST_LIGHT:
         word = "brighter" if amount > 0 else "darker"
         found.append((abs(amount) / LEAST_LIGHT, f"{name} {abs(amount):.0f} {word}"))
     # one channel more is two channels less: only the most different one is named
@@ -73,7 +76,7 @@ def differences(values: np.ndarray, low: np.ndarray, high: np.ndarray) -> List[s
     for quantity in ("contrast", cast, "grain"):
         amount = excess[QUANTITIES.index(quantity)]
         least = LEAST_GRAIN if quantity == "grain" else LEAST_OTHER
-        if abs(amount) < least:
+        if abs(amount) < worth * least:
             continue
         if quantity in _WORDS:
             text = f"{abs(amount):.0f} {_WORDS[quantity][int(amount < 0)]}"

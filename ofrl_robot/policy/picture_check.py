@@ -13,7 +13,14 @@ from ofrl_robot.policy.pictures import PictureSummary, Stage, project
 # Score from which a trial is said to be outside. 1 is the 99th percentile, which one unseen trial
 # in a hundred exceeds by its nature; the largest of NNN unseen trials had 1.NN (docs/training.md).
 ALARM = 1.25
+# What the average of a moving arm must differ by, in units of what is worth a word: an arm that
+# goes elsewhere changed a side by 3 to 9 of 255.
+STRONG = 4.0
 _AS_DATA = "light and colours are as in the data (look at the camera's place and the objects)"
+_ELSEWHERE = (
+    "the first frame is as in the data, later ones are not (the arm goes elsewhere than in the "
+    "data, or something moved)"
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,6 +33,7 @@ class PictureReport:
         average: of the average over the first ``frames`` compared frames.
         frames: how many.
         words: what differs, for people.
+        light: whether light, colours or grain differ.
     """
 
     score: float
@@ -33,11 +41,16 @@ class PictureReport:
     average: float
     frames: int
     words: str
+    light: bool
 
     @property
     def outside(self) -> bool:
-        """Whether a person should look."""
-        return self.score > ALARM
+        """Whether a person should look at the camera.
+
+        A policy that hovers leads the average away, too, before a camera that is as it was (9 of
+        50 trials of a checkpoint that wins none): then the light has to differ as well.
+        """
+        return self.first > ALARM or (self.average > ALARM and self.light)
 
     def to_dict(self) -> Dict[str, Any]:
         """Return the report as JSON values, as an episode holds it."""
@@ -73,6 +86,7 @@ class PictureCheck:
         """Start an episode."""
         self.report: Optional[PictureReport] = None
         self._taken = 0
+        self._first_words = ""
         self._sum = np.zeros(len(self._summary.stages[0].mean))
         self._light: Dict[str, np.ndarray] = {}
 
@@ -110,17 +124,21 @@ class PictureCheck:
     def _judge(self, stage: Stage) -> None:
         average = stage.score(self._sum / self._taken)
         first = average if self.report is None else self.report.first
-        if self.report is not None and self.report.first >= average:
-            words = self.report.words  # what was said of the first frame stays the larger news
-        else:
-            words = self._words(stage)
-        self.report = PictureReport(max(first, average), first, average, stage.frames, words)
+        if stage.frames == 1:
+            self._first_words = self._words(stage)
+        # what was said of the first frame counts: no arm has moved yet
+        words = self._first_words or self._words(stage, STRONG)
+        light = bool(words)
+        if not words:
+            words = _ELSEWHERE if average > 1.0 >= first else _AS_DATA
+        self.report = PictureReport(max(first, average), first, average, stage.frames, words, light)
 
-    def _words(self, stage: Stage) -> str:
+    def _words(self, stage: Stage, worth: float = 1.0) -> str:
         found: List[str] = []
         for name, total in self._light.items():
-            parts = differences(total / self._taken, *stage.light[name])
+            low, high = stage.light[name]
+            parts = differences(total / self._taken, low, high, worth)
             if parts:
                 text = ", ".join(parts[:2])
                 found.append(f"camera {name}: {text} than 99 % of the data")
-        return "; ".join(found) or _AS_DATA
+        return "; ".join(found)

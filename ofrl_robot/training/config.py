@@ -20,6 +20,7 @@ _BOUNDS = {
     "log_every": (1, _MOST),
     "memory_mb": (1, _MOST),
     "num_traj": (0, _MOST),
+    "reward_last": (0, _MOST),
     "threads": (0, 1024),  # torch crashes when the system refuses a thread
     "seed": (0, 2**63 - 1),  # what torch and numpy both take
 }
@@ -72,6 +73,14 @@ class TrainConfig:
     """Rewards become reward * scale + bias."""
     reward_bias: float = 0.0
     """See reward_scale; -1 turns rewards of 0 and 1 into -1 and 0."""
+    reward_last: int = 0
+    """Replace the task's rewards: 1 at the last N steps of each episode that is labelled a success,
+    0 elsewhere (0 = as recorded; PTR's recipe for real arms). Before reward_scale and bias."""
+    terminal_on_success: bool = False
+    """Make the last step of each successful episode of the task a terminal: nothing comes after a
+    success. Else it is a timeout, and the value of its last observation is extrapolated."""
+    successes_only: bool = False
+    """Train on the task's successful episodes only (with --algo bc: filtered cloning)."""
     wandb: str = ""
     """Weights & Biases project to log to as well (empty = none; needs wandb)."""
 

@@ -64,10 +64,15 @@ def open_data(config: RunConfig) -> TrainData:
     """
     train = config.train
     rewards = {"reward_scale": train.reward_scale, "reward_bias": train.reward_bias}
-    task = Source(config.dataset, train.num_traj, train.split, **rewards)
+    outcomes = {
+        "successes": train.successes_only,
+        "reward_last": train.reward_last,
+        "terminal_on_success": train.terminal_on_success,
+    }
+    task = Source(config.dataset, train.num_traj, train.split, **outcomes, **rewards)
     valid: Optional[Source] = None
     if _has_valid_split(config):
-        valid = Source(config.dataset, split=VALID, **rewards)
+        valid = Source(config.dataset, split=VALID, **outcomes, **rewards)
     elif config.algo_config.holds_out and _can_be_parted(task):
         valid = dataclasses.replace(task, part="held_out")
         task = dataclasses.replace(task, part="rest")
@@ -131,7 +136,7 @@ def check_trainable(sources: List[OpenSource], config: RunConfig) -> None:
     if config.algo_config.learns_values and not task.store.rewards.any():
         raise DatasetError(
             "every reward is zero, so there is no value to learn",
-            "label rewards, or train --algo bc",
+            "label rewards, give --reward-last 3, or train --algo bc",
             where,
         )
 

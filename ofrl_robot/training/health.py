@@ -1,4 +1,8 @@
-"""Detect divergence: NaN or Inf, and Q-values outside the possible range of returns."""
+"""Detect divergence: NaN or Inf, and Q-values far above the possible range of returns.
+
+Q far *below* it is no divergence: a conservative term pushes Q of data that it has learnt by heart
+to -10^4 and further, and the verdict on such a run, overfit, is what its user needs.
+"""
 
 from __future__ import annotations
 
@@ -9,8 +13,7 @@ import torch
 
 from ofrl_robot.algos.base import Algorithm
 
-# Times the largest return that the rewards allow. Sound runs stay within about one such range
-# even if conservatism or penalties push Q below it; a diverging Q grows without end.
+# Times the largest return that the rewards allow: a diverging Q grows without end.
 BEYOND_RETURNS = 100.0
 # Power of a value in each metric: the squared error bounds the targets, which are not logged.
 _POWERS = {"data_q": 1, "td_error": 2}
@@ -33,7 +36,7 @@ def problems(row: Dict[str, float], limit: float) -> List[str]:
     found = [f"{k} is {v}" for k, v in row.items() if not math.isfinite(v)]
     for name, power in _POWERS.items():
         bound = limit**power
-        if math.isfinite(row.get(name, 0.0)) and abs(row.get(name, 0.0)) > bound:
+        if math.isfinite(row.get(name, 0.0)) and row.get(name, 0.0) > bound:
             found.append(
                 f"{name} is {row[name]:.3g}, beyond {bound:.3g} ({BEYOND_RETURNS:g} "
                 "times the range of returns)"

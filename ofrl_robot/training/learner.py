@@ -21,6 +21,7 @@ from ofrl_robot.training.graph import GraphedUpdate
 from ofrl_robot.training.pictures import PictureData
 from ofrl_robot.training.probe import Probe
 from ofrl_robot.training.resident import device_data
+from ofrl_robot.training.resolved import Resolved, resolved
 
 # of the held-out episodes: those that show an overfit
 VALID_METRICS = ("data_q", "td_error", "cql_term", "data_log_prob", "behavior_loss")
@@ -71,6 +72,11 @@ class Learner:
             self._valid_probe = Probe(self.data.valid, train.probe_size, train.seed)
         held_out = self.data.valid.stores[0] if self.data.valid is not None else None
         self._pictures = PictureData(self.data.stores[0], held_out)
+
+    @property
+    def resolved(self) -> Resolved:
+        """What it computes with, the settings "auto" and 0 resolved."""
+        return resolved(self.algorithm.bf16, self.algorithm.device)
 
     @property
     def step(self) -> int:

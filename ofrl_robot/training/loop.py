@@ -19,6 +19,7 @@ from ofrl_robot.training.display import Display, default_display
 from ofrl_robot.training.health import non_finite_weights, problems, value_limit
 from ofrl_robot.training.learner import Learner
 from ofrl_robot.training.metric_log import MetricLog, import_wandb
+from ofrl_robot.training.resolved import changes, read_resolved, take_threads, write_resolved
 from ofrl_robot.training.state import State, read_state, save_state
 from ofrl_robot.training.stopping import Terminated, stop_on_sigterm
 
@@ -56,6 +57,7 @@ def train(
         learner = make_learner(config)
         _require_space(learner, folder)
         run_folder.create_run(folder, config.to_dict())
+        write_resolved(folder, learner.resolved)
     with run_folder.one_trainer(folder):
         if resume:
             learner = _resumed(config, folder, display, make_learner)
@@ -113,6 +115,10 @@ def _resumed(
     else:
         learner = make_learner(config)
         state.restore(learner)
+        began = read_resolved(folder)
+        take_threads(config.train.threads, began)
+        for line in changes(began, learner.resolved):
+            display.say(line)
         if state.header.torch_version != torch.__version__:
             display.say(
                 f"torch was {state.header.torch_version}, now {torch.__version__}: numbers may "

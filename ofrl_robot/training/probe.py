@@ -6,7 +6,6 @@ too noisy to show a peak.
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Callable, Dict, List
 
 import numpy as np
@@ -41,7 +40,7 @@ class Probe:
         # every chunk has the same mix
         pieces = -(-sum(counts) // _CHUNK)
         self._chunks = list(zip(*(np.array_split(i, pieces) for i in index)))
-        self._buffer = dataclasses.replace(buffer, n_step=1)  # the pure TD error is of one step
+        self._buffer = buffer
         self._seed = seed
 
     def measure(self, algorithm: Algorithm) -> Dict[str, float]:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from pathlib import Path
 
 import pytest
 import torch
 
+from ofrl_robot.algos.actor_critic import Target
 from ofrl_robot.data.replay.batch import Batch
 from ofrl_robot.nets.actor import Actor
 from ofrl_robot.nets.config import NetConfig
@@ -424,8 +426,34 @@ def test_probe_separates_data_policy_and_random_actions(build, batch):
     target = tensors.rewards + 0.5 * tensors.bootstrap
     assert probe["data_q"] == pytest.approx(float(data.mean()), abs=1e-5)
     assert probe["data_q_min"] == pytest.approx(float(data.mean()) - 9.0, abs=1e-5)
-    assert probe["td_error"] == pytest.approx(float((data - target).square().mean()), abs=1e-5)
+    errors = [(data - shift - target).square().mean() for shift in (0.0, 9.0)]
+    assert probe["td_error"] == pytest.approx(float(sum(errors)) / 2, rel=1e-5)
     assert probe["policy_q"] == pytest.approx(math.tanh(2.0), abs=0.05)
     assert wide["mode_q"] == pytest.approx(math.tanh(2.0), abs=0.02)
     assert wide["policy_q"] < 0.8
     assert abs(probe["random_q"]) < 0.5  # 12 of a mean of 0, spread 0.58
+
+
+@pytest.mark.parametrize("name", ["cql", "brac"])
+def test_the_probes_td_error_is_the_trained_one(name, build, batch, losses_of):
+    """On the same transitions and random numbers, with the actor itself; that of the averaged
+    actor, which is deployed, has a name of its own."""
+    algorithm = build(name, critic_lr=1e-2, actor_lr=1e-2, warm_start_steps=2)
+    for _ in range(8):
+        algorithm.update(batch)
+    algorithm.target = lambda batch, dist: Target(batch.rewards + dist.mode[:, 0], {})
+    trained = float(losses_of(algorithm, batch).metrics["td_error"])
+    probe = algorithm.probe(batch)
+    assert probe["td_error"] == pytest.approx(trained, rel=1e-4)
+    assert probe["td_error_average"] != pytest.approx(trained, rel=1e-3)
+
+
+def test_a_policy_of_the_state_alone_trains_with_the_default_shift(build, batch):
+    """There is nothing to shift in a vector."""
+    shape = {"state": (3,)}
+    algorithm = build("cql", shift=1, options={"shapes": shape})
+    state = torch.linspace(-1.0, 1.0, 36).reshape(12, 3).numpy()
+    batch = dataclasses.replace(
+        batch, observations={"state": state}, next_observations={"state": state}
+    )
+    assert all(torch.isfinite(value) for value in algorithm.update(batch).values())

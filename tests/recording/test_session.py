@@ -174,3 +174,25 @@ def test_a_scene_that_a_person_arranges_is_confirmed_and_stays_unlabelled(
     metas = open_dataset(tmp_path).metas
     assert [m.success for m in metas] == [UNKNOWN] * 2
     assert metas[0].environment["instruction"] == "wipe the table"
+
+
+class Remarking(FullScale):
+    """Says something of the pictures from its second action on."""
+
+    def remarks(self):
+        return {} if self.acts < 2 else {"score": self.acts / 2, "words": "left side 30 darker"}
+
+
+def test_what_the_policy_says_of_the_pictures_is_in_the_episode(fake_rig, fake_robot, tmp_path):
+    record(fake_rig, Remarking(), tmp_path, 2)
+    first, second = (read_meta(path)[0].pictures for path in episode_paths(tmp_path))
+    assert first == {"score": 2.0, "words": "left side 30 darker"} and second["score"] == 4.0
+    record(fake_rig, FullScale(), tmp_path, 1)
+    assert read_meta(episode_paths(tmp_path)[2])[0].pictures == {}
+
+
+def test_an_aborted_episode_keeps_what_was_said(fake_rig, tmp_path):
+    with pytest.raises(RobotError):
+        record(fake_rig, Remarking(fail_at=4, error=RobotError("motor", "look")), tmp_path, 1)
+    (path,) = episode_paths(tmp_path)
+    assert read_meta(path)[0].pictures["score"] == 1.5

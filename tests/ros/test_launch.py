@@ -59,9 +59,9 @@ def test_collect_equals_the_loop_in_one_process(launch, tmp_path, realism):
 
 
 def test_collect_train_deploy(launch, tmp_path):
-    """The whole path: 12 scripted episodes, a few steps of CQL, two trials of the result."""
+    """The whole path: 24 scripted episodes, a few steps of CQL, two trials of the result."""
     data, trials = tmp_path / "data", tmp_path / "trials"
-    launch("collect.launch", episodes=12, out=data).wait()
+    launch("collect.launch", episodes=24, out=data).wait()
     assert main(["train", str(data), "--out", str(tmp_path / "runs"), "--name", "tiny",
                  "--steps", "12", "--warm-start-steps", "4", "--checkpoint-every", "6",
                  "--probe-size", "64", "--batch-size", "16", "--threads", "1"]) == 0  # fmt: skip
@@ -71,6 +71,13 @@ def test_collect_train_deploy(launch, tmp_path):
     report = json.loads((trials / "trials.json").read_text())
     assert report["trials"] == 2 and report["policy"]["algo"] == "cql"
     assert report["policy"]["action_choice"] == "max_q"
+    place = {"backend": "embedded", "realism": "mild", "action_choice": "max_q",
+             "control_rate_hz": 24.0}  # fmt: skip
+    assert {name: report["conditions"][name] for name in place} == place
+    assert report["seeds"] == "seeds 1000000-1000001" and "embedded, realism mild, 24 Hz" in text
+    assert "policy: trained on realism off; this is realism mild" in text
+    scores = [row["pictures"]["score"] for row in report["rows"]]
+    assert len(scores) == 2 and min(scores) > 0 and "\npictures: " in text
     dataset = open_dataset(trials)  # every deployment is a dataset too
     assert [m.seed for m in dataset.metas] == [1000000, 1000001]
     assert [m.environment["realism"] for m in dataset.metas] == ["mild", "mild"]

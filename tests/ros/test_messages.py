@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from std_msgs.msg import String
 
 from ofrl_robot.control.signals import AppliedAction, ArmState, Tick
 from ofrl_robot.errors import ConfigError
@@ -86,3 +87,18 @@ def test_an_image_of_another_size_than_its_data_is_named():
     message.height = 3
     with pytest.raises(ConfigError, match="wrist: image has 12 bytes for 2x3 pixels"):
         messages.image_pixels(message)
+
+
+def test_what_is_said_of_the_pictures_survives_and_junk_does_not():
+    remarks = {"score": 2.1, "outside": True, "words": "left side 30 darker"}
+    assert messages.pictures_from(messages.pictures_message(7, remarks)) == (7, remarks)
+    for junk in (
+        "",
+        "[]",
+        "{}",
+        '{"seed": "7"}',
+        '{"seed": true}',
+        '{"seed": 1, "a": "%s"}' % ("x" * 5000),
+    ):
+        with pytest.raises(ValueError):
+            messages.pictures_from(String(junk))

@@ -49,6 +49,60 @@ def test_the_range_of_rewards_covers_the_prior_too(both):
     assert learner.algorithm.value_limits == pytest.approx((0.0, 10.0))
 
 
+@pytest.fixture
+def labelled(make_dataset):
+    """Function (successes) -> dataset of 6 episodes of 5 steps, of which so many succeeded.
+
+    Their rewards are on the last step only, whatever the label."""
+
+    def make(successes):
+        folder = make_dataset(f"labelled{successes}")
+        for k, path in enumerate(open_dataset(folder).paths):
+            with h5py.File(str(path), "r+") as file:
+                file["data/demo_0"].attrs["success"] = int(k < successes)
+                file["data/demo_0/terminals"][-1] = False  # an operator's stop
+                file["data/demo_0/timeouts"][-1] = True
+        return folder
+
+    return make
+
+
+def test_a_success_can_be_a_terminal_and_its_last_steps_rewarded(labelled):
+    """Without rewriting data whose rewards are on the last step only; the prior is left alone."""
+    folder = labelled(2)
+    plain = Learner(config(folder)).data.stores[0]
+    assert not plain.terminals.any()
+    options = {"terminal_on_success": True, "reward_last": 3, "reward_bias": -1.0}
+    store = Learner(config(folder, **options)).data.stores[0]
+    succeeded = [[-1, -1, 0, 0, 0]] * 2
+    np.testing.assert_array_equal(store.rewards.reshape(6, 5), succeeded + [[-1] * 5] * 4)
+    ends = [[False] * 4 + [True]] * 2
+    np.testing.assert_array_equal(store.terminals.reshape(6, 5), ends + [[False] * 5] * 4)
+    longer = Learner(config(folder, reward_last=9)).data.stores[0]
+    np.testing.assert_array_equal(longer.rewards.reshape(6, 5), [[1] * 5] * 2 + [[0] * 5] * 4)
+    fingerprints = {
+        Learner(config(folder, **chosen)).data.fingerprint
+        for chosen in ({}, {"reward_last": 3}, {"terminal_on_success": True})
+    }
+    assert len(fingerprints) == 3  # a run is not resumed on other rewards
+
+
+def test_a_terminal_success_ends_the_backup(labelled):
+    """Without it the value of the last observation, which no transition starts from, counts."""
+    folder = labelled(6)
+    for terminal, expected in ((False, 0.9), (True, 0.0)):
+        buffer = Learner(config(folder, terminal_on_success=terminal)).data.buffer
+        assert buffer.gather([np.array([4])]).bootstrap.tolist() == pytest.approx([expected])
+
+
+def test_filtered_cloning_trains_on_successes_only(labelled):
+    folder = labelled(2)
+    data = Learner(config(folder, "bc", successes_only=True)).data
+    assert len(data.stores[0]) == 10 and data.dataset.successes == 2
+    with pytest.raises(DatasetError, match="not one of 6 episodes is labelled a success.*label"):
+        Learner(config(labelled(0), "bc", successes_only=True))
+
+
 @pytest.mark.slow
 def test_a_fitted_behaviour_policy_holds_out_every_20th_episode(make_dataset):
     """Also of the chosen ones; fewer than 20 are too few, and a split valid is held out instead."""

@@ -31,7 +31,7 @@ from tests.training.small_run import HYPER, config
 
 SHARED = ["data_log_prob", "action_mse"]
 Q_METRICS = ["data_q", "data_q_min", "policy_q", "mode_q", "random_q", "td_error",
-             "target_variance"]  # fmt: skip
+             "target_variance", "td_error_average"]  # fmt: skip
 COLUMNS = {
     "bc": SHARED,
     "cql": SHARED + Q_METRICS + ["cql_term"],
@@ -48,7 +48,7 @@ def test_the_run_folder_holds_config_metrics_and_deployable_checkpoints(
     folder = train(config(data, algo), tmp_path / "runs" / "one")
     assert {p.name for p in folder.iterdir()} == {
         "config.json", "config.yaml", "metrics.csv", "train.csv", "tensorboard", "checkpoints",
-        "state.safetensors",
+        "state.safetensors", "resolved.json",
     }  # fmt: skip
     stored = run_folder.read_config(folder)
     assert stored["algo"] == algo and stored["train"]["steps"] == 7

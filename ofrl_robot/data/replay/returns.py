@@ -18,6 +18,25 @@ def relabel(rewards: np.ndarray, scale: float, bias: float) -> np.ndarray:
     return (rewards * np.float64(scale) + bias).astype(np.float32)
 
 
+def last_rewarded(starts: np.ndarray, successes: np.ndarray, count: int) -> np.ndarray:
+    """Return rewards of 1 at the last ``count`` steps of each successful episode, else 0.
+
+    This is how PTR rewards real arms, whose episodes are labelled as a whole (Kumar et al. 2022,
+    arXiv 2210.05178).
+
+    Args:
+        starts: int64 (E+1,).
+        successes: bool (E,).
+        count: steps, 1 or more; shorter episodes are rewarded throughout.
+
+    Returns:
+        float32 (N,).
+    """
+    lengths = np.diff(starts)
+    left = np.repeat(starts[1:], lengths) - np.arange(starts[-1])  # itself included
+    return (np.repeat(successes, lengths) & (left <= count)).astype(np.float32)
+
+
 def n_step(
     rewards: np.ndarray,
     terminals: np.ndarray,

@@ -7,8 +7,10 @@ import math
 from pathlib import Path
 from typing import List, Literal, Optional, Sequence
 
+import numpy as np
+
 from ofrl_robot.data.datasets.dataset import Dataset, open_dataset
-from ofrl_robot.data.datasets.splits import select
+from ofrl_robot.data.datasets.splits import VALID, select
 from ofrl_robot.data.episodes.schema import SUCCESS
 from ofrl_robot.data.replay.transition_store import TransitionStore, open_transition_store
 from ofrl_robot.errors import ConfigError, DatasetError, SpecMismatchError
@@ -27,6 +29,9 @@ class Source:
         split: use only the episodes of this split (empty = all).
         part: of those, "held_out" takes every 20th, "rest" the others, "" all.
         successes: of those, use only the ones that are labelled a success.
+        reward_last: rewards are 1 at so many last steps of a successful episode and else 0,
+            whatever was recorded (0 = as recorded).
+        terminal_on_success: the last step of a successful episode is a terminal.
         reward_scale, reward_bias: rewards become reward * scale + bias; scale 0 removes them, as
             for prior data that shows another task.
 
@@ -39,6 +44,8 @@ class Source:
     split: str = ""
     part: Literal["", "rest", "held_out"] = ""
     successes: bool = False
+    reward_last: int = 0
+    terminal_on_success: bool = False
     reward_scale: float = 1.0
     reward_bias: float = 0.0
 
@@ -92,6 +99,8 @@ def open_sources(
         episodes = _chosen(dataset, source)
         store = open_transition_store(dataset, observe, cache, episodes, memory_mb)
         memory_mb -= store.resident_bytes / (1 << 20)
+        labels = np.array([dataset.metas[k].success == SUCCESS for k in episodes], bool)
+        store = store.with_outcomes(labels, source.reward_last, source.terminal_on_success)
         store = store.relabelled(source.reward_scale, source.reward_bias)
         opened.append(OpenSource(dataset.subset(episodes), store))
     return opened
@@ -103,12 +112,17 @@ def _chosen(dataset: Dataset, source: Source) -> List[int]:
     if source.part:
         held_out = set(episodes[HOLD_OUT_EVERY - 1 :: HOLD_OUT_EVERY])
         episodes = [k for k in episodes if (k in held_out) == (source.part == "held_out")]
-    if source.successes:
-        episodes = [k for k in episodes if dataset.metas[k].success == SUCCESS]
-    if not episodes:
-        what = "a success" if source.successes else f"{HOLD_OUT_EVERY} or more"
-        raise DatasetError(f"not one of its episodes is {what}", "collect more", dataset.folder)
-    return episodes
+    if not source.successes:
+        return episodes
+    successful = [k for k in episodes if dataset.metas[k].success == SUCCESS]
+    if not successful:
+        which = " held-out" if source.part == "held_out" or source.split == VALID else ""
+        raise DatasetError(
+            f"not one of {len(episodes)}{which} episodes is labelled a success",
+            "label successes first, or drop --successes-only",
+            dataset.folder,
+        )
+    return successful
 
 
 def _require_alike(dataset: Dataset, reference: Dataset) -> None:

@@ -17,7 +17,7 @@ import numpy as np
 from ofrl_robot.data.datasets.dataset import Dataset
 from ofrl_robot.data.replay import store_cache
 from ofrl_robot.data.replay.array_file import ArrayFile
-from ofrl_robot.data.replay.returns import monte_carlo, relabel
+from ofrl_robot.data.replay.returns import last_rewarded, monte_carlo, relabel
 from ofrl_robot.errors import ConfigError, DatasetError
 from ofrl_robot.specs import STATE
 
@@ -89,6 +89,25 @@ class TransitionStore:
     def relabelled(self, scale: float, bias: float) -> "TransitionStore":
         """Return the same transitions with the rewards ``rewards * scale + bias``."""
         return dataclasses.replace(self, rewards=relabel(self.rewards, scale, bias))
+
+    def with_outcomes(
+        self, successes: np.ndarray, reward_last: int, terminal: bool
+    ) -> "TransitionStore":
+        """Return the same transitions with what the label of each episode says about its end.
+
+        Args:
+            successes: bool (E,), whether each chosen episode succeeded.
+            reward_last: replace all rewards: 1 at so many last steps of a success, else 0; 0
+                keeps the recorded ones.
+            terminal: make the last step of a success a terminal.
+        """
+        rewards, terminals = self.rewards, self.terminals
+        if reward_last:
+            rewards = last_rewarded(self.starts, successes, reward_last)
+        if terminal:
+            terminals = terminals.copy()
+            terminals[self.starts[1:][successes] - 1] = True
+        return dataclasses.replace(self, rewards=rewards, terminals=terminals)
 
     @property
     def resident_bytes(self) -> int:
