@@ -30,7 +30,7 @@ def stress_picture(stress: Stress) -> bytes:
         rate = 100.0 * row.k / max(1, row.n)
         color = RED if row.sensitive else BLUE if place == 0 else INK
         axes.plot([100.0 * limit for limit in row.interval], [place, place], color=color, alpha=0.5)
-        axes.plot(rate, place, "o", color=color, markersize=4.5)
+        axes.plot(rate, place, "o", color=color, markersize=4.5, clip_on=False)
         axes.annotate(
             f"{row.k}/{row.n}", (101.5, place), va="center", fontsize=8, color=color,
             annotation_clip=False,
