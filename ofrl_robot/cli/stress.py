@@ -120,14 +120,14 @@ def _with_bar(results: Any, total: int) -> Any:
 def _table(result: Any) -> Tuple[str, ...]:
     """Return the lines of the table."""
     width = max(len(row.name) for row in result.rows)
-    head = f"{'disturbance':<{width}}      k/n     %  Wilson 95 %  lost gained      p"
+    head = f"{'disturbance':<{width}}      k/n     %  Wilson 95 %  lost gained        p"
     lines = [head]
     for row in result.rows:
         low, high = (100.0 * limit for limit in row.interval)
         rate = f"{row.k}/{row.n}"
         lines.append(
             f"{row.name:<{width}}  {rate:>7}  {100.0 * row.k / max(1, row.n):4.0f}  "
-            f"{low:4.0f}-{high:3.0f}     {row.lost:5d} {row.gained:6d}  {row.p:5.3f}"
+            f"{low:4.0f}-{high:3.0f}     {row.lost:5d} {row.gained:6d}  {row.p:7.2g}"
             f"{'  sensitive' if row.sensitive else ''}"
         )
     return tuple(lines)
