@@ -95,6 +95,7 @@ def median(values):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)  # twelve processes, most of which import torch, on whatever machine
 def test_a_short_run_beside_a_stand_in(tmp_path):
     for name, text in STAND_IN.items():
         path = tmp_path / "peers" / "d3rlpy" / name

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from pathlib import Path
-from typing import Any, Dict, List, Tuple
+from typing import Any, Dict, List, Optional, Tuple
 
 import numpy as np
 from scipy.stats import binomtest
@@ -69,25 +70,36 @@ class TrialReport:
             text += f", {self.aborted} aborted (not counted)"
         return f"{text}; {self.conditions.words()}, {self.seeds}"
 
+    @property
+    def picture_score(self) -> Optional[float]:
+        """Mean over the trials of how far outside their pictures are; None if unknown."""
+        scores = [float(p["score"]) for p in self._pictures()]
+        return float(np.mean(scores)) if scores else None
+
     def picture_line(self) -> str:
         """Say in one line how the pictures compare with the training data; empty if unknown."""
-        known = [row["pictures"] for row in self.rows if "score" in row["pictures"]]
+        known = self._pictures()
         if not known:
             return ""
-        known.sort(key=lambda pictures: float(pictures["score"]))
         outside = sum(bool(pictures.get("outside")) for pictures in known)
-        scores = [float(pictures["score"]) for pictures in known]
         numbers = (
-            f"score {np.median(scores):.2f} (median), {scores[-1]:.2f} (largest); "
+            f"score {self.picture_score:.2f} (mean), {float(known[-1]['score']):.2f} (largest); "
             "99 % of the data are below 1"
         )
-        if not outside:
+        if not outside and (self.picture_score or 0.0) <= 1.0:
             return f"pictures: as in the training data; {numbers}"
-        words = known[-(outside + 1) // 2].get("words", "")  # of the median one outside
+        if not outside:
+            return f"pictures: the cameras' as in the data, but the arm goes elsewhere; {numbers}"
+        words = [str(p.get("words", "")) for p in known if p.get("outside")][outside // 2]
         return (
             f"pictures: {outside} of {len(known)} trials are outside the training data; "
             f"{numbers}; {words}"
         )
+
+    def _pictures(self) -> List[Dict[str, Any]]:
+        """Return what the trials say of their pictures, by score; episodes may be old."""
+        known = [row["pictures"] for row in self.rows if _is_number(row["pictures"].get("score"))]
+        return sorted(known, key=lambda pictures: float(pictures["score"]))
 
     def to_json(self) -> str:
         """Return all fields and the interval as JSON."""
@@ -98,6 +110,10 @@ class TrialReport:
             name: json.loads(value) for name, value in self.conditions.settings
         }
         return f"{json.dumps(data, indent=2)}\n"
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and math.isfinite(value)
 
 
 def _interventions(path: Path, meta: EpisodeMeta) -> int:

@@ -160,9 +160,11 @@ def test_the_pictures_of_the_trials_in_one_line(tmp_path):
     for score in (0.5, 0.9):
         record(tmp_path, SUCCESS, policy=POLICY, pictures={**inside, "score": score})
     assert report_trials(tmp_path).picture_line() == (
-        "pictures: as in the training data; score 0.70 (median), 0.90 (largest); "
+        "pictures: as in the training data; score 0.70 (mean), 0.90 (largest); "
         "99 % of the data are below 1"
     )
+    hovers = record(tmp_path / "h", FAILURE, policy=POLICY, pictures={**inside, "score": 1.4})
+    assert "the arm goes elsewhere; score 1.40" in report_trials(hovers.parent).picture_line()
     outside = {"score": 2.0, "outside": True, "words": "camera image: left side 30 darker"}
     record(tmp_path, FAILURE, policy=POLICY, pictures=outside)
     line = report_trials(tmp_path).picture_line()

@@ -59,9 +59,11 @@ def test_collect_equals_the_loop_in_one_process(launch, tmp_path, realism):
 
 
 def test_collect_train_deploy(launch, tmp_path):
-    """The whole path: 24 scripted episodes, a few steps of CQL, two trials of the result."""
+    """The whole path: 12 scripted episodes, a few steps of CQL, two trials of the result."""
     data, trials = tmp_path / "data", tmp_path / "trials"
-    launch("collect.launch", episodes=24, out=data).wait()
+    launch("collect.launch", episodes=12, out=data).wait()
+    # as many as a summary of the pictures needs; quicker in one process
+    assert main(["collect", "--task", TASK, "--episodes", "12", "--out", str(data)]) == 0
     assert main(["train", str(data), "--out", str(tmp_path / "runs"), "--name", "tiny",
                  "--steps", "12", "--warm-start-steps", "4", "--checkpoint-every", "6",
                  "--probe-size", "64", "--batch-size", "16", "--threads", "1"]) == 0  # fmt: skip
