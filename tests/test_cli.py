@@ -178,6 +178,22 @@ def test_version(ofrl):
     assert code == 0 and out == f"ofrl_robot {__version__}\n"
 
 
+@pytest.mark.parametrize(
+    ("users", "spins"),
+    [({}, "10000"), ({"OMP_WAIT_POLICY": "ACTIVE"}, None), ({"GOMP_SPINCOUNT": "5"}, "5")],
+    ids=["unset", "policy", "count"],
+)
+def test_waiting_threads_give_their_core_away_unless_the_user_says_otherwise(
+    ofrl, monkeypatch, users, spins
+):
+    for name in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in users.items():
+        monkeypatch.setenv(name, value)
+    ofrl("--version")
+    assert os.environ.get("GOMP_SPINCOUNT") == spins
+
+
 @pytest.mark.parametrize("shell", ["bash", "zsh"])
 def test_tab_completion_knows_the_verbs(ofrl, shell):
     code, out, _ = ofrl("--tyro-print-completion", shell)

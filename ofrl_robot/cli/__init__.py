@@ -41,13 +41,15 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
 
 
 def _yield_while_waiting() -> None:
-    """Have OpenMP threads that wait for one another give their core away.
+    """Have OpenMP threads that wait for one another soon give their core away.
 
-    By default they spin for milliseconds. Two trainings on a two-core machine then spin while the
-    thread that they wait for has no core. The OpenMP library reads this when torch loads it, so it
-    comes first; what the user has set is left alone.
+    By default GNU's OpenMP, which torch uses, spins for milliseconds: of two trainings on two cores
+    each spins while the thread that it waits for has no core. Measured, in steps/s: alone 23.7 by
+    default, 24.1 with 10000 turns, 14.9 without spinning; two at once 0.5, 5.6 and 9.8 each. The
+    library reads this when torch loads it; what the user has set is left alone.
     """
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    if "OMP_WAIT_POLICY" not in os.environ:
+        os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 
 
 @contextlib.contextmanager
