@@ -50,14 +50,14 @@ demo: setup  ## collect, train, diagnose and deploy in simulation, through ROS
 rehearse: setup  ## play every fault over the real nodes: rehearsal/rehearsal.html
 	@$(RUN) ofrl rehearse $(ARGS)
 
+# PYTHONPATH comes back: a clone of roboverse can only be named there.
 experiments: setup  ## reproduce the tables of the experiments page
-	@$(RUN) python scripts/experiments.py $(ARGS)
+	@$(RUN) env PYTHONPATH="$(PYTHONPATH)" python scripts/experiments.py $(ARGS)
 
 gallery: setup  ## render and measure every simulated task for its page
 	@$(RUN) python scripts/task_gallery.py $(ARGS)
 
-# One of them:  make bench BENCH=sampler ARGS="--json sampler.json"
-# PYTHONPATH comes back: a clone of roboverse can only be named there.
+# One of them:  make bench BENCH=sampler ARGS="--json sampler.json". PYTHONPATH as above.
 BENCH ?= sim sampler train_step
 bench: setup  ## measure simulator, sampler and training step beside what else is installed
 	@bench/peers.sh
